@@ -1,0 +1,37 @@
+import type { ServiceRef } from '../refs.ts'
+
+export type CommandNeeds = 'nothing' | 'config' | 'runtime' | 'server'
+
+/** What a command gets to work with. Output goes to `out`, talk about the work to `err`. */
+export interface CommandIo {
+  readonly args: readonly string[]
+  readonly options: Readonly<Record<string, any>>
+  readonly json: boolean
+  /** Is standard output a terminal? */
+  readonly tty: boolean
+  readonly signal: AbortSignal
+  out(text: string): void
+  err(text: string): void
+  /** A service of the runtime; for `needs: 'runtime'`. */
+  get<T>(ref: ServiceRef<T>): T
+  /** The running server, if one answers. Always there for `needs: 'server'`. */
+  readonly server: { readonly url: string; fetch(path: string, init?: RequestInit): Promise<Response> } | undefined
+}
+
+/** One command of the CLI. `name` may have two words: `jobs list`. */
+export interface Command {
+  readonly name: string
+  readonly summary: string
+  /**
+   * `nothing`; `config`: it is read and checked; `server`: talks to a running one; `runtime`: what the plugin needs is set up
+   * (never started: no port, no worker). With `serverFirst`, the runtime is set up only if no server answers.
+   */
+  readonly needs: CommandNeeds
+  readonly serverFirst?: boolean
+  /** As commander writes them: `<agent>`, `[input...]`. */
+  readonly arguments?: readonly { readonly name: string; readonly summary: string }[]
+  readonly options?: readonly { readonly flags: string; readonly summary: string; readonly default?: string | boolean }[]
+  readonly examples?: readonly string[]
+  /** Resolves to the exit code; nothing is 0. */
+  run(io: CommandIo): Promise<number | void>
+}

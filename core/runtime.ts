@@ -1,0 +1,439 @@
+import { randomUUID } from 'node:crypto'
+import type { StandardSchemaV1 } from '@standard-schema/spec'
+import { createContext, type Board } from './context.ts'
+import { Holdings } from './disposal.ts'
+import { BackplaneError, BootError, LifecycleErrors, PluginErrors, RuntimeErrors, SecretErrors, ServiceErrors, reasonOf } from './errors.ts'
+import { buildGraph, type Graph } from './graph.ts'
+import { Hooks, type GuardState, type HookInput, type HookResult } from './hooks.ts'
+import type { AnyHook, Lifecycle, Logger, Plugin } from './plugin.ts'
+import { Points } from './points.ts'
+import { defineHook, defineService, type PointRef, type ServiceRef } from './refs.ts'
+import { runPhase } from './scope.ts'
+import { SecretResolve, SecretRotated, asksStores, bindSecrets, type SecretSource } from './secret.ts'
+import { Services } from './services.ts'
+import { SystemClock, within, type Clock } from './time.ts'
+
+export type PluginState = 'idle' | 'setup' | 'ready' | 'running' | 'stopping' | 'stopped' | 'failed'
+export type Phase = 'load' | 'config' | 'graph' | 'setup' | 'start' | 'drain' | 'stop' | 'release'
+
+/** One plugin of a deployment. With `error` it could not even be loaded. */
+export interface PluginEntry { readonly plugin: Plugin; readonly name?: string; readonly config?: unknown; readonly optional?: boolean; readonly error?: BackplaneError }
+export interface Timeouts { readonly setup: number; readonly start: number; readonly hook: number }
+export interface RuntimeOptions {
+  readonly plugins: readonly PluginEntry[]
+  readonly log: Logger
+  /** Services that come from outside, such as fakes in a test. */
+  readonly services?: readonly (readonly [ServiceRef<any>, unknown])[]
+  readonly timeouts?: Partial<Timeouts>
+  /** All of drain, stop and release; the last 5 s of it are kept for stop. */
+  readonly graceMs?: number
+  readonly clock?: Clock
+  readonly host?: Partial<Omit<Host, 'inspect'>>
+  /** Which known plugins provide a service; for the fix of SERVICE_MISSING. */
+  readonly offers?: (service: string) => readonly string[]
+}
+
+/** What a plugin may know of, and ask from, the process it lives in. Provided by the runtime itself. */
+export interface Host {
+  readonly version: string
+  /** Of this process, new at each start. */
+  readonly instanceId: string
+  /** Where everything that is kept on disk belongs. */
+  readonly dataDir: string
+  inspect(): ReturnType<Runtime['inspect']>
+  /** Restarts one plugin and its dependents; the old one stays if the new one can't start. Resolves to those restarted. */
+  reload(name: string): Promise<readonly string[]>
+  /** As config says it, until the next edit of the config. */
+  enable(name: string): Promise<readonly string[]>
+  disable(name: string): Promise<readonly string[]>
+}
+export const Host = defineService<Host>('core.host')
+
+export const RuntimeHooks = {
+  /** Everything has started. */
+  ready: defineHook.notify<void>('runtime.ready'),
+  /** Stop accepting; the process is about to end. */
+  draining: defineHook.notify<void>('runtime.draining'),
+  /** Plugins were exchanged, added or taken out. */
+  changed: defineHook.notify<{ readonly plugins: readonly string[]; readonly restarted: readonly string[] }>('runtime.changed'),
+  state: defineHook.notify<{ readonly plugin: string; readonly state: PluginState }>('runtime.plugin-state'),
+  /** A failure that only its plugin is to blame for, and that nobody was there to catch. */
+  faulted: defineHook.notify<{ readonly plugin: string; readonly where: string; readonly error: unknown }>('runtime.plugin-faulted'),
+}
+
+export interface PluginProblem { readonly phase: Phase; readonly code: string; readonly message: string; readonly fix: string }
+
+/** One plugin of the config and how it fares. A new one is made for each life. */
+class Unit {
+  state: PluginState = 'idle'
+  life: Lifecycle = {}
+  problem: PluginProblem | undefined
+  faults = 0
+  readonly ms: Partial<Record<Phase, number>> = {}
+  readonly holdings: Holdings
+  readonly stopper = new AbortController()
+  constructor(readonly name: string, readonly entry: PluginEntry, readonly config: unknown) { this.holdings = new Holdings(name) }
+  get plugin(): Plugin { return this.entry.plugin }
+  get optional(): boolean { return this.entry.optional === true }
+}
+
+interface Plan { readonly units: Map<string, Unit>; readonly graph: Graph; readonly out: Map<string, PluginProblem> }
+const OUTSIDE = '(outside)'
+const STOP_MS = 5_000
+
+export class Runtime implements AsyncDisposable {
+  #state: 'new' | 'starting' | 'running' | 'stopping' | 'stopped' = 'new'
+  #units = new Map<string, Unit>()
+  #graph: Graph = { order: [], edges: [], dependents: () => [] }
+  #out = new Map<string, PluginProblem>()
+  #entries: readonly PluginEntry[]
+  #rank = new Map<string, number>()
+  #queue: Promise<unknown> = Promise.resolve()
+  readonly #outside: ReadonlySet<string>
+  readonly #timeouts: Timeouts
+  readonly #board: Board
+  readonly host: Host
+
+  constructor(readonly options: RuntimeOptions) {
+    const clock = options.clock ?? new SystemClock()
+    this.#entries = options.plugins
+    this.#timeouts = { setup: 10_000, start: 30_000, hook: 5_000, ...options.timeouts }
+    const hooks = new Hooks({
+      deadlines: clock.deadlines, now: () => clock.now(), timeout: this.#timeouts.hook, rankOf: plugin => this.#rank.get(plugin) ?? -1,
+      onFailure: (plugin, failure) => this.#log(plugin).error(failure.message, { code: failure.code, fix: failure.fix, err: failure.cause }),
+    })
+    this.#board = { services: new Services(), points: new Points(), hooks, clock, fault: (plugin, error, where) => this.fault(plugin, error, where) }
+    this.host = {
+      version: '0.0.0', instanceId: randomUUID(), dataDir: 'data', enable: name => this.#cannot('enable', name), disable: name => this.change(new Map([[name, undefined]])),
+      reload: name => this.change(new Map([[name, this.#unit(name).entry]]), true), inspect: () => this.inspect(), ...options.host,
+    }
+    const given: readonly (readonly [ServiceRef<any>, unknown])[] = [[Host, this.host], ...(options.services ?? [])]
+    for (const [ref, value] of given) if (!this.#board.services.has(ref)) this.#board.services.set(ref, OUTSIDE, value)
+    this.#outside = new Set(given.map(([ref]) => ref.slot))
+  }
+
+  get state() { return this.#state }
+  get log(): Logger { return this.options.log }
+  get<T>(ref: ServiceRef<T>): T { return this.#board.services.get(ref) }
+  collect<T>(point: PointRef<T>): T[] { return this.#board.points.list(point).all.map(entry => entry.value) }
+  call<H extends AnyHook>(ref: H, input: HookInput<H>): HookResult<H> | Promise<HookResult<H>> { return this.#board.hooks.call(ref, input) }
+
+  /** Checks definitions, config and graph, and throws one BootError with every problem. Runs no setup. */
+  check(): readonly string[] { return this.#plan(this.#entries).graph.order }
+
+  /** `setupOnly` leaves out start(): for commands that need services but no ports and no workers. */
+  async start({ setupOnly = false } = {}): Promise<this> {
+    this.#expect('start', 'new')
+    try { this.#take(this.#plan(this.#entries)) } catch (error) { this.#state = 'stopped'; throw error }
+    this.#state = 'starting'
+    for (const name of this.#graph.order) this.#guards(name, 'coming')
+    for (const name of this.#out.keys()) this.#guards(name, 'failed')
+    try { await this.#up(this.#graph.order, setupOnly, true) } catch (error) { await this.stop(); throw error }
+    if (this.#state !== 'starting') return this
+    this.#state = 'running'
+    await this.call(RuntimeHooks.ready, undefined)
+    return this
+  }
+
+  async stop(): Promise<void> {
+    if (this.#state === 'new') this.#state = 'stopped'
+    if (this.#state === 'stopped') return
+    if (this.#state !== 'stopping') {
+      const from = this.#state
+      this.#state = 'stopping'
+      this.#queue = this.#queue.then(() => undefined, () => undefined).then(async () => {
+        await this.call(RuntimeHooks.draining, undefined)
+        await this.#down(this.#graph.order, from === 'running')
+        this.#board.clock.deadlines.stop()
+        this.#state = 'stopped'
+      })
+    }
+    await this.#queue
+  }
+  [Symbol.asyncDispose]() { return this.stop() }
+
+  /** Replaces one plugin, or its settings, and restarts its hard dependents. */
+  swap(name: string, plugin: Plugin, config: unknown = this.#unit(name).entry.config): Promise<readonly string[]> {
+    return this.change(new Map([[name, { ...this.#unit(name).entry, plugin, config }]]))
+  }
+
+  /**
+   * Exchanges, adds (a new name) and takes out (`undefined`) plugins in one step. Everything is checked before anything is touched; only these
+   * plugins and their hard dependents restart; if one can't start, all is as before and this rejects. Changes queue behind each other.
+   */
+  change(changes: ReadonlyMap<string, PluginEntry | undefined>, force = false): Promise<readonly string[]> {
+    const run = () => this.#change(changes, force)
+    const result = this.#queue.then(run, run)
+    this.#queue = result.catch(() => {})
+    return result
+  }
+
+  async #change(changes: ReadonlyMap<string, PluginEntry | undefined>, force: boolean): Promise<readonly string[]> {
+    this.#expect('change plugins', 'running')
+    const before = { units: this.#units, graph: this.#graph, out: this.#out }
+    const entries = this.#entries.flatMap(entry => (changes.has(nameOf(entry)) ? [] : [entry]))
+    const at = (name: string) => this.#entries.findIndex(entry => nameOf(entry) === name)
+    for (const [name, entry] of [...changes].sort(([a], [b]) => at(a) - at(b))) if (entry) entries.splice(at(name) < 0 ? entries.length : at(name), 0, { ...entry, name })
+    const plan = this.#plan(entries, before.units, changes)
+    const changed = force ? [...changes.keys()] : await this.#offer(changes, plan)
+    const gone = [...before.units.keys()].filter(name => !plan.units.has(name))
+    const back = [...plan.units.keys()].filter(name => !before.units.has(name))
+    const affected = new Set([...before.graph.dependents([...changed, ...gone]), ...plan.graph.dependents([...changed, ...back])])
+    const [down, up] = [before.graph.order.filter(name => affected.has(name)), plan.graph.order.filter(name => affected.has(name))]
+    // A plugin that restarts because of another gets a new life too.
+    for (const name of up) if (plan.units.get(name) === before.units.get(name)) plan.units.set(name, this.#unitOf(plan.units.get(name)!.entry))
+    const arrive = this.#board.points.suspend(new Set(down))
+    try {
+      await this.#down(down, true, name => (plan.units.has(name) ? 'away' : plan.out.has(name) ? 'failed' : 'gone'))
+      this.#take(plan)
+      this.#entries = entries
+      for (const name of up) this.#guards(name, 'away')
+      for (const name of plan.out.keys()) this.#guards(name, 'failed')
+      try { await this.#up(up, false, false) } catch (error) { await this.#back(before, plan, down, up, error); throw error }
+    } finally { arrive() }
+    await this.call(RuntimeHooks.changed, { plugins: [...changes.keys()], restarted: up })
+    return up
+  }
+
+  /** A change of settings alone is first offered to the plugin itself. Returns what is left to restart. */
+  async #offer(changes: ReadonlyMap<string, PluginEntry | undefined>, plan: Plan): Promise<string[]> {
+    const left: string[] = []
+    for (const [name, entry] of changes) {
+      const [old, next] = [this.#units.get(name), plan.units.get(name)]
+      if (old && next && entry?.plugin === old.plugin && old.state === 'running' && old.life.reconfigure) {
+        const applied = await this.#phase(old, 'start', () => old.life.reconfigure!(next.config)).catch(error => { this.#log(name).warn(`reconfigure failed, restarting: ${reasonOf(error)}`); return false })
+        if (applied) { plan.units.set(name, Object.assign(old, { entry: next.entry, config: next.config })); continue }
+      }
+      left.push(name)
+    }
+    return left
+  }
+
+  /** The new ones could not start: they go, and the old ones come back as they were. */
+  async #back(before: Plan, failed: Plan, down: readonly string[], up: readonly string[], cause: unknown): Promise<void> {
+    this.log.error(`the change failed, putting the old plugins back: ${reasonOf(cause)}`)
+    await this.#down(up, false, name => (before.units.has(name) ? 'away' : 'gone'))
+    for (const name of down) before.units.set(name, this.#unitOf(before.units.get(name)!.entry))
+    this.#take(before)
+    this.#entries = [...before.units.values()].map(unit => unit.entry).concat(this.#entries.filter(entry => before.out.has(nameOf(entry))))
+    for (const name of failed.units.keys()) if (!before.units.has(name)) this.#guards(name, 'gone', failed.units)
+    for (const name of down) this.#guards(name, 'away')
+    // What can't come back is left out with its dependents; the rest goes on.
+    await this.#up(down, false, false, error => this.log.error(RuntimeErrors.ROLLBACK_FAILED({ plugin: String(error.details['plugin']), reason: error.message }).message))
+  }
+
+  /** Everything an operator or a test may ask about, as plain data. */
+  inspect() {
+    const row = (name: string, { plugin, optional }: { plugin?: Plugin; optional?: boolean }, state: PluginState, problem?: PluginProblem) => ({
+      name, plugin: plugin?.name ?? name, summary: plugin?.summary ?? '', state, optional: optional === true, problem, faults: 0, ms: {} as Unit['ms'], held: [] as string[],
+      uses: Object.values(plugin?.uses ?? {}).map(use => (use.is === 'live' ? `${use.ref.id}?` : use.is === 'settled' ? `${use.point.id}*` : use.id)),
+      provides: (plugin?.provides ?? []).map(ref => ref.id), contributes: (plugin?.contributes ?? []).map(ref => ref.id), guards: (plugin?.guards ?? []).map(ref => ref.id),
+    })
+    const out = this.#entries.filter(entry => this.#out.has(nameOf(entry)) && !this.#units.has(nameOf(entry)))
+    return {
+      state: this.#state,
+      plugins: [
+        ...[...this.#units.values()].map(unit => ({ ...row(unit.name, unit, unit.state, unit.problem), faults: unit.faults, ms: { ...unit.ms }, held: unit.holdings.held })),
+        ...out.map(entry => row(nameOf(entry), entry, 'failed', this.#out.get(nameOf(entry)))),
+      ],
+      order: this.#graph.order,
+      edges: this.#graph.edges,
+      services: this.#board.services.provided.filter(({ plugin }) => plugin !== OUTSIDE),
+      points: this.#board.points.contributions,
+      hooks: this.#board.hooks.handlers,
+      closed: this.#board.hooks.closed,
+    }
+  }
+
+  /** A stray failure: logged under its plugin, counted and told; the rest goes on. */
+  fault(plugin: string, error: unknown, where: string): void {
+    const unit = this.#units.get(plugin)
+    if (unit) unit.faults++
+    this.#log(plugin).error(`${where}: ${reasonOf(error)}`, { err: error })
+    Promise.resolve(this.call(RuntimeHooks.faulted, { plugin, where, error })).catch(() => {})
+  }
+
+  /** Which plugins run with which settings and in what order, or every reason why that can't be. Touches nothing. */
+  #plan(entries: readonly PluginEntry[], keep: ReadonlyMap<string, Unit> = new Map(), changes: ReadonlyMap<string, unknown> = new Map()): Plan {
+    const errors: BackplaneError[] = []
+    const units = new Map<string, Unit>()
+    const out = new Map<string, PluginProblem>()
+    const seen = new Set<string>()
+    const refuse = (entry: PluginEntry, name: string, error: BackplaneError, phase: Phase) => {
+      if (entry.optional) out.set(name, problemOf(error, phase))
+      else errors.push(error)
+    }
+    for (const entry of entries) {
+      const name = nameOf(entry)
+      if (seen.has(name)) { errors.push(PluginErrors.DUPLICATE({ plugin: name })); continue }
+      seen.add(name)
+      const kept = changes.has(name) ? undefined : keep.get(name)
+      if (entry.error) { refuse(entry, name, entry.error, 'load'); continue }
+      try { units.set(name, kept ?? this.#unitOf(entry)) } catch (error) {
+        for (const each of error instanceof BootError ? error.errors : [error as BackplaneError]) refuse(entry, name, each, 'config')
+      }
+    }
+    for (;;) {
+      const nodes = [...units.values()].map(({ name, plugin, config }) => ({ name, plugin, asksStores: asksStores(config) }))
+      const graph = buildGraph(nodes, this.#outside, this.options.offers)
+      if (!('problems' in graph)) {
+        if (errors.length) throw new BootError(errors)
+        return { units, graph, out }
+      }
+      const leave = new Map<string, BackplaneError>()
+      for (const { plugins, error } of graph.problems) {
+        const lost = error.code === ServiceErrors.MISSING.code && this.#provider(out, entries, String(error.details['service']))
+        const loser = plugins.find(name => units.get(name)?.optional) ?? (lost ? plugins[0] : undefined)
+        if (loser === undefined) errors.push(error)
+        else leave.set(loser, lost ? LifecycleErrors.LEFT_OUT({ plugin: loser, provider: lost }) : error)
+      }
+      // Every problem of a broken graph is told at once; only what may be left out is tried without.
+      if (!leave.size) throw new BootError(errors)
+      for (const [name, error] of leave) { units.delete(name); out.set(name, problemOf(error, 'graph')) }
+    }
+  }
+
+  #provider(out: ReadonlyMap<string, unknown>, entries: readonly PluginEntry[], service: string): string | undefined {
+    const entry = entries.find(each => out.has(nameOf(each)) && each.plugin?.provides?.some(ref => ref.id === service))
+    return entry && nameOf(entry)
+  }
+
+  #unitOf(entry: PluginEntry): Unit {
+    const name = nameOf(entry)
+    const { plugin } = entry
+    if (typeof plugin?.setup !== 'function') throw PluginErrors.INVALID({ plugin: name, reason: 'it has no setup function' })
+    const source: SecretSource = {
+      read: async secret => (await this.call(SecretResolve, { name: secret, plugin: name })) ?? Promise.reject(SecretErrors.NOT_FOUND({ name: secret })),
+      watch: (names, changed) => unit.holdings.defer(this.#board.hooks.add(SecretRotated, name, rotated => { if (names.includes((rotated as { name: string }).name)) changed() }), 'watch secret'),
+    }
+    const unit: Unit = new Unit(name, entry, parse(plugin.config, bindSecrets(entry.config, source), name))
+    return unit
+  }
+
+  #take(plan: Plan): void {
+    this.#units = plan.units
+    this.#graph = plan.graph
+    this.#out = plan.out
+    this.#rank = new Map(plan.graph.order.map((name, at) => [name, at]))
+  }
+
+  #guards(name: string, state: GuardState | 'gone', units: ReadonlyMap<string, Unit> = this.#units): void {
+    const plugin = units.get(name)?.plugin ?? this.#entries.find(entry => nameOf(entry) === name)?.plugin
+    for (const guard of plugin?.guards ?? []) this.#board.hooks.guard(guard, name, state)
+  }
+
+  /** Sets up all, then starts all. `optional` ones (or any, with `lost`) that fail are taken down with their dependents and left out. */
+  async #up(order: readonly string[], setupOnly: boolean, boot: boolean, lost?: (error: BackplaneError) => void): Promise<void> {
+    const step = async (phase: 'setup' | 'start', work: (unit: Unit) => Promise<void>) => {
+      for (const name of order) {
+        if (boot && this.#state !== 'starting') return
+        const unit = this.#unit(name)
+        if (unit.state === 'failed') continue
+        try { await work(unit) } catch (error) {
+          if (!unit.optional && !lost) throw error
+          lost?.(error as BackplaneError)
+          const leaving = this.#graph.dependents([name])
+          for (const each of leaving) this.#unit(each).problem = each === name ? problemOf(error as BackplaneError, phase) : problemOf(LifecycleErrors.LEFT_OUT({ plugin: each, provider: name }), phase)
+          this.#log(name).error(`left out: ${reasonOf(error)}`, { code: (error as BackplaneError).code, fix: (error as BackplaneError).fix })
+          await this.#down(leaving, false, () => 'failed')
+          for (const each of leaving) this.#unit(each).state = 'failed'
+        }
+      }
+    }
+    await step('setup', unit => this.#setup(unit))
+    if (setupOnly) return
+    await step('start', async unit => {
+      if (unit.life.start) await this.#phase(unit, 'start', () => unit.life.start!())
+      await this.#enter(unit, 'running')
+    })
+  }
+
+  async #setup(unit: Unit): Promise<void> {
+    const { name, plugin, holdings } = unit
+    unit.state = 'setup'
+    const life = await this.#phase(unit, 'setup', () => {
+      const { ctx, deps } = createContext(plugin, this.#board, { name, config: unit.config, log: this.#log(name), signal: unit.stopper.signal, holdings })
+      return plugin.setup(ctx, deps)
+    })
+    unit.life = life ?? {}
+    for (const ref of plugin.provides) if (!this.#board.services.has(ref)) throw ServiceErrors.NOT_PROVIDED({ plugin: name, service: ref.id })
+    this.#guards(name, 'open')
+    await this.#enter(unit, 'ready')
+  }
+
+  /**
+   * drain, all at once; then each stop() in reverse, while everything still stands; then the release, in reverse. Never throws.
+   * Guards close between drain and stop when others live on, so that no call enters a plugin that is going.
+   */
+  async #down(order: readonly string[], drain: boolean, guards?: (name: string) => GuardState | 'gone'): Promise<void> {
+    const units = order.map(name => this.#unit(name)).reverse()
+    const grace = this.options.graceMs ?? 30_000
+    const last = Math.min(STOP_MS, grace / 2)
+    const tell = (unit: Unit, what: string) => (error: unknown) => this.#log(unit.name).error(`${what}: ${reasonOf(error)}`, { err: error })
+    const share = (phase: 'stop' | 'release', until: number, left: number) => Math.max(phase === 'stop' ? 100 : 20, (until - performance.now()) / left)
+    const running = units.filter(unit => unit.state === 'running')
+    if (drain) await Promise.all(running.map(unit => unit.life.drain && this.#phase(unit, 'drain', () => unit.life.drain!(), grace - last).catch(tell(unit, 'drain'))))
+    if (guards) {
+      for (const unit of units) this.#guards(unit.name, guards(unit.name))
+      await Promise.all(units.flatMap(unit => unit.plugin.guards.map(guard => this.#board.hooks.quiet(guard))))
+    }
+    const until = performance.now() + last * 0.8
+    for (const [at, unit] of units.entries()) {
+      if (unit.life.stop && unit.state !== 'failed' && unit.state !== 'idle') {
+        unit.state = 'stopping'
+        await this.#phase(unit, 'stop', () => unit.life.stop!(), share('stop', until, units.length - at)).catch(tell(unit, 'stop'))
+      }
+      unit.stopper.abort()
+    }
+    const end = performance.now() + last * 0.2
+    for (const [at, unit] of units.entries()) {
+      const ms = share('release', end, units.length - at)
+      const failures = await unit.holdings.close(work => within(this.#board.clock.deadlines, ms, () => LifecycleErrors.TIMEOUT({ plugin: unit.name, phase: 'release', ms: Math.round(ms) }), work))
+      for (const { label, error } of failures) tell(unit, `releasing "${label}"`)(error)
+      if (!guards) this.#guards(unit.name, 'failed')
+      if (unit.state !== 'idle') await this.#enter(unit, 'stopped')
+    }
+  }
+
+  async #phase<T>(unit: Unit, phase: Phase, work: () => T | Promise<T>, limit?: number): Promise<T> {
+    const { name: plugin } = unit
+    const from = performance.now()
+    const ms = Math.round(limit ?? this.#timeouts[phase as 'setup' | 'start'])
+    try {
+      return await within(this.#board.clock.deadlines, ms, () => LifecycleErrors.TIMEOUT({ phase, plugin, ms }), extend => runPhase(plugin, extend, work))
+    } catch (cause) {
+      if (cause instanceof BackplaneError && cause.details['plugin'] === plugin) throw cause
+      throw LifecycleErrors.FAILED({ phase, plugin, reason: reasonOf(cause) }, { cause })
+    } finally { unit.ms[phase] = Math.round((performance.now() - from) * 10) / 10 }
+  }
+
+  async #enter(unit: Unit, state: PluginState): Promise<void> {
+    unit.state = state
+    const told = this.call(RuntimeHooks.state, { plugin: unit.name, state })
+    if (told instanceof Promise) await told
+  }
+
+  #unit(name: string): Unit {
+    const unit = this.#units.get(name)
+    if (!unit) throw PluginErrors.UNKNOWN({ plugin: name, known: [...this.#units.keys()].join(', ') || 'none' })
+    return unit
+  }
+  #log(plugin: string): Logger { return this.options.log.child({ plugin }) }
+  #cannot(action: string, name: string): never { throw RuntimeErrors.STATE({ action: `${action} "${name}"`, state: 'without a config file' }) }
+  #expect(action: string, state: string): void { if (this.#state !== state) throw RuntimeErrors.STATE({ action, state: this.#state }) }
+}
+
+const nameOf = ({ name, plugin }: PluginEntry): string => name ?? plugin?.name ?? '(unnamed)'
+const problemOf = ({ code, message, fix }: BackplaneError, phase: Phase): PluginProblem => ({ phase, code, message, fix })
+
+function parse(schema: StandardSchemaV1 | undefined, raw: unknown, plugin: string): unknown {
+  if (!schema) return raw ?? {}
+  const result = schema['~standard'].validate(raw ?? {})
+  if (result instanceof Promise) throw PluginErrors.INVALID({ plugin, reason: 'its config schema is asynchronous' })
+  if (!result.issues) return result.value
+  throw new BootError(result.issues.map(issue => PluginErrors.CONFIG_INVALID({
+    plugin, reason: issue.message, issue, path: issue.path?.map(part => (typeof part === 'object' ? part.key : part)).join('.') ?? '',
+  })))
+}
+
+export const createRuntime = (options: RuntimeOptions): Runtime => new Runtime(options)

@@ -1,0 +1,38 @@
+import { definePoint, defineService } from '#core'
+
+export type HealthStatus = 'healthy' | 'degraded' | 'unhealthy' | 'unconfigured'
+
+export interface HealthResult {
+  readonly status: HealthStatus
+  /** For operators; never shown without a permission. */
+  readonly message?: string
+  readonly details?: Readonly<Record<string, unknown>>
+}
+
+/** Asks one thing how it is. Uses the live connections of its plugin, never new ones. A throw means unhealthy. */
+export interface HealthCheck {
+  readonly name: string
+  /** Does readiness depend on it? */
+  readonly critical?: boolean
+  /** Milliseconds; 5,000. */
+  readonly timeout?: number
+  /** Milliseconds for which an answer is served again; 1,000. */
+  readonly ttl?: number
+  check(signal: AbortSignal): Promise<HealthResult>
+}
+export const HealthCheck = definePoint<HealthCheck>('health.check', { key: check => check.name })
+
+export interface HealthReport {
+  /** The worst of the checks: a critical one that is unhealthy makes it unhealthy, another one degraded. */
+  readonly status: HealthStatus
+  readonly timestamp: string
+  readonly checks: Readonly<Record<string, HealthResult & { readonly critical: boolean; readonly response_time_ms: number }>>
+}
+
+/** All checks in parallel, each with its own time-out, one run of each at a time. */
+export interface Health {
+  report(): Promise<HealthReport>
+  /** Should this process get traffic? Says why not. */
+  ready(): Promise<{ readonly ready: boolean; readonly reasons: readonly string[] }>
+}
+export const Health = defineService<Health>('health.health')

@@ -1,0 +1,110 @@
+import { defineErrors, defineHook, definePoint, defineService, type Logger, type Schema } from '#core'
+import type { Caller, Permission } from '#contracts/access'
+import type { Tx } from '#contracts/database'
+
+/** `failed` is between attempts; `completed`, `dead` and `cancelled` are final. */
+export type JobStatus = 'queued' | 'delayed' | 'running' | 'waiting' | 'completed' | 'failed' | 'dead' | 'cancelled'
+
+export interface JobError { readonly code: string; readonly message: string; readonly retryable: boolean }
+
+/** The record, as every API shows it. Times are ISO 8601. */
+export interface Job {
+  readonly id: string
+  /** A JobType: `agent`, `notification`. */
+  readonly type: string
+  /** The agent that runs it; null for other types. */
+  readonly agent: string | null
+  readonly project_id: string
+  readonly created_by: string
+  readonly status: JobStatus
+  readonly input: unknown
+  readonly result: unknown
+  readonly error: JobError | null
+  readonly priority: number
+  /** Attempts begun, and how many there may be. */
+  readonly attempt: number
+  readonly max_attempts: number
+  /** Counts the changes of this job; the cursor of its topic. */
+  readonly seq: number
+  readonly created_at: string
+  readonly run_at: string
+  readonly started_at: string | null
+  readonly finished_at: string | null
+  readonly metadata: Readonly<Record<string, unknown>>
+}
+
+export interface JobRequest {
+  readonly type: string
+  readonly agent?: string
+  readonly input: unknown
+  readonly project_id?: string
+  /** 0 to 9, 5 if not given; the highest goes first. */
+  readonly priority?: number
+  readonly max_attempts?: number
+  readonly timeout_ms?: number
+  /** A repeated request with this key gets the first job. */
+  readonly idempotency_key?: string
+  readonly metadata?: Readonly<Record<string, unknown>>
+}
+
+/** What happens inside a run, for those who watch it. */
+export type JobProgress =
+  | { readonly type: 'token'; readonly content: string }
+  | { readonly type: 'tool_start'; readonly tool: string; readonly call_id: string; readonly input: unknown }
+  | { readonly type: 'tool_end'; readonly tool: string; readonly call_id: string; readonly output: unknown; readonly error?: JobError }
+  | { readonly type: 'progress'; readonly percent?: number; readonly message?: string }
+
+/** What run() gets. */
+export interface JobContext<I = any> {
+  readonly job: Job
+  /** Whose job it is, as it stands today. */
+  readonly caller: Caller
+  readonly input: I
+  /** Aborts on cancellation, time-out, a lost lease, or when the process stops. */
+  readonly signal: AbortSignal
+  readonly log: Logger
+  /** Records the result under the name (the nth use of one is `name#n`); after a crash or retry it is read instead of run again. */
+  step<T>(name: string, run: () => Promise<T>): Promise<T>
+  emit(progress: JobProgress): void
+}
+
+/** Something that can run. Contributed by whoever knows how; `jobs` knows only when. */
+export interface JobType<I = any, O = any> {
+  readonly type: string
+  readonly summary: string
+  /** Checked when the job is submitted, so that nothing waits in vain. */
+  readonly input: Schema<unknown, I>
+  readonly permission: Permission
+  /** Refuses what no schema can know, such as an agent that does not exist. */
+  admit?(caller: Caller, request: JobRequest): Promise<void>
+  run(ctx: JobContext<I>): Promise<O>
+}
+export const JobType = definePoint<JobType>('jobs.type', { key: each => each.type })
+
+export interface Page<T> { readonly items: readonly T[]; readonly next: string | null }
+
+/** The system of record of all work. */
+export interface Jobs {
+  /** The job exists and will run, whatever happens after this resolves. */
+  submit(caller: Caller, request: JobRequest, tx?: Tx): Promise<Job>
+  /** Submits and runs it in this process, now: inserted already claimed. Resolves when it is final, or is parked for another attempt. */
+  run(caller: Caller, request: JobRequest, options?: { readonly signal?: AbortSignal; readonly onProgress?: (progress: JobProgress) => void }): Promise<Job>
+  get(caller: Caller, id: string): Promise<Job>
+  list(caller: Caller, filter?: { readonly status?: JobStatus; readonly agent?: string; readonly limit?: number; readonly cursor?: string }): Promise<Page<Job>>
+}
+export const Jobs = defineService<Jobs>('jobs.jobs')
+
+/** In the transaction that ends a run: write your own tables with `tx`, do nothing else, throw to veto. */
+export const JobSettling = defineHook.series<{ readonly job: Job; readonly tx: Tx }>('jobs.settling', { tx: true })
+/** After commit, in this process, at most once. What must not be missed reads the event log. */
+export const JobSettled = defineHook.notify<{ readonly job: Job }>('jobs.settled')
+
+export const JobErrors = defineErrors('JOBS', {
+  NOT_FOUND: { message: 'there is no job "{id}"', fix: 'See `GET /api/v1/jobs` for those that you may see.', status: 404, expose: true },
+  TYPE_UNKNOWN: { message: 'nothing here runs jobs of type "{type}"', fix: 'Known types: {known}.', status: 400, expose: true },
+  INPUT_INVALID: { message: 'the input of a "{type}" job does not fit: {reason}', fix: 'Correct the fields named.', status: 400, expose: true },
+  TIMEOUT: { message: 'the job took longer than {ms} ms', fix: 'Give it a larger timeout_ms, or less to do.', status: 504, retryable: true, expose: true },
+  LEASE_LOST: { message: 'another worker has job "{id}" now', fix: 'Nothing to do: the result of this attempt is dropped.', retryable: true },
+  INTERRUPTED: { message: 'the process that ran this attempt ended', fix: 'Nothing to do: another attempt follows while there are any left.', retryable: true, expose: true },
+  CANCELLED: { message: 'the job was cancelled', fix: 'Submit it again.', status: 409, expose: true },
+})
