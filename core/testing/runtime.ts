@@ -69,6 +69,8 @@ const openResources = () => {
  */
 export async function createTestRuntime({ plugins, host, manual, setupOnly, ...options }: TestRuntimeOptions): Promise<TestRuntime> {
   const log = recordLog()
+  // mocha sets its own timer only after the test function has returned its promise.
+  await new Promise(resolve => setImmediate(resolve))
   const before = openResources()
   const dataDir = host?.dataDir ?? mkdtempSync(join(tmpdir(), 'backplane-test-'))
   const removeDir = () => { if (!host?.dataDir) rmSync(dataDir, { recursive: true, force: true }) }
