@@ -77,7 +77,7 @@ class Unit {
   get optional(): boolean { return this.entry.optional === true }
 }
 
-interface Plan { readonly units: Map<string, Unit>; readonly graph: Graph; readonly out: Map<string, PluginProblem> }
+interface Plan { readonly entries: readonly PluginEntry[]; readonly units: Map<string, Unit>; readonly graph: Graph; readonly out: Map<string, PluginProblem> }
 const OUTSIDE = '(outside)'
 const STOP_MS = 5_000
 
@@ -91,12 +91,14 @@ export class Runtime implements AsyncDisposable {
   #queue: Promise<unknown> = Promise.resolve()
   readonly #outside: ReadonlySet<string>
   readonly #timeouts: Timeouts
+  readonly #graceMs: number
   readonly #board: Board
   readonly host: Host
 
   constructor(readonly options: RuntimeOptions) {
     const clock = options.clock ?? new SystemClock()
     this.#entries = options.plugins
+    this.#graceMs = options.graceMs ?? 30_000
     this.#timeouts = { setup: 10_000, start: 30_000, hook: 5_000, ...options.timeouts }
     const hooks = new Hooks({
       deadlines: clock.deadlines, now: () => clock.now(), timeout: this.#timeouts.hook, rankOf: plugin => this.#rank.get(plugin) ?? -1,
@@ -128,7 +130,10 @@ export class Runtime implements AsyncDisposable {
     this.#state = 'starting'
     for (const name of this.#graph.order) this.#guards(name, 'coming')
     for (const name of this.#out.keys()) this.#guards(name, 'failed')
-    try { await this.#up(this.#graph.order, setupOnly, true) } catch (error) { await this.stop(); throw error }
+    const up = this.#up(this.#graph.order, setupOnly, true)
+    // A stop() that comes now waits for the step under way; no further one is begun.
+    this.#queue = up.catch(() => {})
+    try { await up } catch (error) { await this.stop(); throw error }
     if (this.#state !== 'starting') return this
     this.#state = 'running'
     await this.call(RuntimeHooks.ready, undefined)
@@ -141,9 +146,10 @@ export class Runtime implements AsyncDisposable {
     if (this.#state !== 'stopping') {
       const from = this.#state
       this.#state = 'stopping'
-      this.#queue = this.#queue.then(() => undefined, () => undefined).then(async () => {
+      this.#queue = this.#queue.then(async () => {
+        const until = performance.now() + this.#graceMs
         await this.call(RuntimeHooks.draining, undefined)
-        await this.#down(this.#graph.order, from === 'running')
+        await this.#down(this.#graph.order, from === 'running' ? until : undefined)
         this.#board.clock.deadlines.stop()
         this.#state = 'stopped'
       })
@@ -170,52 +176,63 @@ export class Runtime implements AsyncDisposable {
 
   async #change(changes: ReadonlyMap<string, PluginEntry | undefined>, force: boolean): Promise<readonly string[]> {
     this.#expect('change plugins', 'running')
-    const before = { units: this.#units, graph: this.#graph, out: this.#out }
-    const entries = this.#entries.flatMap(entry => (changes.has(nameOf(entry)) ? [] : [entry]))
-    const at = (name: string) => this.#entries.findIndex(entry => nameOf(entry) === name)
-    for (const [name, entry] of [...changes].sort(([a], [b]) => at(a) - at(b))) if (entry) entries.splice(at(name) < 0 ? entries.length : at(name), 0, { ...entry, name })
+    const before: Plan = { units: this.#units, graph: this.#graph, out: this.#out, entries: this.#entries }
+    const known = new Set(this.#entries.map(nameOf))
+    const changed = (name: string) => { const entry = changes.get(name); return entry ? [{ ...entry, name }] : [] }
+    const entries = [...this.#entries.flatMap(entry => (changes.has(nameOf(entry)) ? changed(nameOf(entry)) : [entry])), ...[...changes.keys()].filter(name => !known.has(name)).flatMap(changed)]
     const plan = this.#plan(entries, before.units, changes)
-    const changed = force ? [...changes.keys()] : await this.#offer(changes, plan)
+    const inPlace = force ? [] : await this.#offer(changes, plan)
+    const restart = [...changes.keys()].filter(name => !inPlace.some(each => each.unit.name === name))
     const gone = [...before.units.keys()].filter(name => !plan.units.has(name))
     const back = [...plan.units.keys()].filter(name => !before.units.has(name))
-    const affected = new Set([...before.graph.dependents([...changed, ...gone]), ...plan.graph.dependents([...changed, ...back])])
+    const affected = new Set([...before.graph.dependents([...restart, ...gone]), ...plan.graph.dependents([...restart, ...back])])
     const [down, up] = [before.graph.order.filter(name => affected.has(name)), plan.graph.order.filter(name => affected.has(name))]
     // A plugin that restarts because of another gets a new life too.
     for (const name of up) if (plan.units.get(name) === before.units.get(name)) plan.units.set(name, this.#unitOf(plan.units.get(name)!.entry))
     const arrive = this.#board.points.suspend(new Set(down))
     try {
-      await this.#down(down, true, name => (plan.units.has(name) ? 'away' : plan.out.has(name) ? 'failed' : 'gone'))
+      await this.#down(down, performance.now() + this.#graceMs, name => (plan.units.has(name) ? 'away' : plan.out.has(name) ? 'failed' : 'gone'))
       this.#take(plan)
-      this.#entries = entries
       for (const name of up) this.#guards(name, 'away')
       for (const name of plan.out.keys()) this.#guards(name, 'failed')
-      try { await this.#up(up, false, false) } catch (error) { await this.#back(before, plan, down, up, error); throw error }
+      try { await this.#up(up, false, false) } catch (error) {
+        await this.#back(before, plan, down, up, error)
+        for (const { unit, was } of inPlace) if (this.#units.get(unit.name) === unit) await this.#reconfigure(Object.assign(unit, was))
+        throw error
+      }
     } finally { arrive() }
     await this.call(RuntimeHooks.changed, { plugins: [...changes.keys()], restarted: up })
     return up
   }
 
-  /** A change of settings alone is first offered to the plugin itself. Returns what is left to restart. */
-  async #offer(changes: ReadonlyMap<string, PluginEntry | undefined>, plan: Plan): Promise<string[]> {
-    const left: string[] = []
+  /** A change of settings alone is first offered to the plugin itself. Returns those that took it, with what they had. */
+  async #offer(changes: ReadonlyMap<string, PluginEntry | undefined>, plan: Plan): Promise<{ unit: Unit; was: Pick<Unit, 'entry' | 'config'> }[]> {
+    const taken: { unit: Unit; was: Pick<Unit, 'entry' | 'config'> }[] = []
     for (const [name, entry] of changes) {
-      const [old, next] = [this.#units.get(name), plan.units.get(name)]
-      if (old && next && entry?.plugin === old.plugin && old.state === 'running' && old.life.reconfigure) {
-        const applied = await this.#phase(old, 'start', () => old.life.reconfigure!(next.config)).catch(error => { this.#log(name).warn(`reconfigure failed, restarting: ${reasonOf(error)}`); return false })
-        if (applied) { plan.units.set(name, Object.assign(old, { entry: next.entry, config: next.config })); continue }
-      }
-      left.push(name)
+      const [unit, next] = [this.#units.get(name), plan.units.get(name)]
+      if (!unit || !next || entry?.plugin !== unit.plugin || unit.state !== 'running') continue
+      const was = { entry: unit.entry, config: unit.config }
+      if (!await this.#reconfigure(unit, next.config)) continue
+      plan.units.set(name, Object.assign(unit, { entry: next.entry, config: next.config }))
+      taken.push({ unit, was })
     }
-    return left
+    return taken
+  }
+
+  async #reconfigure(unit: Unit, config = unit.config): Promise<boolean> {
+    if (!unit.life.reconfigure) return false
+    try { return await this.#phase(unit, 'start', () => unit.life.reconfigure!(config)) } catch (error) {
+      this.#log(unit.name).warn(`reconfigure failed, so it is restarted: ${reasonOf(error)}`)
+      return false
+    }
   }
 
   /** The new ones could not start: they go, and the old ones come back as they were. */
   async #back(before: Plan, failed: Plan, down: readonly string[], up: readonly string[], cause: unknown): Promise<void> {
     this.log.error(`the change failed, putting the old plugins back: ${reasonOf(cause)}`)
-    await this.#down(up, false, name => (before.units.has(name) ? 'away' : 'gone'))
+    await this.#down(up, undefined, name => (before.units.has(name) ? 'away' : 'gone'))
     for (const name of down) before.units.set(name, this.#unitOf(before.units.get(name)!.entry))
     this.#take(before)
-    this.#entries = [...before.units.values()].map(unit => unit.entry).concat(this.#entries.filter(entry => before.out.has(nameOf(entry))))
     for (const name of failed.units.keys()) if (!before.units.has(name)) this.#guards(name, 'gone', failed.units)
     for (const name of down) this.#guards(name, 'away')
     // What can't come back is left out with its dependents; the rest goes on.
@@ -278,7 +295,7 @@ export class Runtime implements AsyncDisposable {
       const graph = buildGraph(nodes, this.#outside, this.options.offers)
       if (!('problems' in graph)) {
         if (errors.length) throw new BootError(errors)
-        return { units, graph, out }
+        return { entries, units, graph, out }
       }
       const leave = new Map<string, BackplaneError>()
       for (const { plugins, error } of graph.problems) {
@@ -311,6 +328,7 @@ export class Runtime implements AsyncDisposable {
   }
 
   #take(plan: Plan): void {
+    this.#entries = plan.entries
     this.#units = plan.units
     this.#graph = plan.graph
     this.#out = plan.out
@@ -335,7 +353,7 @@ export class Runtime implements AsyncDisposable {
           const leaving = this.#graph.dependents([name])
           for (const each of leaving) this.#unit(each).problem = each === name ? problemOf(error as BackplaneError, phase) : problemOf(LifecycleErrors.LEFT_OUT({ plugin: each, provider: name }), phase)
           this.#log(name).error(`left out: ${reasonOf(error)}`, { code: (error as BackplaneError).code, fix: (error as BackplaneError).fix })
-          await this.#down(leaving, false, () => 'failed')
+          await this.#down(leaving, undefined, () => 'failed')
           for (const each of leaving) this.#unit(each).state = 'failed'
         }
       }
@@ -365,14 +383,14 @@ export class Runtime implements AsyncDisposable {
    * drain, all at once; then each stop() in reverse, while everything still stands; then the release, in reverse. Never throws.
    * Guards close between drain and stop when others live on, so that no call enters a plugin that is going.
    */
-  async #down(order: readonly string[], drain: boolean, guards?: (name: string) => GuardState | 'gone'): Promise<void> {
+  async #down(order: readonly string[], drainUntil: number | undefined, guards?: (name: string) => GuardState | 'gone'): Promise<void> {
     const units = order.map(name => this.#unit(name)).reverse()
-    const grace = this.options.graceMs ?? 30_000
-    const last = Math.min(STOP_MS, grace / 2)
+    const last = Math.min(STOP_MS, this.#graceMs / 2)
     const tell = (unit: Unit, what: string) => (error: unknown) => this.#log(unit.name).error(`${what}: ${reasonOf(error)}`, { err: error })
     const share = (phase: 'stop' | 'release', until: number, left: number) => Math.max(phase === 'stop' ? 100 : 20, (until - performance.now()) / left)
     const running = units.filter(unit => unit.state === 'running')
-    if (drain) await Promise.all(running.map(unit => unit.life.drain && this.#phase(unit, 'drain', () => unit.life.drain!(), grace - last).catch(tell(unit, 'drain'))))
+    const drainMs = drainUntil === undefined ? 0 : drainUntil - last - performance.now()
+    if (drainMs > 0) await Promise.all(running.map(unit => unit.life.drain && this.#phase(unit, 'drain', () => unit.life.drain!(), drainMs).catch(tell(unit, 'drain'))))
     if (guards) {
       for (const unit of units) this.#guards(unit.name, guards(unit.name))
       await Promise.all(units.flatMap(unit => unit.plugin.guards.map(guard => this.#board.hooks.quiet(guard))))
