@@ -47,6 +47,7 @@ export interface TestRuntimeOptions extends Partial<Omit<RuntimeOptions, 'plugin
 }
 
 export interface TestRuntime extends AsyncDisposable {
+  [Symbol.asyncDispose](): Promise<void>
   readonly runtime: Runtime
   /** All that was logged. */
   readonly lines: Line[]
