@@ -83,10 +83,7 @@ const STOP_MS = 5_000
 
 export class Runtime implements AsyncDisposable {
   #state: 'new' | 'starting' | 'running' | 'stopping' | 'stopped' = 'new'
-  #units = new Map<string, Unit>()
-  #graph: Graph = { order: [], edges: [], dependents: () => [] }
-  #out = new Map<string, PluginProblem>()
-  #entries: readonly PluginEntry[]
+  #plan: Plan
   #rank = new Map<string, number>()
   #queue: Promise<unknown> = Promise.resolve()
   readonly #outside: ReadonlySet<string>
@@ -97,7 +94,7 @@ export class Runtime implements AsyncDisposable {
 
   constructor(readonly options: RuntimeOptions) {
     const clock = options.clock ?? new SystemClock()
-    this.#entries = options.plugins
+    this.#plan = { entries: options.plugins, units: new Map(), out: new Map(), graph: { order: [], edges: [], dependents: () => [] } }
     this.#graceMs = options.graceMs ?? 30_000
     this.#timeouts = { setup: 10_000, start: 30_000, hook: 5_000, ...options.timeouts }
     const hooks = new Hooks({
@@ -121,16 +118,17 @@ export class Runtime implements AsyncDisposable {
   call<H extends AnyHook>(ref: H, input: HookInput<H>): HookResult<H> | Promise<HookResult<H>> { return this.#board.hooks.call(ref, input) }
 
   /** Checks definitions, config and graph, and throws one BootError with every problem. Runs no setup. */
-  check(): readonly string[] { return this.#plan(this.#entries).graph.order }
+  check(): readonly string[] { return this.#planFor(this.options.plugins).graph.order }
 
   /** `setupOnly` leaves out start(): for commands that need services but no ports and no workers. */
   async start({ setupOnly = false } = {}): Promise<this> {
     this.#expect('start', 'new')
-    try { this.#take(this.#plan(this.#entries)) } catch (error) { this.#state = 'stopped'; throw error }
+    try { this.#take(this.#planFor(this.options.plugins)) } catch (error) { this.#state = 'stopped'; throw error }
     this.#state = 'starting'
-    for (const name of this.#graph.order) this.#guards(name, 'coming')
-    for (const name of this.#out.keys()) this.#guards(name, 'failed')
-    const up = this.#up(this.#graph.order, setupOnly, true)
+    const { graph: { order }, out } = this.#plan
+    for (const name of order) this.#guards(name, 'coming')
+    for (const name of out.keys()) this.#guards(name, 'failed')
+    const up = this.#up(order, { setupOnly, boot: true })
     // A stop() that comes now waits for the step under way; no further one is begun.
     this.#queue = up.catch(() => {})
     try { await up } catch (error) { await this.stop(); throw error }
@@ -149,7 +147,7 @@ export class Runtime implements AsyncDisposable {
       this.#queue = this.#queue.then(async () => {
         const until = performance.now() + this.#graceMs
         await this.call(RuntimeHooks.draining, undefined)
-        await this.#down(this.#graph.order, from === 'running' ? until : undefined)
+        await this.#down(this.#plan.graph.order, from === 'running' ? until : undefined)
         this.#board.clock.deadlines.stop()
         this.#state = 'stopped'
       })
@@ -176,40 +174,51 @@ export class Runtime implements AsyncDisposable {
 
   async #change(changes: ReadonlyMap<string, PluginEntry | undefined>, force: boolean): Promise<readonly string[]> {
     this.#expect('change plugins', 'running')
-    const before: Plan = { units: this.#units, graph: this.#graph, out: this.#out, entries: this.#entries }
-    const known = new Set(this.#entries.map(nameOf))
-    const changed = (name: string) => { const entry = changes.get(name); return entry ? [{ ...entry, name }] : [] }
-    const entries = [...this.#entries.flatMap(entry => (changes.has(nameOf(entry)) ? changed(nameOf(entry)) : [entry])), ...[...changes.keys()].filter(name => !known.has(name)).flatMap(changed)]
-    const plan = this.#plan(entries, before.units, changes)
-    const inPlace = force ? [] : await this.#offer(changes, plan)
+    const before = this.#plan
+    const known = new Set(before.entries.map(nameOf))
+    const next = (name: string) => { const entry = changes.get(name); return entry ? [{ ...entry, name }] : [] }
+    const added = [...changes.keys()].filter(name => !known.has(name))
+    const entries = [...before.entries.flatMap(entry => (changes.has(nameOf(entry)) ? next(nameOf(entry)) : [entry])), ...added.flatMap(next)]
+    const after = this.#planFor(entries, before.units, changes)
+    const inPlace = force ? [] : await this.#offer(changes, after)
     const restart = [...changes.keys()].filter(name => !inPlace.some(each => each.unit.name === name))
-    const gone = [...before.units.keys()].filter(name => !plan.units.has(name))
-    const back = [...plan.units.keys()].filter(name => !before.units.has(name))
-    const affected = new Set([...before.graph.dependents([...restart, ...gone]), ...plan.graph.dependents([...restart, ...back])])
-    const [down, up] = [before.graph.order.filter(name => affected.has(name)), plan.graph.order.filter(name => affected.has(name))]
-    // A plugin that restarts because of another gets a new life too.
-    for (const name of up) if (plan.units.get(name) === before.units.get(name)) plan.units.set(name, this.#unitOf(plan.units.get(name)!.entry))
+    try {
+      const restarted = await this.#move(after, restart, performance.now() + this.#graceMs)
+      await this.call(RuntimeHooks.changed, { plugins: [...changes.keys()], restarted })
+      return restarted
+    } catch (error) {
+      this.log.error(`the change failed, putting the old plugins back: ${reasonOf(error)}`)
+      // What can't come back is left out with its dependents; the rest goes on.
+      await this.#move(before, restart, undefined, lost => this.log.error(RuntimeErrors.ROLLBACK_FAILED({ plugin: String(lost.details['plugin']), reason: lost.message }).message))
+      for (const { unit, was } of inPlace) await this.#reconfigure(Object.assign(unit, was))
+      throw error
+    }
+  }
+
+  /** From the plan that runs to another one: takes down and brings up only `restart` and what depends on it. */
+  async #move(to: Plan, restart: readonly string[], drainUntil: number | undefined, lost?: (error: BackplaneError) => void): Promise<readonly string[]> {
+    const from = this.#plan
+    const differ = [...from.units.keys(), ...to.units.keys()].filter(name => !from.units.has(name) || !to.units.has(name))
+    const affected = new Set([from, to].flatMap(plan => plan.graph.dependents([...restart, ...differ])))
+    const [down, up] = [from, to].map(plan => plan.graph.order.filter(name => affected.has(name))) as [string[], string[]]
+    // A plugin that restarts because of another, or comes back, gets a new life.
+    for (const name of up) if (to.units.get(name)!.state !== 'idle') to.units.set(name, this.#unitOf(to.units.get(name)!.entry))
     const arrive = this.#board.points.suspend(new Set(down))
     try {
-      await this.#down(down, performance.now() + this.#graceMs, name => (plan.units.has(name) ? 'away' : plan.out.has(name) ? 'failed' : 'gone'))
-      this.#take(plan)
+      await this.#down(down, drainUntil, name => (to.units.has(name) ? 'away' : to.out.has(name) ? 'failed' : 'gone'))
+      this.#take(to)
       for (const name of up) this.#guards(name, 'away')
-      for (const name of plan.out.keys()) this.#guards(name, 'failed')
-      try { await this.#up(up, false, false) } catch (error) {
-        await this.#back(before, plan, down, up, error)
-        for (const { unit, was } of inPlace) if (this.#units.get(unit.name) === unit) await this.#reconfigure(Object.assign(unit, was))
-        throw error
-      }
+      for (const name of to.out.keys()) this.#guards(name, 'failed')
+      await this.#up(up, { lost })
+      return up
     } finally { arrive() }
-    await this.call(RuntimeHooks.changed, { plugins: [...changes.keys()], restarted: up })
-    return up
   }
 
   /** A change of settings alone is first offered to the plugin itself. Returns those that took it, with what they had. */
   async #offer(changes: ReadonlyMap<string, PluginEntry | undefined>, plan: Plan): Promise<{ unit: Unit; was: Pick<Unit, 'entry' | 'config'> }[]> {
     const taken: { unit: Unit; was: Pick<Unit, 'entry' | 'config'> }[] = []
     for (const [name, entry] of changes) {
-      const [unit, next] = [this.#units.get(name), plan.units.get(name)]
+      const [unit, next] = [this.#plan.units.get(name), plan.units.get(name)]
       if (!unit || !next || entry?.plugin !== unit.plugin || unit.state !== 'running') continue
       const was = { entry: unit.entry, config: unit.config }
       if (!await this.#reconfigure(unit, next.config)) continue
@@ -227,18 +236,6 @@ export class Runtime implements AsyncDisposable {
     }
   }
 
-  /** The new ones could not start: they go, and the old ones come back as they were. */
-  async #back(before: Plan, failed: Plan, down: readonly string[], up: readonly string[], cause: unknown): Promise<void> {
-    this.log.error(`the change failed, putting the old plugins back: ${reasonOf(cause)}`)
-    await this.#down(up, undefined, name => (before.units.has(name) ? 'away' : 'gone'))
-    for (const name of down) before.units.set(name, this.#unitOf(before.units.get(name)!.entry))
-    this.#take(before)
-    for (const name of failed.units.keys()) if (!before.units.has(name)) this.#guards(name, 'gone', failed.units)
-    for (const name of down) this.#guards(name, 'away')
-    // What can't come back is left out with its dependents; the rest goes on.
-    await this.#up(down, false, false, error => this.log.error(RuntimeErrors.ROLLBACK_FAILED({ plugin: String(error.details['plugin']), reason: error.message }).message))
-  }
-
   /** Everything an operator or a test may ask about, as plain data. */
   inspect() {
     const row = (name: string, { plugin, optional }: { plugin?: Plugin; optional?: boolean }, state: PluginState, problem?: PluginProblem) => ({
@@ -246,15 +243,16 @@ export class Runtime implements AsyncDisposable {
       uses: Object.values(plugin?.uses ?? {}).map(use => (use.is === 'live' ? `${use.ref.id}?` : use.is === 'settled' ? `${use.point.id}*` : use.id)),
       provides: (plugin?.provides ?? []).map(ref => ref.id), contributes: (plugin?.contributes ?? []).map(ref => ref.id), guards: (plugin?.guards ?? []).map(ref => ref.id),
     })
-    const out = this.#entries.filter(entry => this.#out.has(nameOf(entry)) && !this.#units.has(nameOf(entry)))
+    const { entries, units, graph, out } = this.#plan
+    const leftOut = entries.filter(entry => out.has(nameOf(entry)))
     return {
       state: this.#state,
       plugins: [
-        ...[...this.#units.values()].map(unit => ({ ...row(unit.name, unit, unit.state, unit.problem), faults: unit.faults, ms: { ...unit.ms }, held: unit.holdings.held })),
-        ...out.map(entry => row(nameOf(entry), entry, 'failed', this.#out.get(nameOf(entry)))),
+        ...[...units.values()].map(unit => ({ ...row(unit.name, unit, unit.state, unit.problem), faults: unit.faults, ms: { ...unit.ms }, held: unit.holdings.held })),
+        ...leftOut.map(entry => row(nameOf(entry), entry, 'failed', out.get(nameOf(entry)))),
       ],
-      order: this.#graph.order,
-      edges: this.#graph.edges,
+      order: graph.order,
+      edges: graph.edges,
       services: this.#board.services.provided.filter(({ plugin }) => plugin !== OUTSIDE),
       points: this.#board.points.contributions,
       hooks: this.#board.hooks.handlers,
@@ -264,14 +262,14 @@ export class Runtime implements AsyncDisposable {
 
   /** A stray failure: logged under its plugin, counted and told; the rest goes on. */
   fault(plugin: string, error: unknown, where: string): void {
-    const unit = this.#units.get(plugin)
+    const unit = this.#plan.units.get(plugin)
     if (unit) unit.faults++
     this.#log(plugin).error(`${where}: ${reasonOf(error)}`, { err: error })
     Promise.resolve(this.call(RuntimeHooks.faulted, { plugin, where, error })).catch(() => {})
   }
 
   /** Which plugins run with which settings and in what order, or every reason why that can't be. Touches nothing. */
-  #plan(entries: readonly PluginEntry[], keep: ReadonlyMap<string, Unit> = new Map(), changes: ReadonlyMap<string, unknown> = new Map()): Plan {
+  #planFor(entries: readonly PluginEntry[], keep: ReadonlyMap<string, Unit> = new Map(), changes: ReadonlyMap<string, unknown> = new Map()): Plan {
     const errors: BackplaneError[] = []
     const units = new Map<string, Unit>()
     const out = new Map<string, PluginProblem>()
@@ -328,20 +326,17 @@ export class Runtime implements AsyncDisposable {
   }
 
   #take(plan: Plan): void {
-    this.#entries = plan.entries
-    this.#units = plan.units
-    this.#graph = plan.graph
-    this.#out = plan.out
+    this.#plan = plan
     this.#rank = new Map(plan.graph.order.map((name, at) => [name, at]))
   }
 
-  #guards(name: string, state: GuardState | 'gone', units: ReadonlyMap<string, Unit> = this.#units): void {
-    const plugin = units.get(name)?.plugin ?? this.#entries.find(entry => nameOf(entry) === name)?.plugin
+  #guards(name: string, state: GuardState | 'gone'): void {
+    const plugin = this.#plan.units.get(name)?.plugin ?? this.#plan.entries.find(entry => nameOf(entry) === name)?.plugin
     for (const guard of plugin?.guards ?? []) this.#board.hooks.guard(guard, name, state)
   }
 
   /** Sets up all, then starts all. `optional` ones (or any, with `lost`) that fail are taken down with their dependents and left out. */
-  async #up(order: readonly string[], setupOnly: boolean, boot: boolean, lost?: (error: BackplaneError) => void): Promise<void> {
+  async #up(order: readonly string[], { setupOnly = false, boot = false, lost }: { setupOnly?: boolean; boot?: boolean; lost?: ((error: BackplaneError) => void) | undefined }): Promise<void> {
     const step = async (phase: 'setup' | 'start', work: (unit: Unit) => Promise<void>) => {
       for (const name of order) {
         if (boot && this.#state !== 'starting') return
@@ -350,7 +345,7 @@ export class Runtime implements AsyncDisposable {
         try { await work(unit) } catch (error) {
           if (!unit.optional && !lost) throw error
           lost?.(error as BackplaneError)
-          const leaving = this.#graph.dependents([name])
+          const leaving = this.#plan.graph.dependents([name])
           for (const each of leaving) this.#unit(each).problem = each === name ? problemOf(error as BackplaneError, phase) : problemOf(LifecycleErrors.LEFT_OUT({ plugin: each, provider: name }), phase)
           this.#log(name).error(`left out: ${reasonOf(error)}`, { code: (error as BackplaneError).code, fix: (error as BackplaneError).fix })
           await this.#down(leaving, undefined, () => 'failed')
@@ -432,8 +427,8 @@ export class Runtime implements AsyncDisposable {
   }
 
   #unit(name: string): Unit {
-    const unit = this.#units.get(name)
-    if (!unit) throw PluginErrors.UNKNOWN({ plugin: name, known: [...this.#units.keys()].join(', ') || 'none' })
+    const unit = this.#plan.units.get(name)
+    if (!unit) throw PluginErrors.UNKNOWN({ plugin: name, known: [...this.#plan.units.keys()].join(', ') || 'none' })
     return unit
   }
   #log(plugin: string): Logger { return this.options.log.child({ plugin }) }
