@@ -1,5 +1,5 @@
 /** The names between braces in a text: each becomes a required, typed parameter. */
-type Holes<S extends string> = S extends `${string}{${infer Name}}${infer Rest}` ? Name | Holes<Rest> : never
+type Holes<S extends string> = S extends `${string}{${infer Name}}${infer Rest}` ? Exclude<Name, ''> | Holes<Rest> : never
 
 /** One row of an error table. `fix` is what the reader should do, never what went wrong again. */
 export interface ErrorShape {

@@ -1,4 +1,4 @@
-import { definePoint, defineService } from '#core'
+import { defineErrors, definePoint, defineService } from '#core'
 
 export type HealthStatus = 'healthy' | 'degraded' | 'unhealthy' | 'unconfigured'
 
@@ -36,3 +36,8 @@ export interface Health {
   ready(): Promise<{ readonly ready: boolean; readonly reasons: readonly string[] }>
 }
 export const Health = defineService<Health>('health.health')
+
+export const HealthErrors = defineErrors('HEALTH', {
+  CHECK_UNKNOWN: { message: 'there is no health check "{name}"', fix: 'GET /health lists those that there are.', status: 404, expose: true },
+  CHECK_TIMEOUT: { message: 'no answer within {ms} ms', fix: 'See the plugin that contributes the check; it may be overloaded, or what it asks may be away.' },
+})

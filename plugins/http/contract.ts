@@ -56,6 +56,8 @@ export interface HttpRoute {
   readonly limits?: RouteLimits
   /** Stays open and is counted apart from short requests. */
   readonly streams?: boolean
+  /** Answers while the process is starting, draining or busy too; for health. */
+  readonly early?: boolean
   handler(request: HttpRequest): Promise<HttpAnswer>
 }
 export const HttpRoute = definePoint<HttpRoute>('http.route', { key: route => `${route.method} ${route.path}` })

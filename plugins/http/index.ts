@@ -1,0 +1,60 @@
+import { definePlugin, Host, live, RuntimeHooks } from '#core'
+import { Access } from '#contracts/access'
+import { HealthCheck } from '#contracts/health'
+import { HttpMiddleware, HttpRoute, HttpServer, HttpUpgrade } from '#contracts/http'
+import { Metric } from '#contracts/metrics'
+import { config, type HttpConfig } from './config.ts'
+import { Gate } from './gate.ts'
+import { createHealthCheck } from './health.ts'
+import { createInstruments } from './metrics.ts'
+
+export default definePlugin({
+  name: 'http',
+  summary: 'The one HTTP server: routes, identity, limits and problem answers',
+  config,
+  uses: { host: Host, access: live(Access) },
+  provides: [HttpServer],
+  contributes: [HealthCheck, Metric],
+  async setup(ctx, { host, access }) {
+    const [{ App }, { Listener }, { RouteTable }, { Upgrades }] = await Promise.all([
+      import('./app.ts'), import('./listener.ts'), import('./table.ts'), import('./upgrade.ts'),
+    ])
+    const { log, clock } = ctx
+    const instruments = createInstruments()
+    const gate = new Gate(ctx.config)
+
+    const routes = ctx.collect(HttpRoute)
+    const app = new App({ gate, access, log, clock, instruments })
+    app.table = new RouteTable(routes, (request, entry) => app.serve(request, entry), (plugin, error) => log.error(error.message, { plugin, code: error.code, fix: error.fix }))
+    routes.watch((all, away) => app.table.update(all, away))
+    ctx.collect(HttpMiddleware).watch(all => app.useMiddleware(all))
+
+    const takers = ctx.collect(HttpUpgrade)
+    const upgrades = new Upgrades({ gate, access, log, upgrades: takers })
+    const listener = new Listener({ gate, access, host, log, clock, upgrades, requests: app.callback() })
+    takers.watch(all => { upgrades.update(all); listener.listenForUpgrades() })
+
+    ctx.provide(HttpServer, listener)
+    ctx.contribute(HealthCheck, createHealthCheck(app.table, gate))
+    for (const instrument of Object.values(instruments)) ctx.contribute(Metric, instrument)
+    ctx.hook(RuntimeHooks.ready, () => { gate.state = 'serving' })
+    ctx.hook(RuntimeHooks.draining, () => { gate.state = 'draining' })
+    ctx.defer(() => listener.stop(), 'listener')
+
+    return {
+      async start() {
+        await listener.start()
+        // Swapped in while the others run: nobody will say "ready" again.
+        if (host.inspect().state === 'running') gate.state = 'serving'
+      },
+      drain: () => listener.drain(),
+      stop: () => listener.stop(),
+      reconfigure(next: HttpConfig) {
+        const fixed: readonly (keyof HttpConfig)[] = ['host', 'port', 'maxHeaderBytes']
+        if (fixed.some(key => next[key] !== gate.settings[key])) return false
+        listener.tune(next)
+        return true
+      },
+    }
+  },
+})

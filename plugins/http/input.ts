@@ -1,0 +1,146 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { HttpErrors, type Problem } from '#contracts/http'
+import type { Schema } from '#core'
+import { ClientGone } from './abort.ts'
+import type { Gate } from './gate.ts'
+
+type FieldProblem = NonNullable<Problem['errors']>[number]
+type Part = 'params' | 'query' | 'body'
+
+const MAX_PROBLEMS = 50
+const MAX_MESSAGE = 300
+const MAX_QUERY_FIELDS = 100
+// eslint-disable-next-line no-control-regex
+const CONTROL = /[\u0000-\u001f\u007f]/
+// Neither can be stored by every database: NUL ends text in PostgreSQL, half a surrogate pair is no UTF-8.
+const UNSTORABLE = /\u0000|\p{Surrogate}/u
+
+const brief = (text: string): string => (text.length > MAX_MESSAGE ? `${text.slice(0, MAX_MESSAGE)}…` : text)
+
+/** HTTP_INVALID that names the fields. */
+export const invalid = (...errors: readonly FieldProblem[]) => {
+  const named = errors.slice(0, MAX_PROBLEMS).map(({ path, message }) => ({ path: brief(path), message: brief(message) }))
+  return HttpErrors.INVALID({ reason: named.map(each => `${each.path} ${each.message}`).slice(0, 3).join('; '), errors: named })
+}
+
+/** Throws unless the path is well-formed UTF-8 without control characters. */
+export function checkPath(path: string): void {
+  if (!path.includes('%')) return
+  let text: string
+  try { text = decodeURIComponent(path) } catch { throw invalid({ path: 'path', message: 'is not well-formed UTF-8' }) }
+  if (CONTROL.test(text) || UNSTORABLE.test(text)) throw invalid({ path: 'path', message: 'contains control characters' })
+}
+
+/** A repeated field becomes a list. */
+export function readQuery(search: string): Record<string, string | string[]> {
+  const query: Record<string, string | string[]> = {}
+  if (search === '' || search === '?') return query
+  try { decodeURIComponent(search) } catch { throw invalid({ path: 'query', message: 'is not well-formed UTF-8' }) }
+  let count = 0
+  for (const [name, value] of new URLSearchParams(search)) {
+    if (++count > MAX_QUERY_FIELDS) throw HttpErrors.TOO_LARGE({ what: 'query', limit: `${MAX_QUERY_FIELDS} fields` })
+    if (name === '__proto__') throw invalid({ path: 'query.__proto__', message: 'is not a known field' })
+    if (UNSTORABLE.test(name) || UNSTORABLE.test(value)) throw invalid({ path: `query.${name}`, message: 'contains NUL or half a surrogate pair' })
+    const before = Object.hasOwn(query, name) ? query[name] : undefined
+    query[name] = before === undefined ? value : [...(Array.isArray(before) ? before : [before]), value]
+  }
+  return query
+}
+
+export const hasBody = ({ headers }: IncomingMessage): boolean => headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+
+export interface BodyLimits { readonly bytes: number; readonly depth: number }
+
+/** Reads and parses a JSON body; `undefined` if there is none. Nothing past a limit is kept. */
+export async function readJson(req: IncomingMessage, res: ServerResponse, limits: BodyLimits, gate: Gate, signal: AbortSignal): Promise<unknown> {
+  if (!hasBody(req)) return undefined
+  checkType(req)
+  const limit = `${limits.bytes} bytes`
+  if (Number(req.headers['content-length'] ?? 0) > limits.bytes) throw HttpErrors.TOO_LARGE({ what: 'body', limit })
+  if (req.headers.expect !== undefined) res.writeContinue()
+  const bytes = await receive(req, limits.bytes, gate, signal, () => HttpErrors.TOO_LARGE({ what: 'body', limit }))
+  let text: string
+  try { text = new TextDecoder('utf-8', { fatal: true }).decode(bytes) } catch { throw invalid({ path: 'body', message: 'is not well-formed UTF-8' }) }
+  let value: unknown
+  try { value = JSON.parse(text) } catch { throw invalid({ path: 'body', message: 'is not well-formed JSON' }) }
+  walk(value, 'body', limits.depth)
+  return value
+}
+
+function checkType({ headers }: IncomingMessage): void {
+  const encoding = headers['content-encoding']?.trim().toLowerCase() ?? 'identity'
+  const type = headers['content-type'] ?? ''
+  const [media = '', ...parameters] = type.toLowerCase().split(';').map(part => part.trim())
+  const charset = parameters.find(each => each.startsWith('charset='))?.slice(8).replaceAll('"', '') ?? 'utf-8'
+  if (encoding !== 'identity') throw HttpErrors.MEDIA_TYPE({ type: brief(`${type}, encoded as ${encoding}`) })
+  if (media !== 'application/json' || (charset !== 'utf-8' && charset !== 'utf8')) throw HttpErrors.MEDIA_TYPE({ type: brief(type) })
+}
+
+/** Not `for await`: leaving that loop early destroys the socket, and with it the answer. */
+function receive(req: IncomingMessage, limit: number, gate: Gate, signal: AbortSignal, tooLarge: () => Error): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let size = 0
+    let held = 0
+    const settle = (then: () => void) => {
+      req.off('data', data).off('end', end).off('error', gone).off('close', gone)
+      signal.removeEventListener('abort', aborted)
+      gate.release(held)
+      req.pause()
+      then()
+    }
+    const data = (chunk: Buffer) => {
+      size += chunk.length
+      if (size > limit) return settle(() => reject(tooLarge()))
+      try { gate.hold(chunk.length) } catch (error) { return settle(() => reject(error)) }
+      held += chunk.length
+      chunks.push(chunk)
+    }
+    const end = () => settle(() => resolve(Buffer.concat(chunks)))
+    const gone = () => settle(() => reject(new ClientGone()))
+    const aborted = () => settle(() => reject(signal.reason))
+    req.on('data', data).on('end', end).on('error', gone).on('close', gone)
+    signal.addEventListener('abort', aborted, { once: true })
+    if (signal.aborted) aborted()
+  })
+}
+
+/** Recursion is bounded by `depth`, however deep the value is. */
+function walk(value: unknown, path: string, depth: number): void {
+  if (typeof value === 'string') { if (UNSTORABLE.test(value)) throw invalid({ path, message: 'contains NUL or half a surrogate pair' }) }
+  if (typeof value !== 'object' || value === null) return
+  if (depth === 0) throw invalid({ path: brief(path), message: 'is nested too deep' })
+  if (Array.isArray(value)) { for (let at = 0; at < value.length; at++) walk(value[at], `${path}.${at}`, depth - 1); return }
+  for (const key of Object.keys(value)) {
+    if (key === '__proto__') throw invalid({ path: `${path}.__proto__`, message: 'is not a known field' })
+    if (UNSTORABLE.test(key)) throw invalid({ path, message: 'has a field name with NUL or half a surrogate pair' })
+    walk((value as Record<string, unknown>)[key], `${path}.${key}`, depth - 1)
+  }
+}
+
+export interface Input { readonly params: unknown; readonly query: unknown; readonly body: unknown }
+type Schemas = Partial<Readonly<Record<Part, Schema>>>
+
+/** Holds each part against its schema and tells all problems at once. A query without a schema takes no field. */
+export async function validate(schemas: Schemas, input: Input): Promise<Input> {
+  const problems: FieldProblem[] = []
+  const part = async (name: Part, fallback: unknown): Promise<unknown> => {
+    const schema = schemas[name]
+    if (!schema) return fallback
+    const result = await schema['~standard'].validate(input[name])
+    if (!result.issues) return result.value
+    problems.push(...result.issues.flatMap(issue => fieldsOf(issue, name)))
+  }
+  const [params, query, body] = [await part('params', input.params), await part('query', {}), await part('body', undefined)]
+  if (!schemas.query) problems.push(...Object.keys(input.query as object).map(name => ({ path: `query.${name}`, message: 'is not a known field' })))
+  if (problems.length > 0) throw invalid(...problems)
+  return { params, query, body }
+}
+
+function fieldsOf(issue: Schema.Issue, part: Part): FieldProblem[] {
+  const path = [part, ...(issue.path ?? []).map(each => String(typeof each === 'object' ? each.key : each))].join('.')
+  // zod reports unknown fields at the object that holds them; the field is what the sender looks for.
+  const { keys } = issue as { keys?: unknown }
+  if (Array.isArray(keys) && keys.length > 0) return keys.map(key => ({ path: `${path}.${key}`, message: 'is not a known field' }))
+  return [{ path, message: issue.message }]
+}

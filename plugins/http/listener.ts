@@ -1,0 +1,147 @@
+import { randomUUID } from 'node:crypto'
+import { chmod, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { pid } from 'node:process'
+import type { Duplex } from 'node:stream'
+import { reasonOf, type Clock, type Host, type Live, type Logger } from '#core'
+import { AccessErrors, type Access } from '#contracts/access'
+import { HttpErrors, type HttpServer } from '#contracts/http'
+import type { HttpConfig } from './config.ts'
+import type { Gate } from './gate.ts'
+import { problemAnswer } from './problem.ts'
+import { refuse, type Upgrades } from './upgrade.ts'
+
+export interface ListenerDeps {
+  readonly gate: Gate
+  readonly access: Live<Access>
+  readonly host: Host
+  readonly log: Logger
+  readonly clock: Clock
+  readonly requests: RequestListener
+  readonly upgrades: Upgrades
+}
+
+const LISTEN_REASONS: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'the port is taken', EACCES: 'this user may not take the port', EADDRNOTAVAIL: 'this machine does not have the address', ENOTFOUND: 'there is no such address',
+}
+
+/** Of this machine alone, and known to be without asking a resolver. */
+const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host)
+
+/** The one server socket of the process. */
+export class Listener implements HttpServer {
+  #server: Server | undefined
+  #url: string | undefined
+  constructor(readonly deps: ListenerDeps) {}
+
+  get url(): string | undefined { return this.#url }
+  get #file(): string { return join(this.deps.host.dataDir, 'server.json') }
+
+  async start(): Promise<void> {
+    const { access, gate, log, requests } = this.deps
+    const { host, port } = gate.settings
+    if (access.current) await access.current.admitBind(host)
+    else if (!isLoopback(host)) throw AccessErrors.BIND_REFUSED({ host, reason: 'no plugin is loaded that says who may come in' })
+    const server = createServer({ maxHeaderSize: gate.settings.maxHeaderBytes, connectionsCheckingInterval: 1_000 }, requests)
+    this.#server = server
+    this.tune(gate.settings)
+    // Whether the body is wanted is said only when the request has been let in.
+    server.on('checkContinue', requests)
+    server.on('clientError', refuseBroken)
+    this.listenForUpgrades()
+    await listen(server, host, port)
+    this.#url = urlOf(host, (server.address() as AddressInfo).port)
+    await this.#announce()
+    log.info('listening', { url: this.#url })
+  }
+
+  /** What can be changed while it listens. */
+  tune(settings: HttpConfig): void {
+    this.deps.gate.settings = settings
+    if (!this.#server) return
+    Object.assign(this.#server, {
+      headersTimeout: settings.headersTimeoutMs, requestTimeout: settings.requestTimeoutMs, keepAliveTimeout: settings.keepAliveMs, maxConnections: settings.maxConnections,
+    })
+  }
+
+  /** With a listener, node hands over every request that asks for some upgrade, such as curl's h2c; without one, it serves them as they are. */
+  listenForUpgrades(): void {
+    this.#server?.off('upgrade', this.#upgrade)
+    if (this.deps.upgrades.wanted) this.#server?.on('upgrade', this.#upgrade)
+  }
+  readonly #upgrade = (req: IncomingMessage, socket: Duplex, head: Buffer): void => void this.deps.upgrades.handle(req, socket, head)
+
+  /** Goes on listening, so that whoever asks for readiness hears 503, and lets what is under way finish. */
+  async drain(): Promise<void> {
+    const { gate, clock } = this.deps
+    gate.state = 'draining'
+    this.#server?.closeIdleConnections()
+    await gate.empty('request')
+    let cancel = () => {}
+    await Promise.race([gate.empty('stream'), new Promise<void>(resolve => { cancel = clock.after(gate.settings.streamGraceMs, resolve) })])
+    cancel()
+    gate.abort(HttpErrors.STARTING({ state: 'draining' }), 'stream')
+    await gate.empty('stream')
+  }
+
+  async stop(): Promise<void> {
+    const { gate, upgrades } = this.deps
+    const server = this.#server
+    if (!server) return
+    this.#server = undefined
+    gate.state = 'draining'
+    const closed = new Promise<void>(resolve => server.close(() => resolve()))
+    gate.abort(HttpErrors.STARTING({ state: 'draining' }))
+    // What was aborted answers within this turn of the event loop; then the connections go.
+    for (let turn = 0; turn < 3; turn++) await new Promise<void>(resolve => setImmediate(resolve))
+    upgrades.closeAll()
+    server.closeAllConnections()
+    await closed
+    this.#url = undefined
+    await this.#withdraw()
+  }
+
+  /** Tells the command line where the server is. Readable by its owner only; never half written. */
+  async #announce(): Promise<void> {
+    const { dataDir, instanceId } = this.deps.host
+    await mkdir(dataDir, { recursive: true })
+    const draft = `${this.#file}.${randomUUID()}`
+    await writeFile(draft, `${JSON.stringify({ url: this.#url, pid, instanceId, startedAt: new Date(this.deps.clock.now()).toISOString() }, null, 2)}\n`, { mode: 0o600, flag: 'wx' })
+    await chmod(draft, 0o600)
+    await rename(draft, this.#file)
+  }
+
+  async #withdraw(): Promise<void> {
+    try {
+      const { instanceId } = JSON.parse(await readFile(this.#file, 'utf8')) as { instanceId?: string }
+      if (instanceId === this.deps.host.instanceId) await rm(this.#file, { force: true })
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') this.deps.log.warn(`server.json could not be removed: ${reasonOf(error)}`)
+    }
+  }
+}
+
+function listen(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const failed = (error: NodeJS.ErrnoException) => reject(HttpErrors.LISTEN_FAILED({ host, port, reason: LISTEN_REASONS[error.code ?? ''] ?? error.message }, { cause: error }))
+    server.once('error', failed)
+    server.listen({ host, port }, () => { server.off('error', failed); resolve() })
+  })
+}
+
+/** As a client on this machine would write it: an address that means "all" is reached by loopback. */
+function urlOf(host: string, port: number): string {
+  const name = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host
+  return `http://${name.includes(':') ? `[${name}]` : name}:${port}`
+}
+
+/** What is no HTTP, or came too slowly, gets an answer of the usual form where one can still be sent. */
+function refuseBroken(error: NodeJS.ErrnoException, socket: Duplex): void {
+  const id = randomUUID()
+  const [status, failure] = error.code === 'HPE_HEADER_OVERFLOW' ? [431, HttpErrors.TOO_LARGE({ what: 'head of the request', limit: 'allowed' })]
+    : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? [408, HttpErrors.INVALID({ reason: 'it came too slowly' })] : [400, HttpErrors.INVALID({ reason: 'it is not well-formed HTTP' })]
+  const { problem } = problemAnswer(failure, id)
+  refuse(socket, status, JSON.stringify({ ...problem, status }), { 'X-Request-Id': id })
+}
