@@ -2,7 +2,7 @@ import { HookErrors, PluginErrors, reasonOf, type BackplaneError } from './error
 import type { AnyHook } from './plugin.ts'
 import type { GuardMode, HookMode, HookRef } from './refs.ts'
 import { PluginScope } from './scope.ts'
-import { Deadline, isPromise, type Deadlines } from './time.ts'
+import { Deadline, isPromise, within, type Deadlines } from './time.ts'
 
 /** A handler's second argument. */
 export interface HookCall {
@@ -59,6 +59,23 @@ class Entry {
     this.row = this.#since = 0
     return true
   }
+
+  /** In its plugin's scope. Times one call in sixteen: the clock costs more than the handler of a hot hook. */
+  enter(input: unknown, call: HookCall): unknown {
+    if ((this.calls++ & 15) !== 0) return this.scope.run(this.run, input, call)
+    const from = performance.now()
+    const done = () => { this.timed++; this.ms += performance.now() - from }
+    const result = this.scope.run(this.run, input, call)
+    if (isPromise(result)) result.then(done, done)
+    else done()
+    return result
+  }
+
+  /** Wrapped once: by the innermost hook. */
+  failure(cause: unknown): BackplaneError {
+    if (HookErrors.FAILED.is(cause) || HookErrors.TIMEOUT.is(cause) || PluginErrors.UNAVAILABLE.is(cause)) return cause
+    return HookErrors.FAILED({ hook: this.ref.id, plugin: this.plugin, reason: reasonOf(cause) }, { cause })
+  }
 }
 
 /** All that the bus knows of one hook. */
@@ -73,11 +90,10 @@ class Line {
 }
 
 /** One call: the node that hangs on the shared clock, and what the handlers get as their second argument. */
-class Call extends Deadline implements HookCall {
+abstract class Call extends Deadline implements HookCall {
   #controller: AbortController | undefined
   #reason: unknown
-  onExpire: (() => void) | undefined
-  constructor(readonly parent: AbortSignal | undefined) { super() }
+  constructor(readonly bus: Hooks, readonly line: Line, readonly parent: AbortSignal | undefined) { super() }
   get signal(): AbortSignal {
     if (!this.#controller) {
       this.#controller = new AbortController()
@@ -89,7 +105,128 @@ class Call extends Deadline implements HookCall {
     return this.#controller.signal
   }
   abort(reason: unknown): void { this.#reason = reason; this.#controller?.abort(reason) }
-  expire(): void { this.onExpire?.() }
+  timeout(entry: Entry): BackplaneError { return HookErrors.TIMEOUT({ hook: this.line.ref.id, plugin: entry.plugin, ms: this.bus.timeoutOf(this.line.ref) }) }
+}
+
+/** series, waterfall and first: one by one. Makes no promise until a handler does. */
+class Walk extends Call {
+  #at = 0
+  #over = false
+  #resolve: ((value: unknown) => void) | undefined
+  #reject: ((error: unknown) => void) | undefined
+  readonly entries: readonly Entry[]
+  constructor(bus: Hooks, line: Line, public value: unknown, parent: AbortSignal | undefined) { super(bus, line, parent); this.entries = line.entries }
+
+  run(): unknown {
+    const { entries } = this
+    while (this.#at < entries.length) {
+      const entry = entries[this.#at]!
+      // Its plugin left while this call was on its way: a guard never opens by leaving.
+      if (!entry.present) return this.#fail(PluginErrors.UNAVAILABLE({ plugin: entry.plugin, hook: entry.ref.id, state: 'being swapped' }))
+      let result: unknown
+      try { result = entry.enter(this.value, this) } catch (cause) { return this.#fail(cause, entry) }
+      if (isPromise(result)) return this.#wait(result)
+      if (this.#took(entry, result)) return this.#end(result)
+    }
+    return this.#end(this.line.ref.mode === 'waterfall' ? this.value : undefined)
+  }
+
+  /** Is this the answer? */
+  #took(entry: Entry, result: unknown): boolean {
+    this.#at++
+    entry.row = 0
+    if (result === undefined) return false
+    if (this.line.ref.mode === 'waterfall') this.value = result
+    return this.line.ref.mode === 'first'
+  }
+
+  #wait(result: Promise<unknown>): unknown {
+    const entry = this.entries[this.#at]!
+    this.bus.options.deadlines.arm(this, this.bus.timeoutOf(this.line.ref))
+    result.then(answer => { if (!this.#over) { if (this.#took(entry, answer)) this.#end(answer); else this.run() } }, cause => { if (!this.#over) this.#fail(cause, entry) })
+    if (this.#resolve) return
+    this.line.running++
+    return new Promise((resolve, reject) => { this.#resolve = resolve; this.#reject = reject })
+  }
+
+  #end(value: unknown): unknown {
+    if (!this.#resolve) return value
+    this.#leave()
+    this.#resolve(value)
+  }
+
+  #fail(cause: unknown, entry?: Entry): void {
+    entry?.failed(this.bus.options.now())
+    const error = entry ? entry.failure(cause) : cause
+    if (!this.#reject) throw error
+    this.#leave()
+    this.#reject(error)
+  }
+
+  #leave(): void {
+    this.#over = true
+    this.line.running--
+    this.bus.options.deadlines.disarm(this)
+  }
+
+  expire(): void {
+    const entry = this.entries[this.#at]!
+    const error = this.timeout(entry)
+    this.#fail(error, entry)
+    this.abort(error)
+  }
+}
+
+/** notify: all at once. What fails is told to the log and the caller, and hurts nobody. */
+class Announcement extends Call {
+  #delivered = 0
+  #resolve: ((report: HookReport) => void) | undefined
+  #failures: BackplaneError[] | undefined
+  #pending: Set<Entry> | undefined
+
+  run(input: unknown): HookReport | Promise<HookReport> {
+    const { entries, allDelivered } = this.line
+    for (let i = 0; i < entries.length; i++) {
+      const entry = entries[i]!
+      if (entry.restsUntil !== 0 && entry.restsUntil > this.bus.options.now()) continue
+      try {
+        const result = entry.enter(input, this)
+        if (isPromise(result)) this.#follow(entry, result)
+        else { entry.row = 0; this.#delivered++ }
+      } catch (cause) { this.#isolate(entry, entry.failure(cause)) }
+    }
+    if (this.#pending) return new Promise(resolve => { this.#resolve = resolve })
+    return this.#delivered === entries.length ? allDelivered : this.#report
+  }
+
+  get #report(): HookReport { return { delivered: this.#delivered, failures: this.#failures ?? [] } }
+
+  #follow(entry: Entry, result: Promise<unknown>): void {
+    if (!this.#pending) this.bus.options.deadlines.arm(this, this.bus.timeoutOf(this.line.ref))
+    this.#pending = (this.#pending ?? new Set()).add(entry)
+    result.then(() => this.#settle(entry), cause => this.#settle(entry, entry.failure(cause)))
+  }
+
+  #settle(entry: Entry, failure?: BackplaneError): void {
+    if (!this.#pending!.delete(entry)) return
+    if (failure) this.#isolate(entry, failure)
+    else { entry.row = 0; this.#delivered++ }
+    if (this.#pending!.size) return
+    this.bus.options.deadlines.disarm(this)
+    this.#resolve!(this.#report)
+  }
+
+  #isolate(entry: Entry, failure: BackplaneError): void {
+    this.#failures = [...(this.#failures ?? []), failure]
+    entry.failed(this.bus.options.now())
+    this.bus.options.onFailure(entry.plugin, failure)
+  }
+
+  expire(): void {
+    const late = [...this.#pending!]
+    this.abort(this.timeout(late[0]!))
+    for (const entry of late) this.#settle(entry, this.timeout(entry))
+  }
 }
 
 export interface HooksOptions {
@@ -133,13 +270,15 @@ export class Hooks {
     const line = this.#line(ref)
     if (state === 'open' || state === 'gone') line.shut.delete(plugin)
     else line.shut.set(plugin, state)
-    if (!line.shut.size || state === 'failed') for (const wake of [...line.waiting]) wake()
+    if (line.shut.size && state !== 'failed') return
+    for (const wake of line.waiting) wake()
+    line.waiting.clear()
   }
 
   /** Settles when no call is inside this hook any more, or after its time-out. */
   async quiet(ref: AnyHook): Promise<void> {
     const line = this.#line(ref)
-    const until = performance.now() + this.#timeout(ref)
+    const until = performance.now() + this.timeoutOf(ref)
     while (line.running > 0 && performance.now() < until) await new Promise(resolve => setTimeout(resolve, 1))
   }
 
@@ -157,10 +296,10 @@ export class Hooks {
   }
 
   #run(line: Line, input: unknown, signal: AbortSignal | undefined): unknown {
-    return line.ref.mode === 'notify' ? this.#notify(line, input, signal) : this.#walk(line, input, signal)
+    return line.ref.mode === 'notify' ? new Announcement(this, line, signal).run(input) : new Walk(this, line, input, signal).run()
   }
 
-  #timeout(ref: AnyHook): number { return ref.options.timeout ?? (ref.options.tx ? 500 : this.options.timeout) }
+  timeoutOf(ref: AnyHook): number { return ref.options.timeout ?? (ref.options.tx ? 500 : this.options.timeout) }
 
   #absent(line: Line, [plugin, state] = [...line.shut].find(([, each]) => each === 'failed') ?? [...line.shut][0]!): BackplaneError {
     const told = { coming: 'not set up yet; call it from start() or later', open: 'there', away: 'being swapped', failed: 'not running' }[state]
@@ -169,139 +308,9 @@ export class Hooks {
 
   async #opened(line: Line): Promise<void> {
     const hopeless = () => [...line.shut.values()].some(state => state !== 'away')
-    const node = new Call(undefined)
-    let late = false
-    try {
-      while (line.shut.size && !late && !hopeless()) {
-        await new Promise<void>(resolve => {
-          line.waiting.add(resolve)
-          node.onExpire = () => { late = true; resolve() }
-          if (!node.home) this.options.deadlines.arm(node, WAIT_MS)
-        })
-        line.waiting.clear()
-      }
-    } finally { this.options.deadlines.disarm(node) }
+    const open = async () => { while (line.shut.size && !hopeless()) await new Promise<void>(resolve => line.waiting.add(resolve)) }
+    await within(this.options.deadlines, WAIT_MS, () => this.#absent(line), open)
     if (line.shut.size) throw this.#absent(line)
-  }
-
-  /** Times one call in sixteen: the clock costs more than the handler of a hot hook. */
-  #enter(entry: Entry, input: unknown, call: HookCall): unknown {
-    if ((entry.calls++ & 15) !== 0) return entry.scope.run(entry.run, input, call)
-    const from = performance.now()
-    const done = () => { entry.timed++; entry.ms += performance.now() - from }
-    const result = entry.scope.run(entry.run, input, call)
-    if (isPromise(result)) result.then(done, done)
-    else done()
-    return result
-  }
-
-  #failure(entry: Entry, cause: unknown): BackplaneError {
-    if (HookErrors.FAILED.is(cause) || HookErrors.TIMEOUT.is(cause) || PluginErrors.UNAVAILABLE.is(cause)) return cause
-    return HookErrors.FAILED({ hook: entry.ref.id, plugin: entry.plugin, reason: reasonOf(cause) }, { cause })
-  }
-
-  /** series, waterfall and first: one by one. Makes no promise until a handler does. */
-  #walk(line: Line, input: unknown, signal: AbortSignal | undefined): unknown {
-    const { entries, ref } = line
-    const call = new Call(signal)
-    let value = input
-    for (let i = 0; i < entries.length; i++) {
-      const entry = entries[i]!
-      let result: unknown
-      try { result = this.#enter(entry, value, call) } catch (cause) { entry.failed(this.options.now()); throw this.#failure(entry, cause) }
-      if (isPromise(result)) return new Promise((resolve, reject) => void this.#walkOn(line, entries, i, result, value, call, resolve, reject))
-      entry.row = 0
-      if (result === undefined) continue
-      if (ref.mode === 'first') return result
-      if (ref.mode === 'waterfall') value = result
-    }
-    return ref.mode === 'waterfall' ? value : undefined
-  }
-
-  async #walkOn(line: Line, entries: readonly Entry[], at: number, pending: Promise<unknown>, input: unknown, call: Call, resolve: (value: unknown) => void, reject: (error: unknown) => void): Promise<void> {
-    const { ref } = line
-    const { deadlines } = this.options
-    const ms = this.#timeout(ref)
-    let entry = entries[at]!
-    let value = input
-    let over = false
-    const fail = (error: BackplaneError) => { over = true; entry.failed(this.options.now()); reject(error) }
-    call.onExpire = () => {
-      const error = HookErrors.TIMEOUT({ hook: ref.id, plugin: entry.plugin, ms })
-      fail(error)
-      call.abort(error)
-    }
-    line.running++
-    try {
-      for (let result: unknown = pending; ; ) {
-        if (isPromise(result)) {
-          deadlines.arm(call, ms)
-          result = await result
-          if (over) return
-        }
-        entry.row = 0
-        if (result !== undefined) {
-          if (ref.mode === 'first') return resolve(result)
-          if (ref.mode === 'waterfall') value = result
-        }
-        if (++at === entries.length) return resolve(ref.mode === 'waterfall' ? value : undefined)
-        entry = entries[at]!
-        // Its plugin left while this call was on its way: a guard never opens by leaving.
-        if (!entry.present) throw PluginErrors.UNAVAILABLE({ plugin: entry.plugin, hook: ref.id, state: 'being swapped' })
-        result = this.#enter(entry, value, call)
-      }
-    } catch (cause) {
-      if (!over) fail(this.#failure(entry, cause))
-    } finally {
-      line.running--
-      deadlines.disarm(call)
-    }
-  }
-
-  /** All at once; what fails is told to the log and the caller, and hurts nobody. */
-  #notify(line: Line, input: unknown, signal: AbortSignal | undefined): HookReport | Promise<HookReport> {
-    const { entries } = line
-    const call = new Call(signal)
-    const failures: BackplaneError[] = []
-    const pending = new Map<Entry, Promise<unknown>>()
-    let delivered = 0
-    for (let i = 0; i < entries.length; i++) {
-      const entry = entries[i]!
-      if (entry.restsUntil !== 0 && entry.restsUntil > this.options.now()) continue
-      try {
-        const result = this.#enter(entry, input, call)
-        if (isPromise(result)) { pending.set(entry, result); continue }
-        entry.row = 0
-        delivered++
-      } catch (cause) { this.#isolate(entry, this.#failure(entry, cause), failures) }
-    }
-    if (pending.size === 0) return delivered === entries.length ? line.allDelivered : { delivered, failures }
-    return new Promise(resolve => {
-      const { deadlines } = this.options
-      const ms = this.#timeout(line.ref)
-      const settle = (entry: Entry, failure?: BackplaneError) => {
-        if (!pending.delete(entry)) return
-        if (failure) this.#isolate(entry, failure, failures)
-        else { entry.row = 0; delivered++ }
-        if (pending.size > 0) return
-        deadlines.disarm(call)
-        resolve({ delivered, failures })
-      }
-      call.onExpire = () => {
-        const error = HookErrors.TIMEOUT({ hook: line.ref.id, plugin: '(several)', ms })
-        for (const entry of [...pending.keys()]) settle(entry, HookErrors.TIMEOUT({ hook: line.ref.id, plugin: entry.plugin, ms }))
-        call.abort(error)
-      }
-      deadlines.arm(call, ms)
-      for (const [entry, result] of [...pending]) result.then(() => settle(entry), cause => settle(entry, this.#failure(entry, cause)))
-    })
-  }
-
-  #isolate(entry: Entry, failure: BackplaneError, failures: BackplaneError[]): void {
-    failures.push(failure)
-    const now = this.options.now()
-    entry.failed(now)
-    this.options.onFailure(entry.plugin, failure)
   }
 
   /** What stands where and how it fares; `ms` is the mean of the calls that were timed. */
