@@ -1,0 +1,32 @@
+import { reasonOf } from '#core'
+import { DatabaseErrors, type Database, type Migration } from '#contracts/database'
+
+/** Every plugin has its own history, so that one can leave and come back without the others. */
+const historyOf = (owner: string) => `${owner.replaceAll('-', '_')}_migrations`
+
+/** Runs what is missing, in order of name and all in one transaction, which is the lock too. */
+export async function migrate(database: Database, owner: string, migrations: readonly Migration[]): Promise<void> {
+  if (!/^[a-z][a-z0-9-]*$/.test(owner)) throw new TypeError(`"${owner}" is not the name of a plugin`)
+  const table = historyOf(owner)
+  const sorted = [...migrations].sort((a, b) => (a.name < b.name ? -1 : 1))
+  const known = new Set(sorted.map(each => each.name))
+  if (known.size < sorted.length) throw new TypeError(`two migrations of "${owner}" have one name`)
+  const missing = (rows: readonly { name: string }[]) => {
+    const stranger = rows.find(row => !known.has(row.name))
+    if (stranger) throw DatabaseErrors.MIGRATION_CHANGED({ owner, found: stranger.name })
+    return sorted.filter(each => !rows.some(row => row.name === each.name))
+  }
+  const reading = database.knex()
+  // Most starts have nothing to do, and need no lock to see it.
+  if (await reading.schema.hasTable(table) && !missing(await reading(table).select('name')).length) return
+  await database.transaction(async tx => {
+    const knex = database.knex(tx)
+    if (!await knex.schema.hasTable(table)) {
+      await knex.schema.createTable(table, t => { t.text('name').primary(); t.bigInteger('applied_at').notNullable() })
+    }
+    for (const { name, up } of missing(await knex(table).select('name'))) {
+      try { await up(knex, database.dialect) } catch (cause) { throw DatabaseErrors.MIGRATION_FAILED({ owner, name, reason: reasonOf(cause) }, { cause }) }
+      await knex(table).insert({ name, applied_at: Date.now() })
+    }
+  })
+}

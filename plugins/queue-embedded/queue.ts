@@ -1,0 +1,122 @@
+import type { Clock, Logger } from '#core'
+import type { Database, Statement, Tx } from '#contracts/database'
+import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
+
+const POLL_MS = 1_000
+const RETRY = { first: 100, most: 5_000 }
+
+/** Takes entries off the table whenever there is room for them: told by those who add some, else once a second. */
+class TableConsumer implements Consumer {
+  #room = 0
+  #asked = 0
+  #looking: Promise<void> | undefined
+  #again = false
+  #closed = false
+  #retryMs = 0
+  #failures = 0
+  #cancelRetry = () => {}
+  readonly #cancelPoll: () => void
+
+  constructor(readonly clock: Clock, readonly log: Logger, readonly take: (room: number, begun: (count: number) => void) => Promise<number>, readonly gone: () => void) {
+    // Only for entries that another process added: it can't wake us.
+    this.#cancelPoll = clock.every(POLL_MS, () => this.look())
+  }
+
+  want(count: number): void {
+    this.#asked++
+    this.#room = Math.max(0, Math.trunc(count))
+    if (this.#room) this.look()
+  }
+
+  look(): void {
+    if (this.#closed || !this.#room || this.#retryMs) return
+    this.#again = true
+    this.#looking ??= this.#loop()
+  }
+
+  async #loop(): Promise<void> {
+    while (this.#again && this.#room && !this.#closed) {
+      this.#again = false
+      const [room, asked] = [this.#room, this.#asked]
+      try {
+        const count = await this.take(room, begun => { this.#room -= Math.min(begun, this.#room) })
+        if (count) this.#again = true
+        this.#cancelRetry()
+      } catch (error) {
+        if (this.#asked === asked) this.#room = room
+        this.#retry(error)
+        break
+      }
+    }
+    this.#looking = undefined
+  }
+
+  #retry(error: unknown): void {
+    if (this.#closed) return
+    this.#retryMs = Math.min(RETRY.first * 2 ** this.#failures++, RETRY.most)
+    this.log.warn('a delivery failed and is tried again', { err: error, retry_ms: this.#retryMs })
+    const cancel = this.clock.after(this.#retryMs, () => { this.#retryMs = 0; this.look() })
+    this.#cancelRetry = () => { this.#failures = 0; cancel() }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true
+    this.#cancelPoll()
+    this.#cancelRetry()
+    this.gone()
+    await this.#looking
+  }
+}
+
+/** The queue as a table: an entry and what it stands for are written, and taken, in one transaction. */
+export class EmbeddedQueue implements JobQueue {
+  readonly can = { transactional: true, distributed: false }
+  readonly #consumers = new Set<TableConsumer>()
+  readonly #insert: Statement
+  readonly #head: Statement<{ id: string }>
+  readonly #delete: Statement
+  readonly #count: Statement<{ count: number }>
+  readonly #any: Statement
+
+  constructor(readonly database: Database, readonly clock: Clock, readonly log: Logger) {
+    this.#insert = database.prepare('INSERT INTO queue_entries (id, priority) VALUES (?, ?) ON CONFLICT (id) DO NOTHING')
+    this.#head = database.prepare('SELECT id FROM queue_entries ORDER BY priority DESC, position LIMIT ?')
+    this.#delete = database.prepare('DELETE FROM queue_entries WHERE id = ?')
+    this.#count = database.prepare('SELECT count(*) AS count FROM queue_entries')
+    this.#any = database.prepare('SELECT 1 FROM queue_entries LIMIT 1')
+  }
+
+  async enqueue(entries: readonly QueueEntry[], tx?: Tx): Promise<void> {
+    if (!entries.length) return
+    if (!tx) return this.database.transaction(own => this.enqueue(entries, own))
+    for (const { id, priority } of entries) await this.#insert.run([id, priority], tx)
+    tx.afterCommit(() => { for (const consumer of this.#consumers) consumer.look() })
+  }
+
+  async consume(deliver: Deliver): Promise<Consumer> {
+    const consumer: TableConsumer = new TableConsumer(this.clock, this.log, (room, begun) => this.#take(room, begun, deliver), () => this.#consumers.delete(consumer))
+    this.#consumers.add(consumer)
+    return consumer
+  }
+
+  async remove(ids: readonly string[], tx?: Tx): Promise<void> {
+    if (!ids.length) return
+    if (!tx) return this.database.transaction(own => this.remove(ids, own))
+    for (const id of ids) await this.#delete.run([id], tx)
+  }
+
+  async depth(): Promise<number> { return Number((await this.#count.get([]))!.count) }
+
+  async #take(room: number, begun: (count: number) => void, deliver: Deliver): Promise<number> {
+    // A look at an empty queue must not ask for the write lock.
+    if (!await this.#any.get([])) return 0
+    return this.database.transaction(async tx => {
+      const ids = (await this.#head.all([room], tx)).map(row => row.id)
+      begun(ids.length)
+      if (!ids.length) return 0
+      await deliver(ids, tx)
+      await this.remove(ids, tx)
+      return ids.length
+    })
+  }
+}
