@@ -1,23 +1,18 @@
 import { randomUUID } from 'node:crypto'
-import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { createContext, type Board } from './context.ts'
-import { Holdings } from './disposal.ts'
-import { BackplaneError, BootError, LifecycleErrors, PluginErrors, RuntimeErrors, SecretErrors, ServiceErrors, reasonOf } from './errors.ts'
-import { buildGraph, type Graph } from './graph.ts'
+import { BackplaneError, LifecycleErrors, PluginErrors, RuntimeErrors, SecretErrors, ServiceErrors, reasonOf } from './errors.ts'
 import { Hooks, type GuardState, type HookInput, type HookResult } from './hooks.ts'
-import type { AnyHook, Lifecycle, Logger, Plugin } from './plugin.ts'
+import { nameOf, planFor, problemOf, unitOf, type Phase, type Plan, type PluginEntry, type PluginProblem, type PluginState, type Unit } from './plan.ts'
+import type { AnyHook, Logger, Plugin } from './plugin.ts'
 import { Points } from './points.ts'
 import { defineHook, defineService, type PointRef, type ServiceRef } from './refs.ts'
 import { runPhase } from './scope.ts'
-import { SecretResolve, SecretRotated, asksStores, bindSecrets, type SecretSource } from './secret.ts'
+import { SecretResolve, SecretRotated } from './secret.ts'
 import { Services } from './services.ts'
 import { SystemClock, within, type Clock } from './time.ts'
 
-export type PluginState = 'idle' | 'setup' | 'ready' | 'running' | 'stopping' | 'stopped' | 'failed'
-export type Phase = 'load' | 'config' | 'graph' | 'setup' | 'start' | 'drain' | 'stop' | 'release'
+export type { PluginEntry, PluginProblem, PluginState } from './plan.ts'
 
-/** One plugin of a deployment. With `error` it could not even be loaded. */
-export interface PluginEntry { readonly plugin: Plugin; readonly name?: string; readonly config?: unknown; readonly optional?: boolean; readonly error?: BackplaneError }
 export interface Timeouts { readonly setup: number; readonly start: number; readonly hook: number }
 export interface RuntimeOptions {
   readonly plugins: readonly PluginEntry[]
@@ -61,23 +56,6 @@ export const RuntimeHooks = {
   faulted: defineHook.notify<{ readonly plugin: string; readonly where: string; readonly error: unknown }>('runtime.plugin-faulted'),
 }
 
-export interface PluginProblem { readonly phase: Phase; readonly code: string; readonly message: string; readonly fix: string }
-
-/** One plugin of the config and how it fares. A new one is made for each life. */
-class Unit {
-  state: PluginState = 'idle'
-  life: Lifecycle = {}
-  problem: PluginProblem | undefined
-  faults = 0
-  readonly ms: Partial<Record<Phase, number>> = {}
-  readonly holdings: Holdings
-  readonly stopper = new AbortController()
-  constructor(readonly name: string, readonly entry: PluginEntry, readonly config: unknown) { this.holdings = new Holdings(name) }
-  get plugin(): Plugin { return this.entry.plugin }
-  get optional(): boolean { return this.entry.optional === true }
-}
-
-interface Plan { readonly entries: readonly PluginEntry[]; readonly units: Map<string, Unit>; readonly graph: Graph; readonly out: Map<string, PluginProblem> }
 const OUTSIDE = '(outside)'
 const STOP_MS = 5_000
 
@@ -268,61 +246,16 @@ export class Runtime implements AsyncDisposable {
     Promise.resolve(this.call(RuntimeHooks.faulted, { plugin, where, error })).catch(() => {})
   }
 
-  /** Which plugins run with which settings and in what order, or every reason why that can't be. Touches nothing. */
-  #planFor(entries: readonly PluginEntry[], keep: ReadonlyMap<string, Unit> = new Map(), changes: ReadonlyMap<string, unknown> = new Map()): Plan {
-    const errors: BackplaneError[] = []
-    const units = new Map<string, Unit>()
-    const out = new Map<string, PluginProblem>()
-    const seen = new Set<string>()
-    const refuse = (entry: PluginEntry, name: string, error: BackplaneError, phase: Phase) => {
-      if (entry.optional) out.set(name, problemOf(error, phase))
-      else errors.push(error)
-    }
-    for (const entry of entries) {
-      const name = nameOf(entry)
-      if (seen.has(name)) { errors.push(PluginErrors.DUPLICATE({ plugin: name })); continue }
-      seen.add(name)
-      const kept = changes.has(name) ? undefined : keep.get(name)
-      if (entry.error) { refuse(entry, name, entry.error, 'load'); continue }
-      try { units.set(name, kept ?? this.#unitOf(entry)) } catch (error) {
-        for (const each of error instanceof BootError ? error.errors : [error as BackplaneError]) refuse(entry, name, each, 'config')
-      }
-    }
-    for (;;) {
-      const nodes = [...units.values()].map(({ name, plugin, config }) => ({ name, plugin, asksStores: asksStores(config) }))
-      const graph = buildGraph(nodes, this.#outside, this.options.offers)
-      if (!('problems' in graph)) {
-        if (errors.length) throw new BootError(errors)
-        return { entries, units, graph, out }
-      }
-      const leave = new Map<string, BackplaneError>()
-      for (const { plugins, error } of graph.problems) {
-        const lost = error.code === ServiceErrors.MISSING.code && this.#provider(out, entries, String(error.details['service']))
-        const loser = plugins.find(name => units.get(name)?.optional) ?? (lost ? plugins[0] : undefined)
-        if (loser === undefined) errors.push(error)
-        else leave.set(loser, lost ? LifecycleErrors.LEFT_OUT({ plugin: loser, provider: lost }) : error)
-      }
-      // Every problem of a broken graph is told at once; only what may be left out is tried without.
-      if (!leave.size) throw new BootError(errors)
-      for (const [name, error] of leave) { units.delete(name); out.set(name, problemOf(error, 'graph')) }
-    }
-  }
-
-  #provider(out: ReadonlyMap<string, unknown>, entries: readonly PluginEntry[], service: string): string | undefined {
-    const entry = entries.find(each => out.has(nameOf(each)) && each.plugin?.provides?.some(ref => ref.id === service))
-    return entry && nameOf(entry)
+  #planFor(entries: readonly PluginEntry[], keep?: ReadonlyMap<string, Unit>, changes?: ReadonlyMap<string, unknown>): Plan {
+    return planFor(entries, { outside: this.#outside, offers: this.options.offers, unitOf: entry => this.#unitOf(entry), kept: name => (changes?.has(name) ? undefined : keep?.get(name)) })
   }
 
   #unitOf(entry: PluginEntry): Unit {
-    const name = nameOf(entry)
-    const { plugin } = entry
-    if (typeof plugin?.setup !== 'function') throw PluginErrors.INVALID({ plugin: name, reason: 'it has no setup function' })
-    const source: SecretSource = {
-      read: async secret => (await this.call(SecretResolve, { name: secret, plugin: name })) ?? Promise.reject(SecretErrors.NOT_FOUND({ name: secret })),
-      watch: (names, changed) => unit.holdings.defer(this.#board.hooks.add(SecretRotated, name, rotated => { if (names.includes((rotated as { name: string }).name)) changed() }), 'watch secret'),
-    }
-    const unit: Unit = new Unit(name, entry, parse(plugin.config, bindSecrets(entry.config, source), name))
-    return unit
+    const { hooks } = this.#board
+    return unitOf(entry, {
+      read: async (name, plugin) => (await hooks.call(SecretResolve, { name, plugin })) ?? Promise.reject(SecretErrors.NOT_FOUND({ name })),
+      watch: (names, changed, plugin) => hooks.add(SecretRotated, plugin, ({ name }: { name: string }) => { if (names.includes(name)) changed() }),
+    })
   }
 
   #take(plan: Plan): void {
@@ -434,19 +367,6 @@ export class Runtime implements AsyncDisposable {
   #log(plugin: string): Logger { return this.options.log.child({ plugin }) }
   #cannot(action: string, name: string): never { throw RuntimeErrors.STATE({ action: `${action} "${name}"`, state: 'without a config file' }) }
   #expect(action: string, state: string): void { if (this.#state !== state) throw RuntimeErrors.STATE({ action, state: this.#state }) }
-}
-
-const nameOf = ({ name, plugin }: PluginEntry): string => name ?? plugin?.name ?? '(unnamed)'
-const problemOf = ({ code, message, fix }: BackplaneError, phase: Phase): PluginProblem => ({ phase, code, message, fix })
-
-function parse(schema: StandardSchemaV1 | undefined, raw: unknown, plugin: string): unknown {
-  if (!schema) return raw ?? {}
-  const result = schema['~standard'].validate(raw ?? {})
-  if (result instanceof Promise) throw PluginErrors.INVALID({ plugin, reason: 'its config schema is asynchronous' })
-  if (!result.issues) return result.value
-  throw new BootError(result.issues.map(issue => PluginErrors.CONFIG_INVALID({
-    plugin, reason: issue.message, issue, path: issue.path?.map(part => (typeof part === 'object' ? part.key : part)).join('.') ?? '',
-  })))
 }
 
 export const createRuntime = (options: RuntimeOptions): Runtime => new Runtime(options)

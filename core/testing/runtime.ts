@@ -5,7 +5,8 @@ import { RuntimeErrors } from '../errors.ts'
 import type { HookInput } from '../hooks.ts'
 import { definePlugin, type AnyHook, type Fields, type Level, type Logger, type Plugin } from '../plugin.ts'
 import type { HookRef, PointOf, PointRef, ServiceRef } from '../refs.ts'
-import { createRuntime, type Host, type PluginEntry, type Runtime, type RuntimeOptions } from '../runtime.ts'
+import type { PluginEntry } from '../plan.ts'
+import { createRuntime, type Host, type Runtime, type RuntimeOptions } from '../runtime.ts'
 
 /** A service of which only these parts are there; touching another one fails with how to give it. */
 export const fake = <T>(ref: ServiceRef<T>, parts: Partial<T>): readonly [ServiceRef<T>, T] => [
