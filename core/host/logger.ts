@@ -28,7 +28,7 @@ export function createLogger({ level: first, format, write, color = false, now =
   const at = (bound: Fields): Logger => {
     const log = (level: Level) => (message: string, fields?: Fields): void => {
       if (RANK[level] < least) return
-      try { write(`${maskSecrets(print(new Date(now()).toISOString(), level, String(message), { ...scope.current, ...bound, ...own(fields) }))}\n`) } catch { /* A log that can't be written has nowhere to say so. */ }
+      try { write(`${maskSecrets(print(new Date(now()).toISOString(), level, maskSecrets(String(message)), { ...scope.current, ...bound, ...own(fields) }))}\n`) } catch { /* A log that can't be written has nowhere to say so. */ }
     }
     return { debug: log('debug'), info: log('info'), warn: log('warn'), error: log('error'), child: fields => at({ ...bound, ...own(fields) }) }
   }
@@ -46,7 +46,8 @@ function own(fields: unknown): Record<string, unknown> {
 }
 
 function plain(value: unknown, depth: number, above: readonly unknown[]): unknown {
-  if (typeof value === 'string') return value.length > MAX_TEXT ? `${value.slice(0, MAX_TEXT)}… (${value.length} characters)` : value
+  // Masked here, not in the finished line: there a quote or a line break inside a secret is written as an escape.
+  if (typeof value === 'string') return maskSecrets(value.length > MAX_TEXT ? `${value.slice(0, MAX_TEXT)}… (${value.length} characters)` : value)
   if (typeof value === 'bigint') return `${value}`
   if (typeof value === 'function') return `[function ${value.name}]`
   if (typeof value === 'symbol') return String(value)
