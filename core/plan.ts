@@ -8,8 +8,8 @@ import { asksStores, bindSecrets } from './secret.ts'
 export type PluginState = 'idle' | 'setup' | 'ready' | 'running' | 'stopping' | 'stopped' | 'failed'
 export type Phase = 'load' | 'config' | 'graph' | 'setup' | 'start' | 'drain' | 'stop' | 'release'
 
-/** One plugin of a deployment. With `error` it could not even be loaded. */
-export interface PluginEntry { readonly plugin: Plugin; readonly name?: string; readonly config?: unknown; readonly optional?: boolean; readonly error?: BackplaneError }
+/** One plugin of a deployment. With `error` it could not be loaded, or (`phase: 'config'`) its settings are wrong. */
+export interface PluginEntry { readonly plugin: Plugin; readonly name?: string; readonly config?: unknown; readonly optional?: boolean; readonly error?: BackplaneError; readonly phase?: 'load' | 'config' }
 export interface PluginProblem { readonly phase: Phase; readonly code: string; readonly message: string; readonly fix: string }
 
 /** One plugin of the config and how it fares. A new one is made for each life. */
@@ -82,12 +82,14 @@ export function planFor(entries: readonly PluginEntry[], { outside, offers, unit
     const name = nameOf(entry)
     if (seen.has(name)) { errors.push(PluginErrors.DUPLICATE({ plugin: name })); continue }
     seen.add(name)
-    if (entry.error) { refuse(entry, entry.error, 'load'); continue }
+    if (entry.error) { refuse(entry, entry.error, entry.phase ?? 'load'); continue }
     try { units.set(name, kept(name) ?? unitOf(entry)) } catch (error) {
       for (const each of error instanceof BootError ? error.errors : [error as BackplaneError]) refuse(entry, each, 'config')
     }
   }
-  const leftOutProvider = (service: unknown) => entries.find(each => out.has(nameOf(each)) && each.plugin?.provides?.some(ref => ref.id === service))
+  // What a plugin that did not load would have provided, nobody knows: it is taken for what is missing.
+  const unknown = entries.find(each => each.optional && each.error && each.phase !== 'config')
+  const lostProvider = (service: unknown) => entries.find(each => !units.has(nameOf(each)) && each.plugin?.provides?.some(ref => ref.id === service)) ?? unknown
   for (;;) {
     const nodes = [...units.values()].map(({ name, plugin, config }) => ({ name, plugin, asksStores: asksStores(config) }))
     const graph = buildGraph(nodes, outside, offers)
@@ -97,7 +99,8 @@ export function planFor(entries: readonly PluginEntry[], { outside, offers, unit
     }
     const leave = new Map<string, BackplaneError>()
     for (const { plugins, error } of graph.problems) {
-      const lost = ServiceErrors.MISSING.is(error) && leftOutProvider(error.details['service'])
+      const lost = ServiceErrors.MISSING.is(error) && lostProvider(error.details['service'])
+      if (lost && !lost.optional) continue // Told already, at its cause.
       const loser = plugins.find(name => units.get(name)?.optional) ?? (lost ? plugins[0] : undefined)
       if (loser === undefined) errors.push(error)
       else leave.set(loser, lost ? LifecycleErrors.LEFT_OUT({ plugin: loser, provider: nameOf(lost) }) : error)

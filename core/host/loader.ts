@@ -120,7 +120,7 @@ export async function loadDeployment({ cwd, env, configFile, reload = new Set() 
     environment: config.environment,
     problems: config.problems,
     entries: candidates.map(({ name, plugin, optional, problems: [error] }) =>
-      ({ name, plugin: plugin ?? absent(name), optional, config: valueOf(find(config.tree, ['plugins', name, 'config'])), ...(error && { error }) })),
+      ({ name, plugin: plugin ?? absent(name), optional, config: valueOf(find(config.tree, ['plugins', name, 'config'])), ...(error && { error, phase: plugin ? 'config' as const : 'load' as const }) })),
     files: [...config.files],
     manifest: new Map(candidates.flatMap(({ name, found }) => (found
       ? [[name, { file: found.file, firstParty: found.firstParty, ...(found.manifest?.version !== undefined && { version: found.manifest.version }) }] as const] : []))),
