@@ -10,7 +10,11 @@ export interface CommandIo {
   /** Is standard output a terminal? */
   readonly tty: boolean
   readonly signal: AbortSignal
+  /** One line, or several; the last line's end is added. */
   out(text: string): void
+  /** As `out`, with nothing added: for an answer that comes in pieces. */
+  write(text: string): void
+  /** One line on standard error. */
   err(text: string): void
   /** A service of the runtime; for `needs: 'runtime'`. */
   get<T>(ref: ServiceRef<T>): T

@@ -1,0 +1,17 @@
+import { definePlugin } from '#core'
+import { Agent, Tool } from '#contracts/agents'
+import { Calculator } from './calculator.ts'
+import { config } from './config.ts'
+import { calculatorTool, mathAgent } from './math.ts'
+
+export default definePlugin({
+  name: 'agent-pack-core',
+  summary: 'Agents that come with Backplane: math, which computes with a real expression engine',
+  config,
+  contributes: [Agent, Tool],
+  setup(ctx) {
+    const calculator = ctx.own(new Calculator(ctx.config, ctx.clock))
+    ctx.contribute(Tool, calculatorTool(calculator))
+    ctx.contribute(Agent, mathAgent)
+  },
+})

@@ -1,0 +1,138 @@
+/** `other` is what no expression can hold: a word of prose, a quotation mark, a dash between sentences. */
+export type TokenKind = 'number' | 'name' | 'operator' | 'open' | 'close' | 'comma' | 'other'
+
+export interface Token {
+  readonly kind: TokenKind
+  /** As the expression engine writes it. */
+  readonly text: string
+  /** Where it stands in the sentence. */
+  readonly from: number
+  readonly to: number
+}
+
+/** Which names the expression engine knows. */
+export interface Names {
+  /** What it calls this, or nothing. `call`: an opening parenthesis follows. */
+  resolve(name: string, call: boolean): string | undefined
+}
+
+const SYMBOLS: Readonly<Record<string, string>> = { '×': '*', '·': '*', '÷': '/', '−': '-', '²': '^2', '³': '^3', '**': '^', '≤': '<=', '≥': '>=', '≠': '!=' }
+const OPERATORS = ['**', '<=', '>=', '==', '!=', '+', '-', '*', '/', '^', '%', '!', '=', '<', '>', '×', '·', '÷', '−', '²', '³', '≤', '≥', '≠']
+const WORDS: Readonly<Record<string, string>> = { plus: '+', minus: '-', times: '*', percent: '%', mod: 'mod', modulo: 'mod', to: 'to', in: 'in', of: 'of', x: 'x' }
+
+const DATE = /\d{4}-\d{1,2}-\d{1,2}(?![\p{L}\d])/uy
+const NUMBER = /(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+(?![\p{L}\d]))?/uy
+const GROUPED = /\d{1,3}(?:,\d{3})+(?!\d|,\d)(?:\.\d+)?/uy
+const NAME = /°[CF]?|[\p{L}_][\p{L}\p{M}\d_]*(?:['’][\p{L}]+)*/uy
+const ORDINAL = /^(?:st|nd|rd|th)$/i
+const DEGREES: Readonly<Record<string, string>> = { '°': 'deg', '°C': 'degC', '°F': 'degF' }
+
+/** Cuts a sentence into words and symbols. Every character that is not blank belongs to a token. */
+export function tokenize(sentence: string, names: Names): Token[] {
+  const tokens: Token[] = []
+  const calls: boolean[] = []
+  let inCall = 0
+  const match = (pattern: RegExp, at: number) => { pattern.lastIndex = at; return pattern.exec(sentence)?.[0] }
+  for (let at = 0; at < sentence.length;) {
+    const add = (kind: TokenKind, text: string, length: number) => { tokens.push({ kind, text, from: at, to: at + length }); at += length }
+    const char = sentence[at]!
+    if (/\s/.test(char)) { at++; continue }
+    const date = match(DATE, at)
+    if (date) { add('other', date, date.length); continue }
+    // Inside a call a comma parts arguments; elsewhere `1,000` is one number.
+    const grouped = inCall ? undefined : match(GROUPED, at)
+    const number = grouped ?? match(NUMBER, at)
+    if (number) {
+      const suffix = match(NAME, at + number.length)
+      if (suffix && ORDINAL.test(suffix)) add('other', number + suffix, number.length + suffix.length)
+      else add('number', number.replaceAll(',', ''), number.length)
+      continue
+    }
+    const name = match(NAME, at)
+    if (name) { addName(name, add); continue }
+    const operator = OPERATORS.find(each => sentence.startsWith(each, at))
+    if (operator) add('operator', SYMBOLS[operator] ?? operator, operator.length)
+    else if (char === '(') {
+      const call = tokens.at(-1)?.kind === 'name' && tokens.at(-1)!.to === at
+      calls.push(call)
+      if (call) inCall++
+      add('open', '(', 1)
+    }
+    else if (char === ')') {
+      if (calls.pop()) inCall--
+      add('close', ')', 1)
+    }
+    else if (char === ',' && calls.at(-1)) add('comma', ',', 1)
+    else add('other', char, 1)
+  }
+  return settle(tokens, sentence)
+
+  function addName(name: string, add: (kind: TokenKind, text: string, length: number) => void): void {
+    const rest = /^\s*by\b/i.exec(sentence.slice(tokenEnd(name), tokenEnd(name) + 20))
+    const lower = name.toLowerCase()
+    if (lower === 'divided' && rest) return add('operator', '/', name.length + rest[0].length)
+    if (lower === 'multiplied' && rest) return add('operator', '*', name.length + rest[0].length)
+    const word = Object.hasOwn(WORDS, lower) ? WORDS[lower] : undefined
+    if (word) return add(word === 'of' || word === 'in' || word === 'x' ? 'name' : 'operator', word, name.length)
+    const known = DEGREES[name] ?? names.resolve(name, sentence[tokenEnd(name)] === '(')
+    add(known === undefined ? 'other' : 'name', known ?? name, name.length)
+  }
+  function tokenEnd(name: string): number { return (tokens.at(-1)?.to ?? 0) + blanks(tokens.at(-1)?.to ?? 0) + name.length }
+  function blanks(from: number): number { return /^\s*/.exec(sentence.slice(from))![0].length }
+}
+
+/** Operators that stand behind what they work on. */
+export const POSTFIX: ReadonlySet<string> = new Set(['!', '%', '^2', '^3'])
+const startsOperand = (token: Token | undefined) => token !== undefined && (token.kind === 'number' || token.kind === 'name' || token.kind === 'open') && token.text !== 'of'
+const endsOperand = (token: Token | undefined) => token !== undefined && (token.kind === 'number' || token.kind === 'name' || token.kind === 'close' || POSTFIX.has(token.text))
+const sign = (token: Token) => token.text === '-' || token.text === '+'
+const variable = (token: Token | undefined) => token?.kind === 'other' && /^\p{L}$/u.test(token.text)
+
+/** Tells apart what is written alike: the x of 3 x 4, the in of `5 km in m`, the dash of a sentence. */
+function settle(tokens: readonly Token[], sentence: string): Token[] {
+  const settled: Token[] = []
+  tokens.forEach((token, i) => {
+    const [before, after] = [settled.at(-1), tokens[i + 1]]
+    settled.push({ ...token, ...role(token, before, after) })
+  })
+  return settled
+
+  function role(token: Token, before: Token | undefined, after: Token | undefined): Partial<Token> {
+    if (token.text === 'x' && token.kind === 'name') return endsOperand(before) && startsOperand(after) ? { kind: 'operator', text: '*' } : { kind: 'other' }
+    if (token.text === 'of' && token.kind === 'name') return before?.text === '%' ? {} : { kind: 'other' }
+    // As a unit it is the inch, which only a number can come before, and a sentence says `in` too often to believe it at the end of an expression.
+    if (token.text === 'in' && token.kind === 'name') {
+      if (endsOperand(before) && after?.kind === 'name') return { kind: 'operator', text: 'to' }
+      return before?.kind === 'number' && after?.kind === 'operator' ? { text: 'inch' } : { kind: 'other' }
+    }
+    if (token.kind !== 'operator' || POSTFIX.has(token.text)) return token.text === '!' && !endsOperand(before) ? { kind: 'other' } : {}
+    if (token.text === 'to') return endsOperand(before) && after?.kind === 'name' ? {} : { kind: 'other' }
+    const spaced = after === undefined || sentence.slice(token.to, after.from) !== ''
+    if (sign(token) && spaced && !endsOperand(before) && before?.kind !== 'operator' && before?.kind !== 'open' && !variable(before)) return { kind: 'other' }
+    if (!sign(token) && !endsOperand(before) && !variable(before) && (before === undefined || before.to !== token.from)) return { kind: 'other' }
+    if (endsOperand(before) && !startsOperand(after) && after?.kind !== 'operator' && !variable(after)) return spaced || after === undefined || !/^\p{L}/u.test(after.text) ? { kind: 'other' } : {}
+    return {}
+  }
+}
+
+/** Writes the tokens of one expression as the engine reads them. */
+export function render(tokens: readonly Token[]): string {
+  const parts: string[] = []
+  const starts = [0]
+  tokens.forEach((token, i) => {
+    const after = tokens[i + 1]
+    if (token.text === '%' && after?.text === 'of') {
+      const last = parts.pop()
+      parts.push(tokens[i - 1]?.kind === 'number' ? `(${last} / 100)` : `${last} / 100`)
+    } else if (token.text === '%' && after !== undefined && sign(after)) {
+      // The engine takes the sign for that of an operand and computes a remainder.
+      parts.splice(starts.at(-1)!, 0, '(')
+      parts.push('% )')
+    } else if (token.text === 'of') parts.push('*')
+    else parts.push(token.text)
+    if (token.kind === 'open') starts.push(parts.length)
+    else if (token.kind === 'close') { if (starts.length > 1) starts.pop() }
+    else if (token.kind === 'comma' || ['to', '=', '==', '<', '>', '<=', '>=', '!='].includes(token.text)) starts[starts.length - 1] = parts.length
+  })
+  return parts.join(' ')
+}

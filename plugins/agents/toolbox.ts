@@ -1,0 +1,77 @@
+import type { LanguageModelV3FunctionTool, LanguageModelV3ToolResultOutput, JSONValue } from '@ai-sdk/provider'
+import { BackplaneError, maskSecrets, reasonOf, type Clock, type Live, type Schema } from '#core'
+import type { Access } from '#contracts/access'
+import { AgentErrors, type AgentContext, type Tool, type ToolContext } from '#contracts/agents'
+import type { JobError } from '#contracts/jobs'
+import { checkAccess } from './registry.ts'
+
+export const TIMEOUT_MS = 30_000
+export const MAX_OUTPUT = 64 * 1024
+
+/** How one call of a tool ended; plain data, as a step stores it. */
+export interface ToolOutcome { readonly output: LanguageModelV3ToolResultOutput; readonly error?: JobError & { readonly reason: string } }
+
+/** The standard interface's converter, which a schema library may have. */
+type Convertible = { readonly jsonSchema?: { input(options: { readonly target: 'draft-07' }): Record<string, unknown> } }
+
+/** What a model is told of a tool. */
+export function describeTool({ name, description, input }: Tool): LanguageModelV3FunctionTool {
+  const converter = (input['~standard'] as Convertible).jsonSchema
+  return { type: 'function', name, description, inputSchema: converter ? converter.input({ target: 'draft-07' }) : { type: 'object' } }
+}
+
+const pathOf = (issue: Schema.Issue): string => (issue.path ?? []).map(part => String(typeof part === 'object' ? part.key : part)).join('.')
+
+/** The arguments that a model wrote, checked by the tool's schema. Rejects with AGENTS_TOOL_INPUT, which says what is wrong. */
+export async function parseInput(tool: Tool, text: string): Promise<unknown> {
+  let value: unknown
+  try { value = JSON.parse(text.trim() === '' ? '{}' : text) } catch (error) { throw AgentErrors.TOOL_INPUT({ tool: tool.name, reason: `they are not JSON: ${reasonOf(error)}` }) }
+  const checked = await tool.input['~standard'].validate(value)
+  if (!checked.issues) return checked.value
+  const reason = checked.issues.map(issue => [pathOf(issue), issue.message].filter(Boolean).join(': ')).join('; ')
+  throw AgentErrors.TOOL_INPUT({ tool: tool.name, reason })
+}
+
+/** Text stays text, everything else becomes JSON; what is longer than 64 KiB is cut, and says so. */
+function boundedOutput(value: unknown): LanguageModelV3ToolResultOutput {
+  const text = typeof value === 'string' ? value : JSON.stringify(value ?? null)
+  const bytes = Buffer.byteLength(text)
+  if (bytes <= MAX_OUTPUT) return typeof value === 'string' ? { type: 'text', value } : { type: 'json', value: JSON.parse(text) as JSONValue }
+  const kept = new TextDecoder().decode(Buffer.from(text).subarray(0, MAX_OUTPUT), { stream: true })
+  return { type: 'text', value: `${kept}\n[cut: ${bytes} bytes were returned, ${MAX_OUTPUT} are shown]` }
+}
+
+export const failed = (error: BackplaneError): ToolOutcome =>
+  ({ output: { type: 'error-text', value: error.message }, error: { code: error.code, message: error.message, retryable: error.retryable, reason: String(error.details['reason'] ?? error.message) } })
+
+/** Runs a tool within its time. Rejects only when the run itself is over, or the caller may not use the tool. */
+export async function runTool(tool: Tool, input: unknown, ctx: AgentContext, access: Live<Access>, clock: Clock, effect_key: string | undefined): Promise<ToolOutcome> {
+  if (tool.permission) await checkAccess(access, ctx.caller, tool.permission, { kind: 'tool', id: tool.name, project_id: ctx.project_id })
+  ctx.signal.throwIfAborted()
+  const stopper = new AbortController()
+  const { timeout: ms = TIMEOUT_MS } = tool
+  const { agent, caller, project_id, job_id } = ctx
+  const given: ToolContext = { agent, caller, project_id, job_id, signal: stopper.signal, log: ctx.log.child({ tool: tool.name }), ...(effect_key !== undefined && { effect_key }) }
+  let release = () => {}
+  const ended = new Promise<never>((_, reject) => {
+    const end = (error: unknown) => { stopper.abort(error); reject(error) }
+    const aborted = () => end(ctx.signal.reason)
+    const cancel = clock.after(ms, () => end(AgentErrors.TOOL_TIMEOUT({ tool: tool.name, ms })))
+    ctx.signal.addEventListener('abort', aborted, { once: true })
+    release = () => { cancel(); ctx.signal.removeEventListener('abort', aborted) }
+  })
+  try {
+    const work = (async () => tool.run(input, given))()
+    // It may still fail after its time is up, when nobody listens.
+    work.catch(() => {})
+    return { output: boundedOutput(await Promise.race([work, ended])) }
+  } catch (error) {
+    if (ctx.signal.aborted) throw ctx.signal.reason
+    if (AgentErrors.TOOL_TIMEOUT.is(error)) return failed(error)
+    ctx.log.warn('a tool failed', { tool: tool.name, err: error })
+    return failed(AgentErrors.TOOL_FAILED({ tool: tool.name, reason: told(error) }, { cause: error }))
+  } finally { release() }
+}
+
+/** Only what is meant to be shown reaches the model and the job. */
+const told = (error: unknown): string => maskSecrets(error instanceof BackplaneError && !error.expose ? `${error.code}, see the log` : reasonOf(error)).slice(0, 1_000)

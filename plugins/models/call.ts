@@ -1,0 +1,127 @@
+import { randomUUID } from 'node:crypto'
+import { BackplaneError, reasonOf, rootOf } from '#core'
+import {
+  ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type LanguageModelV3Usage, type ModelCall, type ModelCallContext,
+} from '#contracts/models'
+import { modelFailed } from './failure.ts'
+import { countPrompt, countTokens, usageOf } from './tokens.ts'
+
+export interface CallHooks {
+  /** Rejects to refuse the call. */
+  before(call: ModelCallContext & { readonly id: string; readonly provider: string; readonly model: string; readonly options: LanguageModelV3CallOptions }): Promise<void>
+  /** Never rejects. */
+  called(call: ModelCall): Promise<void>
+}
+
+/** One call of a model: told of exactly once when it is over, however it ends. */
+export class Call {
+  readonly id = randomUUID()
+  readonly #abort = new AbortController()
+  readonly #from = performance.now()
+  readonly #unlink: () => void
+  #over: Promise<void> | undefined
+  #firstToken: number | undefined
+  #usage: LanguageModelV3Usage | undefined
+  #output = 0
+
+  constructor(
+    readonly context: ModelCallContext, readonly provider: string, readonly model: string, readonly options: LanguageModelV3CallOptions,
+    readonly hooks: CallHooks, readonly ended: (call: Call) => void,
+  ) {
+    const { abortSignal } = options
+    const abort = () => this.abort()
+    if (abortSignal?.aborted) abort()
+    abortSignal?.addEventListener('abort', abort, { once: true })
+    this.#unlink = () => abortSignal?.removeEventListener('abort', abort)
+  }
+
+  abort(): void { this.#abort.abort(ModelErrors.ABORTED({ model: this.#name })) }
+  get #name(): string { return `${this.provider}/${this.model}` }
+
+  async stream(create: () => Promise<LanguageModelV3>): Promise<ReadableStream<LanguageModelV3StreamPart>> {
+    const { id, context, provider, model } = this
+    const options = { ...this.options, abortSignal: this.#abort.signal }
+    let source: ReadableStreamDefaultReader<LanguageModelV3StreamPart>
+    try {
+      this.#abort.signal.throwIfAborted()
+      try { await this.#orAborted(this.hooks.before({ ...context, id, provider, model, options })) } catch (error) { throw rootOf(error) }
+      const { stream } = await this.#orAborted((async () => (await create()).doStream(options))(), late => void late.stream.cancel().catch(() => {}))
+      source = stream.getReader()
+    } catch (error) { throw await this.#failed(error) }
+    return this.#pass(source)
+  }
+
+  /** A provider that does not heed the signal must not keep its caller waiting. */
+  #orAborted<T>(work: PromiseLike<T>, late?: (value: T) => void): Promise<T> {
+    const { signal } = this.#abort
+    return new Promise<T>((resolve, reject) => {
+      const aborted = () => reject(signal.reason)
+      if (signal.aborted) aborted()
+      signal.addEventListener('abort', aborted, { once: true })
+      const off = () => signal.removeEventListener('abort', aborted)
+      work.then(value => { off(); if (signal.aborted) late?.(value); resolve(value) }, error => { off(); reject(error) })
+    })
+  }
+
+  #pass(source: ReadableStreamDefaultReader<LanguageModelV3StreamPart>): ReadableStream<LanguageModelV3StreamPart> {
+    let finished = false
+    const leave = () => void source.cancel().catch(() => {})
+    return new ReadableStream<LanguageModelV3StreamPart>({
+      pull: async controller => {
+        try {
+          const { done, value } = await this.#orAborted(source.read())
+          if (done) {
+            if (!finished) throw modelFailed(this.#name, new Error('its stream ended before it was finished'), { retryable: true })
+            return controller.close()
+          }
+          if (value.type === 'error') throw value.error
+          this.#see(value)
+          if (value.type === 'finish') {
+            finished = true
+            await this.#end('completed')
+          }
+          controller.enqueue(value)
+        } catch (error) {
+          leave()
+          controller.error(await this.#failed(error))
+        }
+      },
+      cancel: async () => {
+        const ended = this.#end('aborted', ModelErrors.ABORTED({ model: this.#name }))
+        this.abort()
+        leave()
+        await ended
+      },
+    }, { highWaterMark: 0 })
+  }
+
+  #see(part: LanguageModelV3StreamPart): void {
+    const text = part.type === 'text-delta' || part.type === 'reasoning-delta' || part.type === 'tool-input-delta' ? part.delta : undefined
+    if (text !== undefined || part.type === 'tool-call') this.#firstToken ??= performance.now() - this.#from
+    if (text !== undefined) this.#output += countTokens(text)
+    if (part.type === 'finish' && part.usage.inputTokens.total !== undefined && part.usage.outputTokens.total !== undefined) this.#usage = part.usage
+  }
+
+  async #failed(error: unknown): Promise<BackplaneError> {
+    const typed = this.#abort.signal.aborted ? ModelErrors.ABORTED({ model: this.#name }) : modelFailed(this.#name, error)
+    await this.#end(ModelErrors.ABORTED.is(typed) ? 'aborted' : 'failed', typed)
+    return typed
+  }
+
+  /** The first end is the one that counts. */
+  #end(status: ModelCall['status'], error?: BackplaneError): Promise<void> {
+    return (this.#over ??= this.#tell(status, error))
+  }
+
+  #tell(status: ModelCall['status'], error: BackplaneError | undefined): Promise<void> {
+    this.#unlink()
+    this.ended(this)
+    const { id, context, provider, model } = this
+    // A call that never got an answer may have been refused before a token was read.
+    const estimate = () => (this.#firstToken === undefined && status !== 'completed' ? usageOf(0, 0) : usageOf(countPrompt(this.options.prompt), this.#output))
+    return this.hooks.called({
+      ...context, id, provider, model, status, usage: this.#usage ?? estimate(), estimated: this.#usage === undefined, duration_ms: performance.now() - this.#from,
+      first_token_ms: this.#firstToken, ...(error && { error: { code: error.code, message: reasonOf(error) } }),
+    })
+  }
+}
