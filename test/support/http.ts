@@ -57,4 +57,4 @@ export const head = (first: string, ...headers: string[]): string => [`${first} 
 
 export const problemOf = async (response: Response): Promise<Record<string, any>> => await response.json() as Record<string, any>
 export const post = (url: string, body: string | Uint8Array | unknown, headers: Record<string, string> = {}): Promise<Response> =>
-  fetch(url, { method: 'POST', body: typeof body === 'string' || body instanceof Uint8Array ? body as BodyInit : JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers } })
+  fetch(url, { method: 'POST', body: typeof body === 'string' || body instanceof Uint8Array ? body as string : JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers } })

@@ -50,7 +50,7 @@ describe('http input', () => {
     'UTF-16': [Buffer.from('\ufeff{"name":"x"}', 'utf16le'), 400, 'body'],
     'a __proto__ field': ['{"name":"x","__proto__":{"admin":true}}', 400, 'body.__proto__'],
     'an escaped __proto__, deep inside': ['{"name":"x","any":[{"__pr\\u006fto__":1}]}', 400, 'body.any.0.__proto__'],
-    constructor: ['{"name":"x","constructor":{"prototype":{"admin":true}}}', 400, 'body.constructor'],
+    'a constructor field': ['{"name":"x","constructor":{"prototype":{"admin":true}}}', 400, 'body.constructor'],
     'NUL in a text': ['{"name":"a\\u0000b"}', 400, 'body.name'],
     'half a surrogate pair': ['{"name":"\\ud800"}', 400, 'body.name'],
     'NUL in a field name': ['{"name":"x","any":{"a\\u0000":1}}', 400, 'body.any'],
