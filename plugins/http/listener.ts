@@ -77,7 +77,7 @@ export class Listener implements HttpServer {
   async drain(): Promise<void> {
     const { gate, clock } = this.deps
     gate.state = 'draining'
-    this.#server?.closeIdleConnections()
+    // Idle connections stay until stop(): one that is closed now would reset the request that is just on its way to it.
     await gate.empty('request')
     let cancel = () => {}
     await Promise.race([gate.empty('stream'), new Promise<void>(resolve => { cancel = clock.after(gate.settings.streamGraceMs, resolve) })])
