@@ -2,7 +2,10 @@
 // Makes a checkout ready to run: packages as package-lock.json says, and better-sqlite3's native file. Needs nothing but Node and npm.
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { constants, accessSync, copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import {
+  accessSync, constants, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync,
+  utimesSync, writeFileSync,
+} from 'node:fs'
 import { homedir, hostname } from 'node:os'
 import { basename, delimiter, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -157,7 +160,9 @@ async function provideNative(root) {
     renameSync(draft, to)
   }
   const keep = () => {
-    try { if (!existsSync(kept)) place(file, kept) } catch (error) { process.stderr.write(`could not keep better-sqlite3's native file in ${cache}: ${error.message}\n`) }
+    try { if (!existsSync(kept)) place(file, kept) } catch (error) {
+      process.stderr.write(`could not keep better-sqlite3's native file in ${cache}: ${error.message}\n`)
+    }
   }
   if (existsSync(file) && await loads(root)) return keep()
   if (existsSync(kept)) {
@@ -169,8 +174,8 @@ async function provideNative(root) {
   const title = 'better-sqlite3: fetching its native file, else compiling it (about two minutes)'
   const { code, output } = await npm(root, title, ['rebuild', 'better-sqlite3', '--ignore-scripts=false'])
   if (code === 0 && await loads(root)) return keep()
-  if (/not found: make|find Python|Could not find any Python|(g\+\+|gcc|cc|c\+\+|make): (not found|command not found|No such file)|spawn (make|gcc|g\+\+) ENOENT/i.test(output)
-    || !['make', 'g++', 'python3'].every(name => onPath(name, process.env))) {
+  const noCompiler = /not found: make|find Python|Could not find any Python|(g\+\+|gcc|cc|c\+\+|make): (not found|command not|No such)|spawn (make|gcc|g\+\+) ENOENT/i
+  if (noCompiler.test(output) || !['make', 'g++', 'python3'].every(name => onPath(name, process.env))) {
     throw new BootstrapError('BOOTSTRAP_COMPILER_MISSING', 'better-sqlite3 has no prebuilt file here and could not be compiled',
       'Install a C++ compiler, make and Python 3 (Debian, Ubuntu: `apt-get install build-essential python3`), then start again.', output)
   }
