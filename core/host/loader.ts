@@ -8,7 +8,7 @@ import { definePlugin, type Plugin } from '../plugin.ts'
 import type { PluginEntry } from '../runtime.ts'
 import { Secret } from '../secret.ts'
 import { Config, ConfigErrors, entrySchema, settingsSchema, show, type Origin, type Settings } from './config.ts'
-import { didYouMean } from './nearest.ts'
+import { didYouMean, nearest } from './nearest.ts'
 import { satisfies } from './range.ts'
 import { jsonSchemaOf, variants, withReferences, type JsonSchema } from './schema.ts'
 import { closest, find, leaves, valueOf, type Place, type Tree } from './tree.ts'
@@ -199,8 +199,8 @@ function locate({ name, use, folder }: Candidate, config: Config): Found {
       if (at === dirname(at)) break
     }
   }
-  const advice = didYouMean(use, firstParty())
-  throw LoaderErrors.UNKNOWN({ name: use, advice, expected: advice.startsWith('Did') ? advice.slice(13, -1) : 'a first-party plugin, a package or a path', got: use })
+  const known = firstParty()
+  throw LoaderErrors.UNKNOWN({ name: use, advice: didYouMean(use, known), expected: nearest(use, known).join(' or ') || 'a first-party plugin, a package or a path', got: use })
 }
 
 /** The names of the plugins that come with Backplane. */
@@ -253,7 +253,11 @@ export async function resolve(specifier, context, next) {
     }
     throw Object.assign(new Error('backplane has no "' + specifier + '"; it has ' + host.names.join(', ')), { code: 'ERR_PACKAGE_PATH_NOT_EXPORTED' })
   }
-  const found = await next(specifier, context)
+  // A plugin that brings no zod of its own takes the host's.
+  const found = await next(specifier, context).catch(error => {
+    if (specifier === 'zod' && error?.code === 'ERR_MODULE_NOT_FOUND') return next(specifier, { ...context, parentURL: host.base })
+    throw error
+  })
   const outside = found.url.startsWith('file:') && !found.url.startsWith(host.base)
   const query = /^\\.{1,2}\\//.test(specifier) && /\\?backplane-load=\\d+/.exec(context.parentURL ?? '')?.[0]
   return {

@@ -33,7 +33,7 @@ export function parseYaml(text: string, file: string, folder: string, report: (e
   const place = (offset: number): Place => { const { line, col } = lines.linePos(offset); return { file, folder, line, column: col } }
   const wrong = (offset: number, reason: string, expected: string, fix: string) => {
     const { line, column } = place(offset)
-    report(ConfigErrors.SYNTAX({ file, line, column, reason, expected, advice: fix }))
+    report(ConfigErrors.SYNTAX({ file, line, column, reason, expected, got: reason, advice: fix }))
   }
   let document: Document.Parsed
   try { document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true, schema: 'core', stringKeys: false }) } catch (error) {
@@ -44,7 +44,7 @@ export function parseYaml(text: string, file: string, folder: string, report: (e
     const [expected, fix] = ADVICE[code] ?? ['YAML', 'Correct the file at this place.']
     wrong(pos[0], message, expected, fix)
   }
-  if (document.errors.length) return undefined
+  if (document.errors.length || document.warnings.length) return undefined
   let count = 0
   const walk = (node: Node | null, at: Place | undefined, depth: number): Tree | undefined => {
     const offset = node?.range?.[0] ?? 0
@@ -82,7 +82,8 @@ export function parseYaml(text: string, file: string, folder: string, report: (e
     }
     return leaf(value, at ?? place(offset))
   }
-  return document.contents ? walk(document.contents, place(document.contents.range[0]), 0) : undefined
+  const tree = document.contents ? walk(document.contents, place(document.contents.range[0]), 0) : undefined
+  return count === Infinity ? undefined : tree
 }
 
 const ADVICE: Record<string, [expected: string, fix: string]> = {
