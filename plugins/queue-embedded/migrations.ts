@@ -2,8 +2,8 @@ import type { Migration } from '#contracts/database'
 
 export const migrations: readonly Migration[] = [{
   name: '0001-queue-entries',
-  async up(schema) {
-    await schema.schema.createTable('queue_entries', t => {
+  async up(knex) {
+    await knex.schema.createTable('queue_entries', t => {
       t.bigIncrements('position')
       t.text('id').notNullable().unique()
       t.integer('priority').notNullable()

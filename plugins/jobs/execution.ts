@@ -1,0 +1,80 @@
+import { maskSecrets, reasonOf, type Logger } from '#core'
+import type { Caller } from '#contracts/access'
+import { JobErrors, type Job, type JobContext, type JobProgress, type JobType } from '#contracts/jobs'
+import { jsonOf } from './json.ts'
+import { toJob, type JobRow } from './record.ts'
+import type { Claim, JobStore } from './store.ts'
+
+export interface ExecutionDeps { readonly store: JobStore; readonly log: Logger; readonly maxResultBytes: number }
+
+/** One attempt while it runs here. */
+export class Execution implements Claim {
+  readonly id: string
+  readonly token: number
+  readonly owner: string
+  readonly #controller = new AbortController()
+  readonly #aborted: Promise<never>
+  readonly #uses = new Map<string, number>()
+  /** What is called with each sign of progress. */
+  onProgress: ((progress: JobProgress) => void) | undefined
+  /** Settles when the attempt is over and written down. */
+  done: Promise<Job> = Promise.resolve(undefined as never)
+  /** Of the type that it began with. */
+  type: JobType | undefined
+
+  constructor(readonly row: JobRow, readonly deps: ExecutionDeps) {
+    this.id = row.id
+    this.token = row.token
+    this.owner = row.lease_owner!
+    const { signal } = this.#controller
+    this.#aborted = new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }))
+    this.#aborted.catch(() => {})
+  }
+
+  get signal(): AbortSignal { return this.#controller.signal }
+  abort(reason: Error): void { this.#controller.abort(reason) }
+
+  /** The result, or the reason of the abort as soon as there is one: what ignores its signal holds nobody up. */
+  async race<T>(work: () => Promise<T>): Promise<T> {
+    this.signal.throwIfAborted()
+    return Promise.race([work(), this.#aborted])
+  }
+
+  /** Lets the type do its work. */
+  async run(type: JobType, caller: Caller, input: unknown): Promise<unknown> {
+    const { row, deps: { store, log } } = this
+    // Nothing is kept of a job that nobody ever claimed before.
+    const kept = row.token > 1 ? await store.steps(row.id) : new Map<string, string | null>()
+    const ctx: JobContext = {
+      job: toJob(row), caller, input, signal: this.signal, log: log.child({ job_id: row.id }),
+      step: (name, work) => this.#step(kept, name, work),
+      emit: progress => {
+        if (this.signal.aborted) return
+        try { this.onProgress?.(progress) } catch (error) { log.warn('a listener to progress failed', { job_id: row.id, reason: maskSecrets(reasonOf(error)) }) }
+      },
+    }
+    return type.run(ctx)
+  }
+
+  async #step<T>(kept: Map<string, string | null>, name: string, work: () => Promise<T>): Promise<T> {
+    if (typeof name !== 'string' || name === '' || name.length > 200) throw new TypeError('the name of a step has 1 to 200 characters')
+    const use = (this.#uses.get(name) ?? 0) + 1
+    this.#uses.set(name, use)
+    const key = `${name}#${use}`
+    this.signal.throwIfAborted()
+    const { store, maxResultBytes } = this.deps
+    if (!kept.has(key)) {
+      const from = store.now
+      const value = await work()
+      const text = value === undefined ? null : jsonOf(`result of step "${key}"`, value, maxResultBytes)
+      try { await store.saveStep(this, key, text, from) } catch (error) {
+        if (JobErrors.LEASE_LOST.is(error)) this.abort(error)
+        throw error
+      }
+      kept.set(key, text)
+    }
+    // Read back even the first time, so that both ways give the same.
+    const text = kept.get(key)!
+    return (text === null ? undefined : JSON.parse(text)) as T
+  }
+}

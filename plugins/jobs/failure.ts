@@ -1,0 +1,19 @@
+import { BackplaneError, maskSecrets, reasonOf, rootOf } from '#core'
+import { JobErrors, type JobError } from '#contracts/jobs'
+
+/** What a job shows of the error that ended its attempt. A message that was not written for callers stays in the log. */
+export function failureOf(error: unknown, id: string): JobError {
+  const root = rootOf(error) as Partial<BackplaneError> | undefined
+  const typed = root instanceof Error && typeof root.code === 'string' && typeof root.fix === 'string'
+  if (typed && root.expose) return { code: root.code!, message: maskSecrets(reasonOf(root)), retryable: root.retryable === true }
+  const hidden = JobErrors.FAILED({ id })
+  return {
+    code: typed ? root.code! : hidden.code,
+    message: hidden.message,
+    // An error that nobody described may well be a passing one.
+    retryable: typed ? root.retryable === true : (root as { retryable?: unknown } | undefined)?.retryable !== false,
+  }
+}
+
+/** Milliseconds to wait after so many failed attempts. */
+export const backoff = (attempt: number, { base_ms, max_ms }: { base_ms: number; max_ms: number }): number => Math.min(max_ms, base_ms * 2 ** Math.max(0, attempt - 1))

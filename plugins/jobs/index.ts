@@ -1,0 +1,45 @@
+import { definePlugin, Host, live } from '#core'
+import { Access, PermissionInfo } from '#contracts/access'
+import { Database } from '#contracts/database'
+import { EventLog } from '#contracts/events'
+import { HealthCheck } from '#contracts/health'
+import { HttpRoute } from '#contracts/http'
+import { Jobs, JobSettled, JobSettling, JobType } from '#contracts/jobs'
+import { Metric } from '#contracts/metrics'
+import { JobQueue } from '#contracts/queue'
+import { config } from './config.ts'
+import { healthCheck } from './health.ts'
+import { instruments } from './instruments.ts'
+import { JobService } from './jobs.ts'
+import { migrations } from './migrations.ts'
+import { routes } from './routes.ts'
+import { JobStore } from './store.ts'
+import { Worker } from './worker.ts'
+
+export default definePlugin({
+  name: 'jobs',
+  summary: 'The system of record of all work: takes jobs in, runs them, brings them to an end',
+  config,
+  uses: { host: Host, database: Database, queue: JobQueue, access: live(Access), events: live(EventLog) },
+  provides: [Jobs],
+  contributes: [HttpRoute, HealthCheck, Metric, PermissionInfo],
+  commands: () => import('./commands.ts'),
+  async setup(ctx, { host, database, queue, access, events }) {
+    await database.migrate('jobs', migrations)
+    const store = new JobStore({ database, queue, clock: ctx.clock, events: () => events.current })
+    const worker = new Worker({
+      store, database, queue, access, clock: ctx.clock, log: ctx.log, config: ctx.config, owner: host.instanceId, types: ctx.collect(JobType),
+      ready: async () => ctx.ready(JobSettling),
+      settling: async (job, tx) => ctx.call(JobSettling, { job, tx }),
+      settled: job => void ctx.call(JobSettled, { job }),
+    })
+    const jobs = new JobService(worker)
+    ctx.provide(Jobs, jobs)
+    for (const route of routes(jobs)) ctx.contribute(HttpRoute, route)
+    for (const instrument of Object.values(instruments)) ctx.contribute(Metric, instrument)
+    ctx.contribute(HealthCheck, healthCheck(store, queue))
+    ctx.contribute(PermissionInfo, { name: 'jobs:submit', summary: 'Submit jobs' })
+    ctx.contribute(PermissionInfo, { name: 'jobs:read', summary: 'See jobs and their results' })
+    return { start: () => worker.start(), drain: () => worker.drain(), stop: () => worker.stop() }
+  },
+})

@@ -1,0 +1,109 @@
+import { scope } from '#core'
+import { AccessErrors, type Access, type Caller, type Permission } from '#contracts/access'
+import type { Tx } from '#contracts/database'
+import { JobErrors, type Job, type JobProgress, type JobRequest, type Jobs, type JobStatus, type JobType, type Page } from '#contracts/jobs'
+import { ID_PATTERN, newId } from './id.ts'
+import { checkInput } from './input.ts'
+import { instruments } from './instruments.ts'
+import { jsonOf } from './json.ts'
+import { toJob, type JobDetail, type JobRow } from './record.ts'
+import type { Worker } from './worker.ts'
+
+/** `Jobs` for callers: who may do what, what is taken in, what is shown. */
+export class JobService implements Jobs {
+  constructor(readonly worker: Worker) {}
+
+  async submit(caller: Caller, request: JobRequest, tx?: Tx): Promise<Job> {
+    const row = await this.#admit(caller, request)
+    return toJob((tx ? await this.#insert(row, tx) : await this.worker.deps.database.transaction(own => this.#insert(row, own))).row)
+  }
+
+  async run(caller: Caller, request: JobRequest, { signal, onProgress }: { readonly signal?: AbortSignal; readonly onProgress?: (progress: JobProgress) => void } = {}): Promise<Job> {
+    const { worker } = this
+    const { database, store } = worker.deps
+    const admitted = await this.#admit(caller, request)
+    if (signal?.aborted) throw JobErrors.CANCELLED({}, { cause: signal.reason })
+    const { row, created } = await database.transaction(tx => {
+      const claimed = { status: 'running' as const, attempt: 1, token: 1, started_at: store.now, ...worker.lease() }
+      return this.#insert(worker.accepts ? { ...admitted, ...claimed } : admitted, tx)
+    })
+    const running = created && row.status === 'running' ? worker.begin(row, onProgress) : worker.find(row.id)?.done
+    if (!running) return toJob(row)
+    const cancel = () => worker.find(row.id)?.abort(JobErrors.CANCELLED({}, { cause: signal?.reason }))
+    if (!created) return running
+    signal?.addEventListener('abort', cancel, { once: true })
+    if (signal?.aborted) cancel()
+    try { return await running } finally { signal?.removeEventListener('abort', cancel) }
+  }
+
+  async get(caller: Caller, id: string): Promise<Job> { return toJob(await this.#read(caller, id)) }
+
+  /** The job with its attempts and steps. */
+  async detail(caller: Caller, id: string): Promise<JobDetail> {
+    const row = await this.#read(caller, id)
+    return { ...toJob(row), ...await this.worker.deps.store.history(id) }
+  }
+
+  async list(caller: Caller, filter: { readonly status?: JobStatus; readonly agent?: string; readonly limit?: number; readonly cursor?: string } = {}): Promise<Page<Job>> {
+    const projects = await this.#access().projects(caller, 'jobs:read')
+    const limit = Math.min(Math.max(1, Math.trunc(filter.limit ?? 20)), 100)
+    const rows = await this.worker.deps.store.list({ ...filter, projects, limit: limit + 1 })
+    const items = rows.slice(0, limit).map(toJob)
+    return { items, next: rows.length > limit ? items.at(-1)!.id : null }
+  }
+
+  #access(): Access {
+    const access = this.worker.deps.access.current
+    if (!access) throw AccessErrors.UNAVAILABLE()
+    return access
+  }
+
+  async #read(caller: Caller, id: string): Promise<JobRow> {
+    const access = this.#access()
+    const row = ID_PATTERN.test(id) ? await this.worker.deps.store.read(id) : undefined
+    if (!row) {
+      await access.check(caller, 'jobs:read')
+      throw JobErrors.NOT_FOUND({ id })
+    }
+    await access.check(caller, 'jobs:read', { kind: 'job', id, project_id: row.project_id })
+    return row
+  }
+
+  #type(name: string): JobType {
+    const type = this.worker.typeOf(name)
+    if (type) return type
+    const { types } = this.worker.deps
+    if (types.away.some(each => each.value.type === name)) throw JobErrors.TYPE_AWAY({ type: name })
+    throw JobErrors.TYPE_UNKNOWN({ type: name, known: [...types].map(each => each.type).join(', ') || 'none' })
+  }
+
+  /** Everything that can be refused is refused here, before anything is written. */
+  async #admit(caller: Caller, request: JobRequest): Promise<JobRow> {
+    const { config, store, queue } = this.worker.deps
+    const access = this.#access()
+    const project_id = request.project_id ?? caller.project_id
+    const agent = request.agent ?? (request.type === 'agent' ? (request.input as { agent?: unknown } | null)?.agent : undefined)
+    const may = (permission: Permission, kind: string, id: string) => access.check(caller, permission, { kind, id, project_id })
+    await may('jobs:submit', 'project', project_id)
+    const type = this.#type(request.type)
+    if (type.permission !== 'jobs:submit') await may(type.permission, typeof agent === 'string' ? 'agent' : 'job-type', typeof agent === 'string' ? agent : type.type)
+    const input = jsonOf('input', request.input, config.max_input_bytes)
+    const metadata = jsonOf('metadata', request.metadata ?? {}, config.max_input_bytes)
+    await checkInput(type.type, type.input, JSON.parse(input))
+    await type.admit?.(caller, request)
+    const { now } = store
+    return {
+      id: newId(now), type: type.type, agent: typeof agent === 'string' ? agent : null, project_id, created_by: caller.id, principal_id: caller.id,
+      traceparent: scope.current?.traceparent ?? null, status: 'queued', input, result: null, error: null,
+      priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts, timeout_ms: request.timeout_ms ?? config.timeout_ms,
+      seq: 1, idempotency_key: request.idempotency_key ?? null, metadata, lease_owner: null, lease_until: null, token: 0,
+      created_at: now, run_at: now, started_at: null, finished_at: null, handed_at: queue.can.transactional ? now : 0,
+    }
+  }
+
+  async #insert(row: JobRow, tx: Tx): Promise<{ row: JobRow; created: boolean }> {
+    const inserted = await this.worker.deps.store.insert(row, tx)
+    if (inserted.created) tx.afterCommit(() => instruments.created.inc({ type: row.type, project: row.project_id }))
+    return inserted
+  }
+}

@@ -1,0 +1,56 @@
+import type { Job, JobError, JobStatus } from '#contracts/jobs'
+
+/** A job as its table has it: times in milliseconds, data as JSON text. */
+export interface JobRow {
+  readonly id: string
+  readonly type: string
+  readonly agent: string | null
+  readonly project_id: string
+  readonly created_by: string
+  readonly principal_id: string
+  readonly traceparent: string | null
+  readonly status: JobStatus
+  readonly input: string
+  readonly result: string | null
+  readonly error: string | null
+  readonly priority: number
+  readonly attempt: number
+  readonly max_attempts: number
+  readonly timeout_ms: number
+  readonly seq: number
+  readonly idempotency_key: string | null
+  readonly metadata: string
+  readonly lease_owner: string | null
+  readonly lease_until: number | null
+  /** Grows with each claim: what was begun under an older one may write nothing. */
+  readonly token: number
+  readonly created_at: number
+  readonly run_at: number
+  readonly started_at: number | null
+  readonly finished_at: number | null
+  /** When it was last given to the queue; 0 if that is still to be done. */
+  readonly handed_at: number
+}
+
+export interface JobAttempt {
+  readonly attempt: number
+  readonly worker: string
+  readonly started_at: string
+  readonly finished_at: string | null
+  readonly outcome: string | null
+  readonly error: JobError | null
+}
+export interface JobStep { readonly name: string; readonly attempt: number; readonly started_at: string; readonly finished_at: string }
+export interface JobDetail extends Job { readonly attempts: readonly JobAttempt[]; readonly steps: readonly JobStep[] }
+
+export const timeOf = (ms: number): string => new Date(Number(ms)).toISOString()
+export const timeOrNull = (ms: number | null): string | null => (ms === null ? null : timeOf(ms))
+export const dataOf = (text: string | null): any => (text === null ? null : JSON.parse(text))
+
+export const toJob = (row: JobRow): Job => ({
+  id: row.id, type: row.type, agent: row.agent, project_id: row.project_id, created_by: row.created_by, status: row.status,
+  input: dataOf(row.input), result: dataOf(row.result), error: dataOf(row.error),
+  priority: row.priority, attempt: row.attempt, max_attempts: row.max_attempts, seq: row.seq,
+  created_at: timeOf(row.created_at), run_at: timeOf(row.run_at), started_at: timeOrNull(row.started_at), finished_at: timeOrNull(row.finished_at),
+  metadata: dataOf(row.metadata),
+})

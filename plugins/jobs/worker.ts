@@ -1,0 +1,310 @@
+import { CoreErrors, reasonOf, rootOf, scope, type Clock, type Contributions, type Live, type Logger } from '#core'
+import type { Access } from '#contracts/access'
+import type { Database, Tx } from '#contracts/database'
+import { JobErrors, type Job, type JobProgress, type JobType } from '#contracts/jobs'
+import type { Consumer, JobQueue } from '#contracts/queue'
+import type { JobsConfig } from './config.ts'
+import { Execution } from './execution.ts'
+import { backoff, failureOf } from './failure.ts'
+import { checkInput } from './input.ts'
+import { instruments } from './instruments.ts'
+import { jsonOf } from './json.ts'
+import { isFinal, type JobEvent } from './machine.ts'
+import { toJob, type JobRow } from './record.ts'
+import type { JobStore } from './store.ts'
+
+const BATCH = 200
+const SETTLE_TRIES = 10
+
+export interface WorkerDeps {
+  readonly store: JobStore
+  readonly database: Database
+  readonly queue: JobQueue
+  readonly clock: Clock
+  readonly log: Logger
+  readonly config: JobsConfig
+  readonly owner: string
+  readonly types: Contributions<JobType>
+  readonly access: Live<Access>
+  /** The guards of JobSettling are there. */
+  ready(): Promise<void>
+  settling(job: Job, tx: Tx): Promise<void>
+  settled(job: Job): void
+}
+
+type Outcome =
+  | { readonly is: 'completed'; readonly result: string }
+  | { readonly is: 'failed' | 'cancelled'; readonly error: unknown }
+  /** `stopped`: this process ends, others may go on at once. `away`: what it needs is away, so it waits for the sweep. */
+  | { readonly is: 'stopped' | 'away' | 'lost' }
+
+/** Claims, runs and settles jobs in this process, and takes back those of workers that are gone. */
+export class Worker {
+  readonly #active = new Map<string, Execution>()
+  #state: 'new' | 'running' | 'draining' | 'stopped' = 'new'
+  #consumer: Consumer | undefined
+  #renewing: (() => void) | undefined
+  #renewal: Promise<void> | undefined
+  #sweeping: Promise<void> | undefined
+  #idle: (() => void)[] = []
+
+  constructor(readonly deps: WorkerDeps) {}
+
+  get accepts(): boolean { return this.#state === 'new' || this.#state === 'running' }
+  find(id: string): Execution | undefined { return this.#active.get(id) }
+  typeOf(type: string): JobType | undefined {
+    const same = (each: { value: JobType }) => each.value.type === type
+    return this.deps.types.away.some(same) ? undefined : this.deps.types.all.find(same)?.value
+  }
+
+  async start(): Promise<void> {
+    const { clock, config, queue, types } = this.deps
+    this.#state = 'running'
+    clock.every(config.sweep_ms, () => this.sweep())
+    types.watch(() => this.#typesChanged())
+    if (!config.concurrency) return
+    await this.sweep(true)
+    this.#consumer = await queue.consume((ids, tx) => (tx ? this.#claim(ids, tx) : this.deps.database.transaction(own => this.#claim(ids, own))))
+    this.#report()
+  }
+
+  /** Takes nothing more, and resolves when what runs has ended. */
+  async drain(): Promise<void> {
+    this.#state = 'draining'
+    await this.#consumer?.[Symbol.asyncDispose]()
+    this.#consumer = undefined
+    if (this.#active.size) await new Promise<void>(resolve => this.#idle.push(resolve))
+  }
+
+  /** Aborts what runs and hands it back with its finished steps; the attempt does not count. */
+  async stop(): Promise<void> {
+    this.#state = 'stopped'
+    await this.#consumer?.[Symbol.asyncDispose]()
+    const running = [...this.#active.values()]
+    for (const execution of running) execution.abort(JobErrors.INTERRUPTED())
+    await Promise.allSettled(running.map(execution => execution.done))
+    await this.#renewal
+    await this.#sweeping
+  }
+
+  /** Runs a claimed job. Resolves when the attempt is over and written down. */
+  begin(row: JobRow, onProgress?: (progress: JobProgress) => void): Promise<Job> {
+    const { config, store, log, clock } = this.deps
+    const execution = new Execution(row, { store, log, maxResultBytes: config.max_result_bytes })
+    execution.onProgress = onProgress
+    this.#active.set(row.id, execution)
+    this.#renewing ??= clock.every(config.lease.renew_ms, () => this.#renew())
+    if (this.#state === 'stopped') execution.abort(JobErrors.INTERRUPTED())
+    instruments.wait.observe(Math.max(0, store.now - row.run_at) / 1_000, { type: row.type })
+    const frame = { job_id: row.id, project_id: row.project_id, ...(row.traceparent === null ? {} : { traceparent: row.traceparent }) }
+    execution.done = scope.run(frame, () => this.#work(execution)).finally(() => {
+      this.#active.delete(row.id)
+      this.#report()
+      if (this.#active.size) return
+      this.#renewing?.()
+      this.#renewing = undefined
+      for (const wake of this.#idle.splice(0)) wake()
+    })
+    execution.done.catch(error => log.error('the end of an attempt could not be written; it is taken back when its lease is over', { job_id: row.id, err: error }))
+    return execution.done
+  }
+
+  #report(): void { this.#consumer?.want(Math.max(0, this.deps.config.concurrency - this.#active.size)) }
+
+  async #claim(ids: readonly string[], tx: Tx): Promise<void> {
+    const { store, access, log } = this.deps
+    // The consumer was closed while this delivery was on its way: it must come again, elsewhere.
+    if (this.#state !== 'running') throw JobErrors.INTERRUPTED()
+    const claimed: JobRow[] = []
+    for (const id of ids) {
+      const row = await store.read(id, tx)
+      if (row?.status !== 'queued') continue
+      if (!this.typeOf(row.type) || !access.current) {
+        log.debug('a job waits for a plugin', { job_id: id, type: row.type })
+        await store.setAside(id, tx)
+      } else claimed.push(await store.change(row, 'claim', this.lease(), tx))
+    }
+    tx.afterCommit(() => {
+      for (const row of claimed) void this.begin(row).catch(() => {})
+      this.#report()
+    })
+  }
+
+  /** The columns that say who has a job from now on. */
+  lease(): { lease_owner: string; lease_until: number } { return { lease_owner: this.deps.owner, lease_until: this.deps.store.now + this.deps.config.lease.ms } }
+
+  async #work(execution: Execution): Promise<Job> {
+    const { row } = execution
+    const { clock, store } = this.deps
+    const cancel = clock.after(row.timeout_ms, () => execution.abort(JobErrors.TIMEOUT({ ms: row.timeout_ms })))
+    let outcome: Outcome
+    try { outcome = await this.#outcome(execution) } finally { cancel() }
+    switch (outcome.is) {
+      case 'completed': return this.#settle(execution, 'complete', { result: outcome.result, error: null })
+      case 'cancelled': return this.#settle(execution, 'cancel', { error: failureOf(outcome.error, row.id) })
+      case 'failed': return this.#fail(execution, outcome.error)
+      case 'lost': return toJob((await store.read(row.id))!)
+      default: return this.#handBack(execution, outcome.is === 'stopped')
+    }
+  }
+
+  async #outcome(execution: Execution): Promise<Outcome> {
+    const { row, signal } = execution
+    const { access, config } = this.deps
+    const type = this.typeOf(row.type)
+    execution.type = type
+    if (!type || !access.current) return { is: 'away' }
+    try {
+      const value = await execution.race(async () => {
+        const caller = await access.current!.restore(row.principal_id, row.project_id)
+        return execution.run(type, caller, await checkInput(row.type, type.input, JSON.parse(row.input)))
+      })
+      return { is: 'completed', result: jsonOf('result', value, config.max_result_bytes) }
+    } catch (error) {
+      const { reason } = signal
+      if (signal.aborted && JobErrors.LEASE_LOST.is(reason)) return { is: 'lost' }
+      if (signal.aborted && JobErrors.INTERRUPTED.is(reason)) return { is: 'stopped' }
+      if (signal.aborted && JobErrors.CANCELLED.is(reason)) return { is: 'cancelled', error: reason }
+      // A plugin that is going takes its runs down with it; that is not the job's fault.
+      if (this.typeOf(row.type) !== type) return { is: 'away' }
+      return { is: 'failed', error: signal.aborted ? reason : error }
+    }
+  }
+
+  #fail(execution: Execution, error: unknown): Promise<Job> {
+    const { row } = execution
+    const { config, log, store } = this.deps
+    const failure = failureOf(error, row.id)
+    log.error('an attempt failed', { job_id: row.id, type: row.type, attempt: row.attempt, code: failure.code, err: error })
+    instruments.attemptsFailed.inc({ type: row.type })
+    return this.#settle(execution, failure.retryable ? 'fail' : 'refuse', { error: failure, run_at: store.now + backoff(row.attempt, config.retry) })
+  }
+
+  /** One transaction: state, result and event, and what the handlers of JobSettling write. Their veto makes a result a failure. */
+  async #settle(execution: Execution, event: JobEvent, changes: Parameters<JobStore['change']>[2]): Promise<Job> {
+    const { store, clock, log } = this.deps
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#end(event, changes, async tx => {
+          const row = await store.read(execution.id, tx)
+          if (row?.token !== execution.token || row.lease_owner !== execution.owner) throw JobErrors.LEASE_LOST({ id: execution.id })
+          return row
+        })
+      } catch (error) {
+        const root = rootOf(error) as { retryable?: boolean } | undefined
+        if (JobErrors.LEASE_LOST.is(error)) {
+          log.warn('the result of an attempt is dropped: another worker has the job', { job_id: execution.id })
+          return toJob((await store.read(execution.id))!)
+        }
+        if (root?.retryable !== true || tries === SETTLE_TRIES) {
+          if (event !== 'complete' || root?.retryable === true) throw error
+          return this.#fail(execution, root)
+        }
+        log.warn('an attempt could not be settled, trying again', { job_id: execution.id, reason: reasonOf(error) })
+        await new Promise<void>(resolve => clock.after(Math.min(50 * 2 ** tries, 2_000), resolve))
+      }
+    }
+  }
+
+  /** Makes a step that ends a run, with hooks, metrics and what follows. */
+  async #end(event: JobEvent, changes: Parameters<JobStore['change']>[2], take: (tx: Tx) => Promise<JobRow>): Promise<Job> {
+    const { store, database, clock, log } = this.deps
+    await this.deps.ready()
+    return database.transaction(async tx => {
+      const row = await store.change(await take(tx), event, changes, tx)
+      const job = toJob(row)
+      if (row.status === 'queued') await store.handOver([row], tx)
+      else await this.deps.settling(job, tx)
+      tx.afterCommit(() => {
+        if (row.status === 'failed' && this.#state === 'running') clock.after(Math.max(0, row.run_at - store.now), () => this.sweep())
+        if (row.status === 'completed') instruments.completed.inc({ type: row.type })
+        else if (isFinal(row.status)) instruments.failed.inc({ reason: job.error?.code ?? row.status })
+        if (isFinal(row.status)) {
+          instruments.duration.observe((row.finished_at! - (row.started_at ?? row.finished_at!)) / 1_000, { type: row.type })
+          log.info(`job ${row.status}`, { job_id: row.id, type: row.type, attempt: row.attempt, duration_ms: row.finished_at! - (row.started_at ?? row.finished_at!) })
+        }
+        if (row.status !== 'queued') this.deps.settled(job)
+      })
+      return job
+    })
+  }
+
+  async #handBack(execution: Execution, now: boolean): Promise<Job> {
+    const { store, database, log } = this.deps
+    log.info('a job is handed back', { job_id: execution.id })
+    return database.transaction(async tx => {
+      const row = await store.read(execution.id, tx)
+      if (row?.token !== execution.token || row.status !== 'running') return toJob(row!)
+      const after = await store.change(row, 'hand_back', { run_at: store.now }, tx)
+      if (now) await store.handOver([after], tx)
+      return toJob(after)
+    })
+  }
+
+  #renew(): void {
+    const { store, log } = this.deps
+    const until = this.lease().lease_until
+    // One that is slow must not be overtaken by the next.
+    this.#renewal ??= Promise.allSettled([...this.#active.values()].map(async execution => {
+      try {
+        if (!await store.renew(execution, until)) execution.abort(JobErrors.LEASE_LOST({ id: execution.id }))
+      } catch (error) { log.warn('a lease could not be renewed', { job_id: execution.id, reason: reasonOf(error) }) }
+    })).then(() => { this.#renewal = undefined })
+  }
+
+  #typesChanged(): void {
+    for (const execution of this.#active.values()) {
+      if (execution.type && !this.deps.types.all.some(each => each.value === execution.type)) execution.abort(CoreErrors.Service.UNAVAILABLE({ service: `job type ${execution.row.type}` }))
+    }
+    if (this.#state === 'running') void this.sweep()
+  }
+
+  /** Takes back what dead workers held, wakes what is due, and gives the queue again what it may have lost (`all`: whatever is queued). */
+  async sweep(all = false): Promise<void> {
+    if (this.#state !== 'running') return
+    this.#sweeping ??= this.#sweep(all).catch(error => this.deps.log.warn('a sweep failed and is done again', { err: error })).finally(() => { this.#sweeping = undefined })
+    await this.#sweeping
+  }
+
+  async #sweep(all: boolean): Promise<void> {
+    const { store, database, config } = this.deps
+    const from = store.now
+    await Promise.all((await store.expired(BATCH)).map(id => this.#interrupt(id)))
+    const due = await store.due(BATCH)
+    if (due.length) {
+      await database.transaction(async tx => {
+        const rows: JobRow[] = []
+        for (const id of due) {
+          const row = await store.read(id, tx)
+          if (row && (row.status === 'failed' || row.status === 'delayed') && row.run_at <= store.now) rows.push(await store.change(row, 'due', {}, tx))
+        }
+        await store.handOver(rows, tx)
+      })
+    }
+    const types = [...this.deps.types].map(type => type.type).filter(type => this.typeOf(type))
+    const before = all ? from : from - config.rehand_ms
+    while (types.length && this.#state === 'running' && (await store.unhanded(before, types, 1)).length) {
+      await database.transaction(async tx => store.handOver(await store.unhanded(before, types, BATCH, tx), tx))
+      if (!all) break
+    }
+  }
+
+  async #interrupt(id: string): Promise<void> {
+    const { store, log } = this.deps
+    const expired = (row: JobRow | undefined): row is JobRow =>
+      // Our own, whose renewal was late, is running all the same.
+      row?.status === 'running' && Number(row.lease_until) <= store.now && this.#active.get(id)?.token !== row.token
+    if (!expired(await store.read(id))) return
+    const error = failureOf(JobErrors.INTERRUPTED(), id)
+    try {
+      const job = await this.#end('interrupt', { error, run_at: store.now }, async tx => {
+        const row = await store.read(id, tx)
+        if (!expired(row)) throw JobErrors.LEASE_LOST({ id })
+        return row
+      })
+      log.warn('a job was taken back from a worker that gave no sign of life', { job_id: id, status: job.status, attempt: job.attempt })
+    } catch (cause) {
+      if (!JobErrors.LEASE_LOST.is(cause)) log.warn('a job could not be taken back and is tried again', { job_id: id, err: cause })
+    }
+  }
+}
