@@ -81,7 +81,7 @@ const isRow = line => /^\s*[A-Z][A-Z0-9_]*: \{|\bmessage: '|^\s*fix: '/.test(lin
 /** How wide each line is without what stands in quotes. */
 function widths(lines) {
   const text = lines.join('\n')
-  const quoted = tokenize(text).filter(part => part.kind === 'single' || part.kind === 'double' || part.kind === 'template')
+  const quoted = tokenize(text).filter(part => part.kind !== 'code' && part.kind !== 'comment')
   let from = 0
   return lines.map(line => {
     const to = from + line.length
@@ -108,7 +108,7 @@ export function format(path, text) {
       } else if (kind === 'code') {
         for (const found of part.matchAll(/\t/g)) tell(lineOf(from + found.index), 'a tab')
         part = part.replace(/\t/g, '  ')
-        part = part.replace(/(?<=\S);(?=[ ]*(\n|$))/g, (found, _end, index) => {
+        part = part.replace(/;(?= *(?:\n|$))/g, (found, index) => {
           const next = fixed.slice(from + index + 1, from + index + 200)
           // Without it, what stands in the next line would go on from this one.
           const ends = /^ *(\n|$|\/\/|\/\*.*\*\/ *\n)/.test(next) && !/^\s*[([`+-]|^\s*\/[^/*]/.test(next)
