@@ -24,7 +24,8 @@ export function createOpenAccess(): Access {
       throw AccessErrors.FORBIDDEN({ permission: '*:*', reason: `access-open knows only the operator, not "${principalId}"` })
     },
     async admitBind(host) {
-      if (!isLoopbackName(host) && host !== '::1') throw AccessErrors.BIND_REFUSED({ host, reason: 'access-open lets everybody in who reaches the server' })
+      if (isLoopbackName(host) || host === '::1') return
+      throw AccessErrors.BIND_REFUSED({ host, reason: 'access-open lets everybody in who reaches the server' })
     },
   }
 }

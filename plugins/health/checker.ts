@@ -35,7 +35,8 @@ class Checking {
     const { plugin, value: check } = this.contribution
     const ms = check.timeout ?? TIMEOUT_MS
     const from = performance.now()
-    const done = (result: HealthResult): CheckReport => ({ ...tidy(result), critical: check.critical === true, response_time_ms: Math.round((performance.now() - from) * 10) / 10 })
+    const passed = () => Math.round((performance.now() - from) * 10) / 10
+    const done = (result: HealthResult): CheckReport => ({ ...tidy(result), critical: check.critical === true, response_time_ms: passed() })
     if (this.#stuck) return done({ status: 'unhealthy', message: 'the run before this one has still not ended' })
     const stopper = new AbortController()
     return await new Promise<CheckReport>(resolve => {
@@ -47,7 +48,8 @@ class Checking {
       })
       this.clock.deadlines.arm(deadline, ms)
       const over = (result: HealthResult) => { this.#stuck = false; this.clock.deadlines.disarm(deadline); resolve(done(result)) }
-      scope.run({ plugin }, async () => await check.check(stopper.signal)).then(over, error => over({ status: 'unhealthy', message: reasonOf(error) }))
+      const failed = (error: unknown) => over({ status: 'unhealthy', message: reasonOf(error) })
+      scope.run({ plugin }, async () => await check.check(stopper.signal)).then(over, failed)
     })
   }
 }
@@ -58,10 +60,16 @@ function tidy(result: HealthResult): HealthResult {
   return { status, ...(message !== undefined && { message: maskSecrets(message) }), ...(details !== undefined && { details }) }
 }
 
+export interface CheckerDeps {
+  readonly checks: Pick<Contributions<HealthCheck>, 'all' | 'away'>
+  readonly host: Pick<Host, 'inspect'>
+  readonly clock: Clock
+}
+
 /** Runs what was contributed to the point, all in parallel. */
 export class Checker implements Health {
   #checkings = new WeakMap<HealthCheck, Checking>()
-  constructor(readonly deps: { readonly checks: Pick<Contributions<HealthCheck>, 'all' | 'away'>; readonly host: Pick<Host, 'inspect'>; readonly clock: Clock }) {}
+  constructor(readonly deps: CheckerDeps) {}
 
   async report(): Promise<HealthReport> {
     const reports = await Promise.all(this.#contributions().map(async each => [each.value.name, await this.#ask(each)] as const))
@@ -80,7 +88,8 @@ export class Checker implements Health {
   async ready(): Promise<{ readonly ready: boolean; readonly reasons: readonly string[] }> {
     const { state } = this.deps.host.inspect()
     if (state !== 'running') return { ready: false, reasons: [state === 'stopping' || state === 'stopped' ? 'draining' : 'starting'] }
-    const critical = await Promise.all(this.#contributions().filter(each => each.value.critical).map(async each => ({ name: each.value.name, ...(await this.#ask(each)) })))
+    const asked = this.#contributions().filter(each => each.value.critical)
+    const critical = await Promise.all(asked.map(async each => ({ name: each.value.name, ...(await this.#ask(each)) })))
     const reasons = critical.filter(each => each.status === 'unhealthy').map(each => `check "${each.name}" is unhealthy`)
     return { ready: reasons.length === 0, reasons }
   }
@@ -93,7 +102,10 @@ export class Checker implements Health {
 
   #ask(each: Contribution<HealthCheck>): Promise<CheckReport> | CheckReport {
     const { away } = this.deps.checks
-    if (away.some(other => other.plugin === each.plugin)) return { status: 'unhealthy', message: `plugin "${each.plugin}" is being restarted`, critical: each.value.critical === true, response_time_ms: 0 }
+    if (away.some(other => other.plugin === each.plugin)) {
+      return { status: 'unhealthy', message: `plugin "${each.plugin}" is being restarted`, critical: each.value.critical === true,
+        response_time_ms: 0 }
+    }
     let checking = this.#checkings.get(each.value)
     if (!checking) this.#checkings.set(each.value, (checking = new Checking(each, this.deps.clock)))
     return checking.report()

@@ -36,7 +36,9 @@ export const health: Command = {
     else {
       if (!one) io.out(status)
       const width = Math.max(0, ...Object.keys(shown).map(each => each.length))
-      for (const [each, { status: is, response_time_ms, message }] of Object.entries(shown)) io.out(`  ${each.padEnd(width)}  ${is.padEnd(12)}  ${`${response_time_ms} ms`.padStart(9)}  ${message ?? ''}`.trimEnd())
+      for (const [each, { status: is, response_time_ms, message = '' }] of Object.entries(shown)) {
+        io.out(`  ${each.padEnd(width)}  ${is.padEnd(12)}  ${`${response_time_ms} ms`.padStart(9)}  ${message}`.trimEnd())
+      }
     }
     return status === 'unhealthy' ? 1 : 0
   },

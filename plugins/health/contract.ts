@@ -39,5 +39,5 @@ export const Health = defineService<Health>('health.health')
 
 export const HealthErrors = defineErrors('HEALTH', {
   CHECK_UNKNOWN: { message: 'there is no health check "{name}"', fix: 'GET /health lists those that there are.', status: 404, expose: true },
-  CHECK_TIMEOUT: { message: 'no answer within {ms} ms', fix: 'See the plugin that contributes the check; it may be overloaded, or what it asks may be away.' },
+  CHECK_TIMEOUT: { message: 'no answer within {ms} ms', fix: 'See the plugin that contributes the check, and what it asks.' },
 })

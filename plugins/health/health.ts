@@ -10,7 +10,8 @@ import type { HealthConfig } from './config.ts'
 export const RESOLUTION_MS = 20
 const GB = 1024 ** 3
 const round = (value: number, digits = 1): number => Number(value.toFixed(digits))
-const level = (value: number, degraded: number, unhealthy: number): HealthStatus => (value >= unhealthy ? 'unhealthy' : value >= degraded ? 'degraded' : 'healthy')
+const level = (value: number, degraded: number, unhealthy: number): HealthStatus =>
+  (value >= unhealthy ? 'unhealthy' : value >= degraded ? 'degraded' : 'healthy')
 
 /** Unhealthy, and the process not ready, when a plugin that may not be missing is; degraded when an optional one is, or a handler rests. */
 export const pluginsCheck = (host: Pick<Host, 'inspect'>): HealthCheck => ({
@@ -20,10 +21,13 @@ export const pluginsCheck = (host: Pick<Host, 'inspect'>): HealthCheck => ({
     const failed = plugins.filter(each => each.state === 'failed')
     const resting = [...new Set(hooks.filter(each => each.quarantined).map(each => each.plugin))]
     const status = failed.some(each => !each.optional) ? 'unhealthy' : failed.length > 0 || resting.length > 0 ? 'degraded' : 'healthy'
-    const parts = [...(failed.length ? [`not running: ${failed.map(each => each.name).join(', ')}`] : []), ...(resting.length ? [`in quarantine: ${resting.join(', ')}`] : [])]
+    const parts: string[] = []
+    if (failed.length > 0) parts.push(`not running: ${failed.map(each => each.name).join(', ')}`)
+    if (resting.length > 0) parts.push(`in quarantine: ${resting.join(', ')}`)
+    const running = plugins.filter(each => each.state === 'running').length
     return {
       status, ...(parts.length > 0 && { message: parts.join('; ') }),
-      details: { total: plugins.length, running: plugins.filter(each => each.state === 'running').length, failed: failed.map(each => each.name), quarantined: resting },
+      details: { total: plugins.length, running, failed: failed.map(each => each.name), quarantined: resting },
     }
   },
 })
@@ -34,24 +38,28 @@ export interface MemoryReading { readonly total: number; readonly free: number; 
 export function readMemory(): MemoryReading {
   const resident = memoryUsage.rss()
   const limit = constrainedMemory?.()
-  return limit !== undefined && limit > 0 && limit < totalmem() ? { total: limit, free: Math.max(0, limit - resident), resident } : { total: totalmem(), free: freemem(), resident }
+  const contained = limit !== undefined && limit > 0 && limit < totalmem()
+  return contained ? { total: limit, free: Math.max(0, limit - resident), resident } : { total: totalmem(), free: freemem(), resident }
 }
 
 export const memoryCheck = ({ degradedPercent, unhealthyPercent }: HealthConfig['memory'], read = readMemory): HealthCheck => ({
   name: 'memory',
   async check() {
     const { total, free, resident } = read()
-    const percent = (100 * (total - free)) / total
+    const used = total - free
+    const percent = (100 * used) / total
     return {
       status: level(percent, degradedPercent, unhealthyPercent), message: `${round(percent)} % in use`,
-      details: { percent_used: round(percent), used_gb: round((total - free) / GB, 2), total_gb: round(total / GB, 2), process_gb: round(resident / GB, 3) },
+      details: { percent_used: round(percent), used_gb: round(used / GB, 2), total_gb: round(total / GB, 2), process_gb: round(resident / GB, 3) },
     }
   },
 })
 
 export interface DiskReading { readonly blocks: number; readonly bfree: number; readonly bavail: number; readonly bsize: number }
 
-export const diskCheck = ({ degradedPercent, unhealthyPercent }: HealthConfig['disk'], folder: string, read: (folder: string) => Promise<DiskReading> = statfs): HealthCheck => ({
+export type ReadDisk = (folder: string) => Promise<DiskReading>
+
+export const diskCheck = ({ degradedPercent, unhealthyPercent }: HealthConfig['disk'], folder: string, read: ReadDisk = statfs): HealthCheck => ({
   name: 'disk', ttl: 10_000,
   async check() {
     const reading = await read(folder).catch((error: NodeJS.ErrnoException) => { if (error.code !== 'ENOENT') throw error })
@@ -60,12 +68,17 @@ export const diskCheck = ({ degradedPercent, unhealthyPercent }: HealthConfig['d
     const used = blocks - bfree
     // As df counts: what is kept for root is neither used nor free.
     const percent = used + bavail > 0 ? (100 * used) / (used + bavail) : 100
-    return { status: level(percent, degradedPercent, unhealthyPercent), message: `${round(percent)} % in use`, details: { percent_used: round(percent), free_gb: round((bavail * bsize) / GB, 2) } }
+    return {
+      status: level(percent, degradedPercent, unhealthyPercent), message: `${round(percent)} % in use`,
+      details: { percent_used: round(percent), free_gb: round((bavail * bsize) / GB, 2) },
+    }
   },
 })
 
+export type Delays = Pick<IntervalHistogram, 'percentile' | 'max' | 'mean' | 'count' | 'reset'>
+
 /** Of what passed since the last look. */
-export const eventLoopCheck = ({ degradedMs, unhealthyMs }: HealthConfig['eventLoop'], delays: Pick<IntervalHistogram, 'percentile' | 'max' | 'mean' | 'count' | 'reset'>): HealthCheck => ({
+export const eventLoopCheck = ({ degradedMs, unhealthyMs }: HealthConfig['eventLoop'], delays: Delays): HealthCheck => ({
   name: 'event-loop',
   async check() {
     // The histogram counts from one sample to the next, the pause between them included.
@@ -73,6 +86,9 @@ export const eventLoopCheck = ({ degradedMs, unhealthyMs }: HealthConfig['eventL
     const seen = delays.count > 0
     const [p99, max, mean] = seen ? [ms(delays.percentile(99)), ms(delays.max), ms(delays.mean)] : [0, 0, 0]
     delays.reset()
-    return { status: level(p99, degradedMs, unhealthyMs), message: `99 % of turns within ${p99} ms`, details: { p99_ms: p99, max_ms: max, mean_ms: mean, cpus: availableParallelism() } }
+    return {
+      status: level(p99, degradedMs, unhealthyMs), message: `99 % of turns within ${p99} ms`,
+      details: { p99_ms: p99, max_ms: max, mean_ms: mean, cpus: availableParallelism() },
+    }
   },
 })

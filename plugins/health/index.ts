@@ -20,7 +20,8 @@ export default definePlugin({
     const { memory, disk, eventLoop } = ctx.config
     const delays = ctx.own(monitorEventLoopDelay({ resolution: RESOLUTION_MS }), each => each.disable())
     delays.enable()
-    for (const check of [pluginsCheck(host), memoryCheck(memory), diskCheck(disk, host.dataDir), eventLoopCheck(eventLoop, delays)]) ctx.contribute(HealthCheck, check)
+    const checks = [pluginsCheck(host), memoryCheck(memory), diskCheck(disk, host.dataDir), eventLoopCheck(eventLoop, delays)]
+    for (const check of checks) ctx.contribute(HealthCheck, check)
 
     const checker = new Checker({ checks: ctx.collect(HealthCheck), host, clock: ctx.clock })
     ctx.provide(Health, checker)

@@ -33,21 +33,27 @@ export function routes(checker: Checker, host: Host): HttpRoute[] {
       },
     }),
     defineRoute({
-      method: 'GET', path: '/health/checks/:name', summary: 'How one thing is', public: true, early: true, params: z.strictObject({ name: z.string().max(200) }),
+      method: 'GET', path: '/health/checks/:name', summary: 'How one thing is', public: true, early: true,
+      params: z.strictObject({ name: z.string().max(200) }),
       async handler({ params }) {
         const report = await checker.one(params.name)
         return { status: codeOf(report), body: { name: params.name, ...brief(report) } }
       },
     }),
     defineRoute({
-      method: 'GET', path: '/health/detailed', summary: 'Every check with its message and details, every plugin, versions', permission: 'monitoring:read', early: true,
+      method: 'GET', path: '/health/detailed', summary: 'Every check with its message and details, every plugin, versions',
+      permission: 'monitoring:read', early: true,
       async handler() {
         const report = await checker.report()
         const { state, plugins } = host.inspect()
-        const rows = plugins.map(({ name, state: is, optional, faults, problem }) => ({ name, state: is, optional, faults, ...(problem && { problem }) }))
+        const rows = plugins.map(({ name, state: is, optional, faults, problem }) =>
+          ({ name, state: is, optional, faults, ...(problem && { problem }) }))
         return {
           status: codeOf(report),
-          body: { ...report, state, plugins: rows, versions: { backplane: host.version, node, platform: `${platform}-${arch}` }, uptime_s: Math.floor(uptime()), instance_id: host.instanceId },
+          body: {
+            ...report, state, plugins: rows, versions: { backplane: host.version, node, platform: `${platform}-${arch}` },
+            uptime_s: Math.floor(uptime()), instance_id: host.instanceId,
+          },
         }
       },
     }),

@@ -4,6 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { Context } from 'koa'
 import type { HttpAnswer, Problem } from '#contracts/http'
 import { unlessAborted } from './abort.ts'
+import { hasBody } from './input.ts'
 import { PROBLEM_TYPE } from './problem.ts'
 
 const LINGER_MS = 500
@@ -71,7 +72,7 @@ export async function answerProblem(ctx: Context, problem: Problem, headers: Rea
   ctx.set({ ...headers, 'Content-Type': PROBLEM_TYPE })
   ctx.status = problem.status
   const text = JSON.stringify(problem)
-  if (req.complete || !expectsMore(req)) { ctx.body = text; return }
+  if (req.complete || !hasBody(req)) { ctx.body = text; return }
   ctx.respond = false
   ctx.set({ Connection: 'close', 'Content-Length': String(Buffer.byteLength(text)) })
   if (ctx.method === 'HEAD') res.flushHeaders()
@@ -79,8 +80,6 @@ export async function answerProblem(ctx: Context, problem: Problem, headers: Rea
   await runDry(req, res)
   res.end()
 }
-
-const expectsMore = (req: IncomingMessage): boolean => req.headers['transfer-encoding'] !== undefined || Number(req.headers['content-length'] ?? 0) > 0
 
 async function runDry(req: IncomingMessage, res: ServerResponse): Promise<void> {
   const stop = new AbortController()

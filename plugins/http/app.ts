@@ -1,13 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, RequestListener } from 'node:http'
 import Koa, { type Context } from 'koa'
-import { Deadline, reasonOf, scope, type Clock, type Contribution, type Live, type Logger } from '#core'
+import { reasonOf, scope, type Clock, type Contribution, type Live, type Logger } from '#core'
 import { AccessErrors, type Access, type Caller, type Credentials, type Permission } from '#contracts/access'
-import { HttpErrors, type HttpAnswer, type HttpMiddleware, type HttpRequest } from '#contracts/http'
-import { ClientGone, unlessAborted } from './abort.ts'
+import { HttpErrors, type HttpAnswer, type HttpMiddleware, type HttpRequest, type HttpRoute } from '#contracts/http'
+import { ClientGone, Timeout, unlessAborted } from './abort.ts'
 import { answer, answerProblem, answerStream } from './answer.ts'
 import type { Gate, Pass } from './gate.ts'
-import { checkPath, hasBody, invalid, readJson, readQuery, validate } from './input.ts'
+import { checkPath, hasBody, invalid, readJson, readQuery, validate, type Input } from './input.ts'
 import type { Instruments } from './metrics.ts'
 import { problemAnswer } from './problem.ts'
 import type { RouteEntry, RouteTable } from './table.ts'
@@ -21,11 +21,8 @@ export interface AppDeps {
 }
 
 const TRACEPARENT = /^[\da-f]{2}-[\da-f]{32}-[\da-f]{16}-[\da-f]{2}$/
+const LEFT = new Set(['ERR_STREAM_PREMATURE_CLOSE', 'ECONNRESET', 'EPIPE'])
 const ORDER = { pre: 0, normal: 1, post: 2 }
-
-class Timeout extends Deadline {
-  constructor(readonly expire: () => void) { super() }
-}
 
 /** What is known of one request while it is answered. */
 interface Exchange { readonly id: string; readonly from: number; entry: RouteEntry | undefined; seconds: number | undefined; failure: unknown }
@@ -55,7 +52,7 @@ export class App {
     this.#koa.silent = true
     this.#koa.on('error', (error: NodeJS.ErrnoException) => {
       // A client that leaves in the middle of an answer is no failure of ours.
-      if (error.code !== 'ERR_STREAM_PREMATURE_CLOSE' && error.code !== 'ECONNRESET' && error.code !== 'EPIPE') deps.log.error(`answering failed: ${reasonOf(error)}`, { err: error })
+      if (!LEFT.has(error.code ?? '')) deps.log.error(`answering failed: ${reasonOf(error)}`, { err: error })
     })
     this.#koa.use(ctx => this.#envelope(ctx))
   }
@@ -93,9 +90,11 @@ export class App {
     const { problem, headers, hidden } = problemAnswer(error, exchange.id)
     if (hidden && !(error instanceof ClientGone)) {
       this.#deps.log.error(`a request failed: ${reasonOf(error)}`, {
-        request_id: exchange.id, method: ctx.method, route: exchange.entry?.route.path, err: error, ...(exchange.entry && { plugin: exchange.entry.plugin }),
+        request_id: exchange.id, method: ctx.method, route: exchange.entry?.route.path, err: error,
+        ...(exchange.entry && { plugin: exchange.entry.plugin }),
       })
     }
+    exchange.seconds ??= (performance.now() - exchange.from) / 1_000
     if (error instanceof ClientGone || ctx.res.headersSent || ctx.res.destroyed) { ctx.respond = false; return }
     await answerProblem(ctx, problem, headers)
   }
@@ -109,15 +108,17 @@ export class App {
     instruments.inProgress.add(-1)
     instruments.requests.inc({ method, route, status: String(status) })
     instruments.duration.observe(exchange.seconds ?? seconds, { method, route })
-    log[status >= 500 ? 'info' : 'debug']('request', { request_id: exchange.id, method, path: ctx.path, route, status, ms: Math.round(seconds * 10_000) / 10 })
+    const ms = Math.round(seconds * 10_000) / 10
+    log[status >= 500 ? 'info' : 'debug']('request', { request_id: exchange.id, method, path: ctx.path, route, status, ms })
   }
 
   /** The way of a request that fits a route. Everything that can refuse it without its body does so before the body is read. */
   async serve(ctx: Context, entry: RouteEntry): Promise<void> {
-    const { gate, access } = this.#deps
-    const { req, res, path } = ctx
+    const { gate, clock } = this.#deps
+    const { req, res } = ctx
     const { route, plugin } = entry
-    this.#exchanges.get(ctx)!.entry = entry
+    const exchange = this.#exchanges.get(ctx)!
+    exchange.entry = entry
     if (gate.state !== 'serving' && !route.early) throw HttpErrors.STARTING({ state: gate.state })
     if (this.table.isAway(plugin)) throw HttpErrors.AWAY({ path: route.path, plugin })
     const pass = gate.enter(route.streams ? 'stream' : 'request', route.early === true)
@@ -130,20 +131,36 @@ export class App {
       pass.leave()
     })
     if (res.destroyed || req.destroyed) throw new ClientGone()
-    const address = addressOf(req)
-    const caller = route.permission === undefined ? undefined : await unlessAborted(admit(access, { headers: req.headers, address, method: ctx.method, path }, route.permission), signal)
-    const input = await this.#input(ctx, entry, pass)
-    const request: HttpRequest = { id: this.#exchanges.get(ctx)!.id, method: ctx.method, path, headers: req.headers, caller: caller as Caller, signal, address, ...input }
-    const given = await this.#handle(request, entry, controller)
-    if (given?.stream) {
+    const ms = route.limits?.timeout ?? gate.settings.requestTimeoutMs
+    const deadline = new Timeout(() => controller.abort(HttpErrors.TIMEOUT({ ms })))
+    clock.deadlines.arm(deadline, ms)
+    try {
+      const given = await this.#handle(await this.#request(ctx, exchange.id, entry, pass), entry, signal)
+      if (!given?.stream) return answer(ctx, given ?? {})
+      clock.deadlines.disarm(deadline)
       pass.stream()
-      this.#exchanges.get(ctx)!.seconds = (performance.now() - this.#exchanges.get(ctx)!.from) / 1_000
-      return scope.run({ plugin }, () => answerStream(ctx, given, signal))
+      exchange.seconds = (performance.now() - exchange.from) / 1_000
+      await scope.run({ plugin }, () => answerStream(ctx, given, signal))
+    } finally {
+      clock.deadlines.disarm(deadline)
+      // Who is slow to read an answer holds no place that others wait for.
+      pass.yield()
     }
-    answer(ctx, given ?? {})
   }
 
-  async #input(ctx: Context, { route }: RouteEntry, pass: Pass) {
+  /** Identity from the headers first; only who is let in has his body read. */
+  async #request(ctx: Context, id: string, { route }: RouteEntry, pass: Pass): Promise<HttpRequest> {
+    const { req, path, method } = ctx
+    const { headers } = req
+    const { signal } = pass.controller
+    const { permission } = route
+    const address = addressOf(req)
+    const caller = permission && await unlessAborted(admit(this.#deps.access, { headers, address, method, path }, permission), signal)
+    const input = await unlessAborted(this.#input(ctx, route, pass), signal)
+    return { id, method, path, headers, caller: caller as Caller, signal, address, ...input }
+  }
+
+  async #input(ctx: Context, route: HttpRoute, pass: Pass): Promise<Input> {
     const { gate } = this.#deps
     const { bodyLimit, jsonDepth } = gate.settings
     const query = readQuery(ctx.search)
@@ -158,10 +175,7 @@ export class App {
     return await validate(route, { params, query, body })
   }
 
-  async #handle(request: HttpRequest, { route, plugin }: RouteEntry, controller: AbortController): Promise<HttpAnswer> {
-    const { clock, gate } = this.#deps
-    const ms = route.limits?.timeout ?? gate.settings.requestTimeoutMs
-    const deadline = new Timeout(() => controller.abort(HttpErrors.TIMEOUT({ ms })))
+  async #handle(request: HttpRequest, { route, plugin }: RouteEntry, signal: AbortSignal): Promise<HttpAnswer> {
     const chain = this.#middleware
     const step = async (at: number): Promise<HttpAnswer> => {
       const middleware = chain[at]
@@ -169,7 +183,6 @@ export class App {
         ? await scope.run({ plugin: middleware.plugin }, () => middleware.value.handle(request, route, () => step(at + 1)))
         : await scope.run({ plugin }, () => route.handler(request))
     }
-    clock.deadlines.arm(deadline, ms)
-    try { return await unlessAborted(step(0), controller.signal) } finally { clock.deadlines.disarm(deadline) }
+    return await unlessAborted(step(0), signal)
   }
 }

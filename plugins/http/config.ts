@@ -13,7 +13,7 @@ export const config = z.strictObject({
   keepAliveMs: ms(5_000).describe('How long an idle connection is kept.'),
   streamGraceMs: z.number().int().min(0).max(3_600_000).default(5_000).describe('How long open streams may go on once the process is draining.'),
   bodyLimit: z.number().int().min(1).default(1_048_576).describe('Bytes of a request body, unless its route says otherwise.'),
-  bodyMemory: z.number().int().min(1).default(67_108_864).describe('Bytes of all request bodies that are being received at once; more are answered 503.'),
+  bodyMemory: z.number().int().min(1).default(67_108_864).describe('Bytes of all bodies being received at once; more are answered 503.'),
   jsonDepth: z.number().int().min(1).max(500).default(64).describe('How deep a JSON body may be nested.'),
   maxHeaderBytes: z.number().int().min(1_024).max(1_048_576).default(16_384).describe('Bytes of request line and headers together.'),
 })

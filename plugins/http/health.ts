@@ -6,7 +6,9 @@ import type { RouteTable } from './table.ts'
 export const createHealthCheck = (table: RouteTable, gate: Gate): HealthCheck => ({
   name: 'http',
   async check() {
-    const details = { routes: table.size, requests: gate.counts.request, streams: gate.counts.stream, refused: table.refused.map(({ message }) => message) }
-    return table.refused.length > 0 ? { status: 'degraded', message: `${table.refused.length} routes could not be registered`, details } : { status: 'healthy', details }
+    const refused = table.refused.map(({ message }) => message)
+    const details = { routes: table.size, requests: gate.counts.request, streams: gate.counts.stream, refused }
+    if (refused.length === 0) return { status: 'healthy', details }
+    return { status: 'degraded', message: `${refused.length} of the routes could not be registered`, details }
   },
 })

@@ -25,12 +25,13 @@ export default definePlugin({
 
     const routes = ctx.collect(HttpRoute)
     const app = new App({ gate, access, log, clock, instruments })
-    app.table = new RouteTable(routes, (request, entry) => app.serve(request, entry), (plugin, error) => log.error(error.message, { plugin, code: error.code, fix: error.fix }))
+    app.table = new RouteTable(routes, (request, entry) => app.serve(request, entry),
+      (plugin, error) => log.error(error.message, { plugin, code: error.code, fix: error.fix }))
     routes.watch((all, away) => app.table.update(all, away))
     ctx.collect(HttpMiddleware).watch(all => app.useMiddleware(all))
 
     const takers = ctx.collect(HttpUpgrade)
-    const upgrades = new Upgrades({ gate, access, log, upgrades: takers })
+    const upgrades = new Upgrades({ gate, access, log, clock, upgrades: takers })
     const listener = new Listener({ gate, access, host, log, clock, upgrades, requests: app.callback() })
     takers.watch(all => { upgrades.update(all); listener.listenForUpgrades() })
 

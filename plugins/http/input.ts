@@ -47,7 +47,8 @@ export function readQuery(search: string): Record<string, string | string[]> {
   return query
 }
 
-export const hasBody = ({ headers }: IncomingMessage): boolean => headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+export const hasBody = ({ headers }: IncomingMessage): boolean =>
+  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 
 export interface BodyLimits { readonly bytes: number; readonly depth: number }
 
@@ -60,7 +61,8 @@ export async function readJson(req: IncomingMessage, res: ServerResponse, limits
   if (req.headers.expect !== undefined) res.writeContinue()
   const bytes = await receive(req, limits.bytes, gate, signal, () => HttpErrors.TOO_LARGE({ what: 'body', limit }))
   let text: string
-  try { text = new TextDecoder('utf-8', { fatal: true }).decode(bytes) } catch { throw invalid({ path: 'body', message: 'is not well-formed UTF-8' }) }
+  const decoder = new TextDecoder('utf-8', { fatal: true })
+  try { text = decoder.decode(bytes) } catch { throw invalid({ path: 'body', message: 'is not well-formed UTF-8' }) }
   let value: unknown
   try { value = JSON.parse(text) } catch { throw invalid({ path: 'body', message: 'is not well-formed JSON' }) }
   walk(value, 'body', limits.depth)

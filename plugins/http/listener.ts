@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
-import { chmod, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { pid } from 'node:process'
 import type { Duplex } from 'node:stream'
-import { reasonOf, type Clock, type Host, type Live, type Logger } from '#core'
+import { reasonOf, type BackplaneError, type Clock, type Host, type Live, type Logger } from '#core'
 import { AccessErrors, type Access } from '#contracts/access'
 import { HttpErrors, type HttpServer } from '#contracts/http'
 import type { HttpConfig } from './config.ts'
@@ -24,7 +24,10 @@ export interface ListenerDeps {
 }
 
 const LISTEN_REASONS: Readonly<Record<string, string>> = {
-  EADDRINUSE: 'the port is taken', EACCES: 'this user may not take the port', EADDRNOTAVAIL: 'this machine does not have the address', ENOTFOUND: 'there is no such address',
+  EADDRINUSE: 'the port is taken',
+  EACCES: 'this user may not take the port',
+  EADDRNOTAVAIL: 'this machine does not have the address',
+  ENOTFOUND: 'there is no such address',
 }
 
 /** Of this machine alone, and known to be without asking a resolver. */
@@ -62,7 +65,8 @@ export class Listener implements HttpServer {
     this.deps.gate.settings = settings
     if (!this.#server) return
     Object.assign(this.#server, {
-      headersTimeout: settings.headersTimeoutMs, requestTimeout: settings.requestTimeoutMs, keepAliveTimeout: settings.keepAliveMs, maxConnections: settings.maxConnections,
+      headersTimeout: settings.headersTimeoutMs, requestTimeout: settings.requestTimeoutMs, keepAliveTimeout: settings.keepAliveMs,
+      maxConnections: settings.maxConnections,
     })
   }
 
@@ -108,8 +112,8 @@ export class Listener implements HttpServer {
     const { dataDir, instanceId } = this.deps.host
     await mkdir(dataDir, { recursive: true })
     const draft = `${this.#file}.${randomUUID()}`
-    await writeFile(draft, `${JSON.stringify({ url: this.#url, pid, instanceId, startedAt: new Date(this.deps.clock.now()).toISOString() }, null, 2)}\n`, { mode: 0o600, flag: 'wx' })
-    await chmod(draft, 0o600)
+    const found = { url: this.#url, pid, instanceId, startedAt: new Date(this.deps.clock.now()).toISOString() }
+    await writeFile(draft, `${JSON.stringify(found, null, 2)}\n`, { mode: 0o600, flag: 'wx' })
     await rename(draft, this.#file)
   }
 
@@ -125,7 +129,8 @@ export class Listener implements HttpServer {
 
 function listen(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    const failed = (error: NodeJS.ErrnoException) => reject(HttpErrors.LISTEN_FAILED({ host, port, reason: LISTEN_REASONS[error.code ?? ''] ?? error.message }, { cause: error }))
+    const failed = (cause: NodeJS.ErrnoException) =>
+      reject(HttpErrors.LISTEN_FAILED({ host, port, reason: LISTEN_REASONS[cause.code ?? ''] ?? cause.message }, { cause }))
     server.once('error', failed)
     server.listen({ host, port }, () => { server.off('error', failed); resolve() })
   })
@@ -137,11 +142,15 @@ function urlOf(host: string, port: number): string {
   return `http://${name.includes(':') ? `[${name}]` : name}:${port}`
 }
 
+const BROKEN: Readonly<Record<string, readonly [number, BackplaneError]>> = {
+  HPE_HEADER_OVERFLOW: [431, HttpErrors.TOO_LARGE({ what: 'head of the request', limit: 'allowed' })],
+  ERR_HTTP_REQUEST_TIMEOUT: [408, HttpErrors.INVALID({ reason: 'it came too slowly' })],
+}
+
 /** What is no HTTP, or came too slowly, gets an answer of the usual form where one can still be sent. */
 function refuseBroken(error: NodeJS.ErrnoException, socket: Duplex): void {
   const id = randomUUID()
-  const [status, failure] = error.code === 'HPE_HEADER_OVERFLOW' ? [431, HttpErrors.TOO_LARGE({ what: 'head of the request', limit: 'allowed' })]
-    : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? [408, HttpErrors.INVALID({ reason: 'it came too slowly' })] : [400, HttpErrors.INVALID({ reason: 'it is not well-formed HTTP' })]
+  const [status, failure] = BROKEN[error.code ?? ''] ?? [400, HttpErrors.INVALID({ reason: 'it is not well-formed HTTP' })]
   const { problem } = problemAnswer(failure, id)
   refuse(socket, status, JSON.stringify({ ...problem, status }), { 'X-Request-Id': id })
 }

@@ -13,16 +13,19 @@ export interface ProblemAnswer {
 }
 
 type FieldProblem = NonNullable<Problem['errors']>[number]
-const isFieldProblem = (each: unknown): each is FieldProblem => typeof (each as FieldProblem)?.path === 'string' && typeof (each as FieldProblem).message === 'string'
+const isFieldProblem = (each: unknown): each is FieldProblem =>
+  typeof (each as FieldProblem)?.path === 'string' && typeof (each as FieldProblem).message === 'string'
 
 /** What a caller may hear of a failure. Only errors that say `expose` speak for themselves. */
 export function problemAnswer(error: unknown, requestId: string): ProblemAnswer {
   const root = rootOf(error)
   const shown = root instanceof BackplaneError && root.expose ? root : HttpErrors.INTERNAL({ request_id: requestId })
   const { status, code, details } = shown
-  const errors = Array.isArray(details['errors']) ? details['errors'].filter(isFieldProblem).map(({ path, message }) => ({ path, message: maskSecrets(message) })) : []
+  const named = Array.isArray(details['errors']) ? details['errors'].filter(isFieldProblem) : []
+  const errors = named.map(({ path, message }) => ({ path, message: maskSecrets(message) }))
   const problem: Problem = {
-    type: `urn:backplane:error:${code}`, title: STATUS_CODES[status] ?? 'Error', status, code, detail: maskSecrets(shown.message), fix: maskSecrets(shown.fix), request_id: requestId,
+    type: `urn:backplane:error:${code}`, title: STATUS_CODES[status] ?? 'Error', status, code, detail: maskSecrets(shown.message),
+    fix: maskSecrets(shown.fix), request_id: requestId,
     ...(errors.length > 0 && { errors }),
   }
   const headers: Record<string, string> = {}

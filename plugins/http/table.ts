@@ -116,7 +116,7 @@ function faultOf(route: HttpRoute): string | undefined {
   if (route.public !== undefined && route.public !== true) return '`public` may only be true'
   if (route.permission === undefined && !route.public) return 'it has neither `permission` nor `public: true`'
   if (route.permission !== undefined && route.public) return 'it has both `permission` and `public: true`'
-  if (route.permission !== undefined && !/^[^:\s]+:[^\s]+$/.test(String(route.permission))) return `"${route.permission}" is not of the form area:action`
+  if (route.permission && !/^[^:\s]+:\S+$/.test(String(route.permission))) return `"${route.permission}" is not of the form area:action`
   if (route.body && route.method === 'GET') return 'a GET takes no body'
   if (typeof route.handler !== 'function') return 'it has no handler'
   return undefined

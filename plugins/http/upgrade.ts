@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import { STATUS_CODES, type IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { reasonOf, scope, type Contribution, type Contributions, type Live, type Logger } from '#core'
-import type { Access } from '#contracts/access'
+import { reasonOf, scope, type Clock, type Contribution, type Contributions, type Live, type Logger } from '#core'
+import type { Access, Caller, Credentials } from '#contracts/access'
 import { HttpErrors, type HttpUpgrade } from '#contracts/http'
 import { addressOf, admit } from './app.ts'
+import { Timeout, unlessAborted } from './abort.ts'
 import type { Gate } from './gate.ts'
 import { PROBLEM_TYPE, problemAnswer } from './problem.ts'
 
@@ -12,6 +13,7 @@ export interface UpgradeDeps {
   readonly gate: Gate
   readonly access: Live<Access>
   readonly log: Logger
+  readonly clock: Clock
   readonly upgrades: Pick<Contributions<HttpUpgrade>, 'all' | 'away'>
 }
 
@@ -30,8 +32,18 @@ export class Upgrades {
 
   closeAll(): void { for (const socket of this.#sockets.keys()) socket.destroy() }
 
+  /** As long as for a request, and no longer. */
+  async #admit(asked: Credentials, { permission }: HttpUpgrade): Promise<Caller> {
+    const { access, clock, gate } = this.deps
+    const ms = gate.settings.requestTimeoutMs
+    const late = new AbortController()
+    const deadline = new Timeout(() => late.abort(HttpErrors.TIMEOUT({ ms })))
+    clock.deadlines.arm(deadline, ms)
+    try { return await unlessAborted(admit(access, asked, permission), late.signal) } finally { clock.deadlines.disarm(deadline) }
+  }
+
   async handle(req: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    const { gate, access, log, upgrades } = this.deps
+    const { gate, log, upgrades } = this.deps
     const id = randomUUID()
     // Without a listener, the reset of one client would end the process.
     socket.on('error', () => socket.destroy())
@@ -44,11 +56,13 @@ export class Upgrades {
       if (upgrades.away.some(each => each.plugin === plugin)) throw HttpErrors.AWAY({ path: value.path, plugin })
       const { maxStreams } = gate.settings
       if (this.#sockets.size >= maxStreams) throw HttpErrors.BUSY({ limit: maxStreams })
-      const caller = await admit(access, { headers: req.headers, address: addressOf(req), method: req.method ?? 'GET', path, ...(token !== null && { token }) }, value.permission)
+      const asked = { headers: req.headers, address: addressOf(req), method: req.method ?? 'GET', path, ...(token !== null && { token }) }
+      const caller = await this.#admit(asked, value)
       if (socket.destroyed) return
       if (!upgrades.all.some(each => each.value === value)) throw HttpErrors.AWAY({ path: value.path, plugin })
       this.#sockets.set(socket, value)
       socket.once('close', () => this.#sockets.delete(socket))
+      log.debug('upgrade', { request_id: id, path: value.path, plugin })
       scope.run({ request_id: id, plugin }, () => value.upgrade(req, socket, head, caller))
     } catch (error) {
       const { problem, headers, hidden } = problemAnswer(error, id)
@@ -62,7 +76,8 @@ export class Upgrades {
 export function refuse(socket: Duplex, status: number, text: string, headers: Readonly<Record<string, string>> = {}): void {
   if (socket.destroyed || !socket.writable) { socket.destroy(); return }
   const lines = Object.entries({ ...headers, 'Content-Type': PROBLEM_TYPE, 'Content-Length': String(Buffer.byteLength(text)), Connection: 'close' })
-  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'Error'}\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n${text}`, () => socket.destroy())
+  const fields = lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'Error'}\r\n${fields}\r\n${text}`, () => socket.destroy())
 }
 
 function targetOf({ url = '/' }: IncomingMessage): { path: string; token: string | null } {

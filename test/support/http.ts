@@ -21,7 +21,8 @@ export function fakeAccess(asked: Credentials[] = []): AccessService {
 }
 
 export const httpEntry = (config: Record<string, unknown> = {}): PluginEntry => ({ plugin: http, config: { port: 0, ...config } })
-export const fakeAccessPlugin = (asked?: Credentials[]) => definePlugin({ name: 'access', provides: [Access], setup(ctx) { ctx.provide(Access, fakeAccess(asked)) } })
+export const fakeAccessPlugin = (asked?: Credentials[]) => definePlugin({ name: 'access', provides: [Access],
+  setup(ctx) { ctx.provide(Access, fakeAccess(asked)) } })
 
 /** A plugin of routes. */
 export const routesPlugin = (name: string, ...routes: HttpRoute[]) =>
@@ -29,11 +30,13 @@ export const routesPlugin = (name: string, ...routes: HttpRoute[]) =>
 
 type Handler = (request: HttpRequest) => Promise<HttpAnswer> | HttpAnswer
 export const route = (path: string, handler: Handler = () => ({ body: { path } }), more: Partial<HttpRoute> = {}): HttpRoute =>
-  ({ method: 'GET', path, summary: path, ...(more.public ? {} : { permission: 'test:use' as const }), ...more, handler: async request => await handler(request) })
+  ({ method: 'GET', path, summary: path, ...(more.public ? {} : { permission: 'test:use' as const }), ...more,
+    handler: async request => await handler(request) })
 
 export interface Served extends TestRuntime { readonly url: string }
 /** A runtime with http on a free port and everybody let in; `access: false` leaves the access plugin out. */
-export async function serve(plugins: readonly TestPlugin[], { config, access = true, ...options }: Partial<TestRuntimeOptions> & { config?: Record<string, unknown>; access?: boolean } = {}): Promise<Served> {
+export async function serve(plugins: readonly TestPlugin[], { config, access = true,
+  ...options }: Partial<TestRuntimeOptions> & { config?: Record<string, unknown>; access?: boolean } = {}): Promise<Served> {
   const t = await createTestRuntime({ ...options, plugins: [...(access ? [fakeAccessPlugin()] : []), httpEntry(config), ...plugins] })
   return Object.defineProperty(t, 'url', { get: () => t.get(HttpServer).url }) as Served
 }
@@ -57,4 +60,5 @@ export const head = (first: string, ...headers: string[]): string => [`${first} 
 
 export const problemOf = async (response: Response): Promise<Record<string, any>> => await response.json() as Record<string, any>
 export const post = (url: string, body: string | Uint8Array | unknown, headers: Record<string, string> = {}): Promise<Response> =>
-  fetch(url, { method: 'POST', body: typeof body === 'string' || body instanceof Uint8Array ? body as string : JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers } })
+  fetch(url, { method: 'POST', body: typeof body === 'string' || body instanceof Uint8Array ? body as string : JSON.stringify(body),
+    headers: { 'content-type': 'application/json', ...headers } })

@@ -10,7 +10,10 @@ import { head, httpEntry, open, route, routesPlugin } from '../../support/http.t
 
 const access = createOpenAccess()
 const ask = (headers: Credentials['headers'], address = '127.0.0.1') => access.identify({ headers, address, method: 'GET', path: '/' })
-const codeOf = async (work: Promise<unknown>): Promise<string> => { try { await work } catch (error) { return (error as BackplaneError).code } return 'admitted' }
+const codeOf = async (work: Promise<unknown>): Promise<string> => {
+  try { await work } catch (error) { return (error as BackplaneError).code }
+  return 'admitted'
+}
 
 describe('access-open', () => {
   it('takes everybody on this machine for the operator, who may do everything', async () => {
@@ -26,9 +29,12 @@ describe('access-open', () => {
   })
 
   const hosts: [string | undefined, boolean][] = [
-    ['localhost', true], ['localhost:8000', true], ['LOCALHOST:8000', true], ['127.0.0.1', true], ['127.0.0.1:8000', true], ['127.1.2.3:1', true], ['[::1]', true], ['[::1]:8000', true],
-    ['evil.example', false], ['evil.example:8000', false], ['localhost.evil.example', false], ['evil-localhost', false], ['127.0.0.1.evil.example', false], ['127.0.0.1.nip.io:8000', false], ['', false], [undefined, false],
-    ['0.0.0.0', false], ['10.0.0.1', false], ['[::]', false], ['[::2]', false], ['::1', false], ['localhost:port', false], ['localhost:8000:9', false], ['evil.example@localhost', false], ['localhost#evil', false],
+    ['localhost', true], ['localhost:8000', true], ['LOCALHOST:8000', true], ['127.0.0.1', true], ['127.0.0.1:8000', true], ['127.1.2.3:1', true],
+      ['[::1]', true], ['[::1]:8000', true],
+    ['evil.example', false], ['evil.example:8000', false], ['localhost.evil.example', false], ['evil-localhost', false],
+      ['127.0.0.1.evil.example', false], ['127.0.0.1.nip.io:8000', false], ['', false], [undefined, false],
+    ['0.0.0.0', false], ['10.0.0.1', false], ['[::]', false], ['[::2]', false], ['::1', false], ['localhost:port', false],
+      ['localhost:8000:9', false], ['evil.example@localhost', false], ['localhost#evil', false],
     ['2130706433', false], ['0x7f.1', false], ['127.1', false], ['localhost, evil.example', false], ['localhost.', false], [' localhost', false],
   ]
   for (const [host, admitted] of hosts) it(`${admitted ? 'admits' : 'refuses'} the host ${JSON.stringify(host)}`, async () => {
@@ -36,31 +42,38 @@ describe('access-open', () => {
   })
 
   const origins: [string, boolean][] = [
-    ['http://localhost:8000', true], ['https://localhost:8000', true], ['http://localhost', false], ['http://localhost:9000', false], ['http://127.0.0.1:8000', false], ['https://evil.example', false], ['null', false],
-    ['http://localhost:8000.evil.example', false], ['http://localhost:8000/', false], ['file://', false], ['', false], ['chrome-extension://abc', false],
+    ['http://localhost:8000', true], ['https://localhost:8000', true], ['http://localhost', false], ['http://localhost:9000', false],
+      ['http://127.0.0.1:8000', false], ['https://evil.example', false], ['null', false],
+    ['http://localhost:8000.evil.example', false], ['http://localhost:8000/', false], ['file://', false], ['', false],
+      ['chrome-extension://abc', false],
   ]
-  for (const [origin, admitted] of origins) it(`${admitted ? 'admits' : 'refuses'} the origin ${JSON.stringify(origin)} at localhost:8000`, async () => {
+  for (const [origin, admitted] of origins) it(`${admitted ? 'admits' : 'refuses'} the origin ${JSON.stringify(origin)} at localhost:8000`,
+    async () => {
     assert.equal(await codeOf(ask({ host: 'localhost:8000', origin })), admitted ? 'admitted' : 'ACCESS_ORIGIN_REFUSED')
   })
 
   it('refuses what other sites load without an Origin, but lets a link be followed', async () => {
     const from = (site: string, mode: string) => codeOf(ask({ host: 'localhost', 'sec-fetch-site': site, 'sec-fetch-mode': mode }))
     assert.equal(await from('cross-site', 'no-cors'), 'ACCESS_ORIGIN_REFUSED')
-    assert.deepEqual([await from('cross-site', 'navigate'), await from('same-origin', 'cors'), await from('none', 'navigate')], ['admitted', 'admitted', 'admitted'])
+    assert.deepEqual([await from('cross-site', 'navigate'), await from('same-origin', 'cors'), await from('none', 'navigate')],
+      ['admitted', 'admitted', 'admitted'])
   })
 
-  const peers: [string, boolean][] = [['127.0.0.1', true], ['127.0.0.53', true], ['::1', true], ['::ffff:127.0.0.1', true], ['10.0.0.1', false], ['192.168.1.2', false], ['::ffff:10.0.0.1', false], ['fe80::1', false], ['', false]]
+  const peers: [string, boolean][] = [['127.0.0.1', true], ['127.0.0.53', true], ['::1', true], ['::ffff:127.0.0.1', true], ['10.0.0.1', false],
+    ['192.168.1.2', false], ['::ffff:10.0.0.1', false], ['fe80::1', false], ['', false]]
   for (const [address, admitted] of peers) it(`${admitted ? 'admits' : 'refuses'} the peer ${JSON.stringify(address)}`, async () => {
     assert.equal(await codeOf(ask({ host: 'localhost' }, address)), admitted ? 'admitted' : 'ACCESS_PEER_REFUSED')
   })
 
   it('refuses what came through a proxy: who is behind it need not be here', async () => {
-    for (const name of ['forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-real-ip']) assert.equal(await codeOf(ask({ host: 'localhost', [name]: '127.0.0.1' })), 'ACCESS_PEER_REFUSED')
+    for (const name of ['forwarded', 'x-forwarded-for', 'x-forwarded-host',
+      'x-real-ip']) assert.equal(await codeOf(ask({ host: 'localhost', [name]: '127.0.0.1' })), 'ACCESS_PEER_REFUSED')
   })
 
   it('admits a bind to loopback and no other, without asking a resolver', async () => {
     for (const host of ['127.0.0.1', '127.0.0.2', 'localhost', '::1']) await access.admitBind(host)
-    for (const host of ['0.0.0.0', '::', '10.0.0.1', 'example.com', 'ip6-localhost', '']) assert.equal(await codeOf(access.admitBind(host)), 'ACCESS_BIND_REFUSED')
+    for (const host of ['0.0.0.0', '::', '10.0.0.1', 'example.com', 'ip6-localhost', '']) assert.equal(await codeOf(access.admitBind(host)),
+      'ACCESS_BIND_REFUSED')
   })
 
   it('holds at the socket: DNS rebinding, a foreign Origin and a form of another site are 403, a good request is 200', async () => {
@@ -86,7 +99,8 @@ describe('access-open', () => {
     if (!outside) return this.skip()
     // Let in by a bind that access-open would not have admitted, as after the access plugin was exchanged under a running server.
     const lenient = createOpenAccess()
-    await using t = await createTestRuntime({ plugins: [httpEntry({ host: '0.0.0.0' }), routesPlugin('a', route('/a'))], services: [[Access, { ...lenient, admitBind: async () => {} }]] })
+    await using t = await createTestRuntime({ plugins: [httpEntry({ host: '0.0.0.0' }), routesPlugin('a', route('/a'))],
+      services: [[Access, { ...lenient, admitBind: async () => {} }]] })
     const { port } = new URL(t.get(HttpServer).url!)
     await using raw = await open(`http://${outside}:${port}`, head('GET /a', 'Connection: close'))
     assert.match(await raw.closed, /^HTTP\/1\.1 403 [\s\S]*ACCESS_PEER_REFUSED/)

@@ -43,7 +43,8 @@ describe('built-in health checks', () => {
 
   const levels: [number, string][] = [[0, 'healthy'], [89, 'healthy'], [90, 'degraded'], [97.9, 'degraded'], [98, 'unhealthy'], [100, 'unhealthy']]
   for (const [percent, status] of levels) it(`memory: ${status} at ${percent} %`, async () => {
-    const result = await memoryCheck(settings.memory, () => ({ total: 1_000 * 2 ** 30, free: (1_000 - percent * 10) * 2 ** 30, resident: 2 ** 30 })).check(signal)
+    const result = await memoryCheck(settings.memory, () => ({ total: 1_000 * 2 ** 30, free: (1_000 - percent * 10) * 2 ** 30,
+      resident: 2 ** 30 })).check(signal)
     assert.deepEqual([result.status, result.details?.['percent_used'], result.details?.['process_gb']], [status, percent, 1])
   })
 

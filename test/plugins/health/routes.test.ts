@@ -10,12 +10,15 @@ import { createTestRuntime } from '#core/testing'
 import { HttpServer } from '#contracts/http'
 
 // What the machine is like must not decide these tests.
-const health = { plugin: healthPlugin, config: { memory: { degradedPercent: 100, unhealthyPercent: 100 }, disk: { degradedPercent: 100, unhealthyPercent: 100 }, eventLoop: { degradedMs: 60_000, unhealthyMs: 60_000 } } }
-const check = (name: string, result: () => HealthResult, critical = false) => contribute(HealthCheck, { name, critical, ttl: 0, check: async () => result() })
+const health = { plugin: healthPlugin, config: { memory: { degradedPercent: 100, unhealthyPercent: 100 },
+  disk: { degradedPercent: 100, unhealthyPercent: 100 }, eventLoop: { degradedMs: 60_000, unhealthyMs: 60_000 } } }
+const check = (name: string, result: () => HealthResult, critical = false) =>
+  contribute(HealthCheck, { name, critical, ttl: 0, check: async () => result() })
 
 describe('health routes', () => {
   const matrix: [HealthStatus, boolean, string, number, number][] = [
-    ['healthy', true, 'healthy', 200, 200], ['degraded', true, 'degraded', 200, 200], ['unhealthy', true, 'unhealthy', 503, 503], ['unconfigured', true, 'healthy', 200, 200],
+    ['healthy', true, 'healthy', 200, 200], ['degraded', true, 'degraded', 200, 200], ['unhealthy', true, 'unhealthy', 503, 503],
+      ['unconfigured', true, 'healthy', 200, 200],
     ['unhealthy', false, 'degraded', 200, 200],
   ]
   for (const [status, critical, overall, code, ready] of matrix) {
@@ -33,7 +36,8 @@ describe('health routes', () => {
   }
 
   it('tell the public names and states only; the rest needs monitoring:read', async () => {
-    await using t = await serve([health, check('db', () => ({ status: 'degraded', message: 'db.internal:5432 refused', details: { path: '/srv/data' } }))])
+    await using t = await serve([health, check('db', () => ({ status: 'degraded', message: 'db.internal:5432 refused',
+      details: { path: '/srv/data' } }))])
     for (const path of ['/health', '/api/v1/health', '/health/checks/db', '/health/ready', '/health/live']) {
       const answer = await fetch(`${t.url}${path}`, { headers: { 'x-refuse': 'identity' } })
       const text = await answer.text()
@@ -43,7 +47,8 @@ describe('health routes', () => {
     assert.equal((await fetch(`${t.url}/health/detailed`, { headers: { 'x-refuse': 'permission' } })).status, 403)
     const body = await (await fetch(`${t.url}/health/detailed`)).json() as Record<string, any>
     assert.equal(body['checks'].db.message, 'db.internal:5432 refused')
-    assert.deepEqual(body['plugins'].find((each: { name: string }) => each.name === 'health'), { name: 'health', state: 'running', optional: false, faults: 0 })
+    assert.deepEqual(body['plugins'].find((each: { name: string }) => each.name === 'health'),
+      { name: 'health', state: 'running', optional: false, faults: 0 })
     assert.deepEqual([body['state'], body['versions'].backplane, body['versions'].node], ['running', '0.0.0-test', process.version])
     assert.ok(Number.isInteger(body['uptime_s']) && typeof body['instance_id'] === 'string')
   })
@@ -64,11 +69,13 @@ describe('health routes', () => {
   it('are not ready, with the reason, while starting and while draining; live all the while', async () => {
     let go = () => {}
     let end = () => {}
-    const slow = definePlugin({ name: 'slow', setup: () => ({ start: () => new Promise<void>(resolve => { go = resolve }), drain: () => new Promise<void>(resolve => { end = resolve }) }) })
+    const slow = definePlugin({ name: 'slow', setup: () => ({ start: () => new Promise<void>(resolve => { go = resolve }),
+      drain: () => new Promise<void>(resolve => { end = resolve }) }) })
     await using t = await createTestRuntime({ plugins: [httpEntry(), health, slow], services: [[Access, fakeAccess()]], manual: true })
     const started = t.runtime.start()
     const url = await eventually('the server', () => { try { return t.get(HttpServer).url } catch { return undefined } })
-    const readiness = async () => { const answer = await fetch(`${url}/health/ready`); return [answer.status, await answer.json(), answer.headers.get('retry-after')] }
+    const readiness = async () => { const answer = await fetch(`${url}/health/ready`)
+      return [answer.status, await answer.json(), answer.headers.get('retry-after')] }
     assert.deepEqual(await readiness(), [503, { ready: false, reasons: ['starting'] }, '1'])
     assert.equal((await fetch(`${url}/health/live`)).status, 200)
     await eventually('the last start', () => { go(); return t.runtime.state === 'running' })
@@ -98,7 +105,8 @@ describe('the health command', () => {
     const out: string[] = []
     const err: string[] = []
     const io = {
-      args, json, options: {}, tty: false, signal: new AbortController().signal, out: (text: string) => out.push(text), err: (text: string) => err.push(text), get: () => { throw new Error('no runtime here') },
+      args, json, options: {}, tty: false, signal: new AbortController().signal, out: (text: string) => out.push(text),
+        err: (text: string) => err.push(text), get: () => { throw new Error('no runtime here') },
       server: { url, fetch: (path: string, init: RequestInit = {}) => fetch(`${url}${path}`, { ...init, headers }) },
     } as unknown as CommandIo
     return { code: (await command.run(io)) ?? 0, out: out.join('\n'), err: err.join('\n') }

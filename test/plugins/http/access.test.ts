@@ -14,7 +14,8 @@ const taker = () => {
 describe('http identity and permission', () => {
   it('asks who is there, with headers, address, method and path, and hands the caller on', async () => {
     const asked: Credentials[] = []
-    await using t = await createTestRuntime({ plugins: [fakeAccessPlugin(asked), httpEntry(), routesPlugin('a', route('/a/:id', ({ caller }) => ({ body: caller })))] })
+    await using t = await createTestRuntime({ plugins: [fakeAccessPlugin(asked), httpEntry(),
+      routesPlugin('a', route('/a/:id', ({ caller }) => ({ body: caller })))] })
     const answer = await fetch(`${t.get(HttpServer).url}/a/1`, { headers: { authorization: 'Bearer x' } })
     assert.deepEqual(await answer.json(), OPERATOR)
     const { headers, ...rest } = asked[0]!
@@ -26,7 +27,8 @@ describe('http identity and permission', () => {
     const { plugin, seen } = taker()
     await using t = await serve([plugin])
     const stranger = await post(`${t.url}/a`, { a: 1 }, { 'x-refuse': 'identity' })
-    assert.deepEqual([stranger.status, stranger.headers.get('www-authenticate'), (await problemOf(stranger)).code], [401, 'Bearer', 'ACCESS_UNAUTHENTICATED'])
+    assert.deepEqual([stranger.status, stranger.headers.get('www-authenticate'), (await problemOf(stranger)).code],
+      [401, 'Bearer', 'ACCESS_UNAUTHENTICATED'])
     const weak = await post(`${t.url}/a`, { a: 1 }, { 'x-refuse': 'permission' })
     const problem = await problemOf(weak)
     assert.deepEqual([weak.status, problem['code']], [403, 'ACCESS_FORBIDDEN'])
@@ -59,7 +61,8 @@ describe('http identity and permission', () => {
   })
 
   it('lets nobody in while no access plugin runs, except on public routes', async () => {
-    await using t = await serve([routesPlugin('a', route('/a'), route('/open', ({ caller }) => ({ body: { caller: caller ?? 'nobody' } }), { public: true }))], { access: false })
+    await using t = await serve([routesPlugin('a', route('/a'),
+      route('/open', ({ caller }) => ({ body: { caller: caller ?? 'nobody' } }), { public: true }))], { access: false })
     const answer = await fetch(`${t.url}/a`)
     assert.deepEqual([answer.status, (await problemOf(answer)).code], [503, 'ACCESS_UNAVAILABLE'])
     assert.deepEqual(await (await fetch(`${t.url}/open`)).json(), { caller: 'nobody' })

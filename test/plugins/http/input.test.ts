@@ -5,13 +5,15 @@ import { z } from 'zod'
 import { eventually } from '#core/testing'
 import { head, open, post, problemOf, route, routesPlugin, serve, type Served } from '../../support/http.ts'
 
-const body = z.strictObject({ name: z.string().max(1_000_000), count: z.number().int().optional(), tags: z.array(z.string()).max(3).optional(), any: z.unknown().optional() })
+const body = z.strictObject({ name: z.string().max(1_000_000), count: z.number().int().optional(), tags: z.array(z.string()).max(3).optional(),
+  any: z.unknown().optional() })
 const query = z.strictObject({ q: z.string().max(50).optional(), n: z.coerce.number().int().optional() })
 const params = z.strictObject({ id: z.string().regex(/^[a-z0-9]+$/) })
 
 const plugin = routesPlugin('a',
   route('/body', request => ({ body: request.body as object }), { method: 'POST', body }), route('/none', () => ({}), { method: 'POST' }),
-  route('/query', request => ({ body: request.query as object }), { query }), route('/params/:id', request => ({ body: request.params as object }), { params }),
+  route('/query', request => ({ body: request.query as object }), { query }),
+    route('/params/:id', request => ({ body: request.params as object }), { params }),
   route('/small', request => ({ body: request.body as object }), { method: 'POST', body, limits: { body: 20 } }))
 
 describe('http input', () => {
@@ -32,7 +34,8 @@ describe('http input', () => {
     assert.equal(answer.status, 400)
     const problem = await problemOf(answer)
     assert.equal(problem['code'], 'HTTP_INVALID')
-    assert.deepEqual(problem['errors'].map((each: { path: string }) => each.path).sort(), ['body.count', 'body.more', 'body.name', 'body.other', 'body.tags.1', 'query.x', 'query.y'])
+    assert.deepEqual(problem['errors'].map((each: { path: string }) => each.path).sort(),
+      ['body.count', 'body.more', 'body.name', 'body.other', 'body.tags.1', 'query.x', 'query.y'])
   })
 
   const deep = (depth: number) => `{"name":"x","any":${'['.repeat(depth)}${']'.repeat(depth)}}`
@@ -98,10 +101,14 @@ describe('http input', () => {
   })
 
   const queries: Record<string, [string, number, string]> = {
-    'an unknown field': ['/query?z=1', 400, 'query.z'], 'a repeated field': ['/query?q=1&q=2', 400, 'query.q'], 'a wrong type': ['/query?n=x', 400, 'query.n'], 'bad UTF-8': ['/query?q=%c3%28', 400, 'query'],
-    'a lone percent sign': ['/query?q=100%', 400, 'query'], 'a __proto__ field': ['/query?__proto__=1', 400, 'query.__proto__'], 'NUL': ['/query?q=%00', 400, 'query.q'],
-    'a bad parameter': ['/params/A-B', 400, 'params.id'], 'a path that is no UTF-8': ['/params/%ff', 400, 'path'], 'NUL in the path': ['/params/a%00', 400, 'path'], 'a climb': ['/params/..%2f..%2fetc', 400, 'params.id'],
-    'a line break in the path': ['/params/a%0d%0aSet-Cookie:x', 400, 'path'], '200 fields': [`/query?${'q=1&'.repeat(200)}`, 413, ''], 'a query where none is taken': ['/params/a?x=1', 400, 'query.x'],
+    'an unknown field': ['/query?z=1', 400, 'query.z'], 'a repeated field': ['/query?q=1&q=2', 400, 'query.q'],
+      'a wrong type': ['/query?n=x', 400, 'query.n'], 'bad UTF-8': ['/query?q=%c3%28', 400, 'query'],
+    'a lone percent sign': ['/query?q=100%', 400, 'query'], 'a __proto__ field': ['/query?__proto__=1', 400, 'query.__proto__'],
+      'NUL': ['/query?q=%00', 400, 'query.q'],
+    'a bad parameter': ['/params/A-B', 400, 'params.id'], 'a path that is no UTF-8': ['/params/%ff', 400, 'path'],
+      'NUL in the path': ['/params/a%00', 400, 'path'], 'a climb': ['/params/..%2f..%2fetc', 400, 'params.id'],
+    'a line break in the path': ['/params/a%0d%0aSet-Cookie:x', 400, 'path'], '200 fields': [`/query?${'q=1&'.repeat(200)}`, 413, ''],
+      'a query where none is taken': ['/params/a?x=1', 400, 'query.x'],
   }
   for (const [what, [path, status, field]] of Object.entries(queries)) {
     it(`answers ${status} to ${what} in the address${field ? `, naming ${field}` : ''}`, async () => {
@@ -112,7 +119,8 @@ describe('http input', () => {
     })
   }
 
-  const targets = ['*', 'http://evil.example/query', '//query', '/query#x', '/\\\\evil', '/query/../params', '/%2e%2e/', `/${'a/'.repeat(2_000)}`, '/params/__proto__', '/;q', '/[', '/query?']
+  const targets = ['*', 'http://evil.example/query', '//query', '/query#x', '/\\\\evil', '/query/../params', '/%2e%2e/', `/${'a/'.repeat(2_000)}`,
+    '/params/__proto__', '/;q', '/[', '/query?']
   it('answers no odd request target with 5xx', async () => {
     for (const target of targets) {
       await using raw = await open(t.url, head(`GET ${target}`, 'Connection: close'))

@@ -12,7 +12,10 @@ import { fakeAccessPlugin, httpEntry, open, head, problemOf, route, routesPlugin
 const latch = () => { let go!: () => void; const opened = new Promise<void>(resolve => { go = resolve }); return { go, opened } }
 const early = routesPlugin('early', route('/early', undefined, { public: true, early: true }))
 const urlOf = (t: TestRuntime) => eventually('the server', () => { try { return t.get(HttpServer).url } catch { return undefined } })
-const failure = async (work: Promise<unknown>): Promise<BackplaneError> => { try { await work } catch (error) { return error as BackplaneError } throw new Error('it should have failed') }
+const failure = async (work: Promise<unknown>): Promise<BackplaneError> => {
+  try { await work } catch (error) { return error as BackplaneError }
+  throw new Error('it should have failed')
+}
 
 describe('http lifecycle', () => {
   it('answers 503 to all but early routes until everything has started', async () => {
@@ -58,7 +61,8 @@ describe('http lifecycle', () => {
   })
 
   it('does not listen beyond loopback without an access plugin, nor with one for loopback only', async () => {
-    for (const plugins of [[httpEntry({ host: '0.0.0.0' })], [{ plugin: accessOpen }, httpEntry({ host: '0.0.0.0' })], [{ plugin: accessOpen }, httpEntry({ host: '::' })]]) {
+    for (const plugins of [[httpEntry({ host: '0.0.0.0' })], [{ plugin: accessOpen }, httpEntry({ host: '0.0.0.0' })],
+      [{ plugin: accessOpen }, httpEntry({ host: '::' })]]) {
       await using t = await createTestRuntime({ plugins, manual: true })
       const error = await failure(t.runtime.start())
       assert.equal(((error.cause ?? error) as BackplaneError).code, 'ACCESS_BIND_REFUSED')
@@ -74,9 +78,11 @@ describe('http lifecycle', () => {
   describe('while a plugin is swapped', () => {
     it('answers 503 with Retry-After on its routes, never 404, and serves the others', async () => {
       const { go, opened } = latch()
-      const slow = definePlugin({ name: 'a', contributes: [HttpRoute], async setup(ctx) { await opened; ctx.contribute(HttpRoute, route('/a', () => ({ body: 'new' }))) } })
+      const slow = definePlugin({ name: 'a', contributes: [HttpRoute],
+        async setup(ctx) { await opened; ctx.contribute(HttpRoute, route('/a', () => ({ body: 'new' }))) } })
       const { go: begin, opened: begun } = latch()
-      const old = definePlugin({ name: 'a', contributes: [HttpRoute], setup(ctx) { ctx.contribute(HttpRoute, route('/a', () => ({ body: 'old' }))); return { stop: async () => begin() } } })
+      const old = definePlugin({ name: 'a', contributes: [HttpRoute],
+        setup(ctx) { ctx.contribute(HttpRoute, route('/a', () => ({ body: 'old' }))); return { stop: async () => begin() } } })
       await using t = await serve([old, routesPlugin('b', route('/b'))])
       assert.equal(await (await fetch(`${t.url}/a`)).text(), 'old')
       const swapped = t.runtime.swap('a', slow)
@@ -99,7 +105,8 @@ describe('http lifecycle', () => {
         name: 'a', contributes: [HttpRoute],
         setup(ctx) {
           ctx.contribute(HttpRoute, route('/a', () => ({ body })))
-          return body === 'old' ? { drain: () => { states.push('draining'); return drain.opened } } : { start: () => { states.push('starting'); return start.opened } }
+          return body === 'old' ? { drain: () => { states.push('draining'); return drain.opened } }
+            : { start: () => { states.push('starting'); return start.opened } }
         },
       })
       await using t = await serve([make('old')])
@@ -131,8 +138,10 @@ describe('http lifecycle', () => {
       const seen = new Map<string, number>()
       const served = (key: string) => seen.get(key) ?? 0
       // Each swap lasts until the others have been asked some more.
-      const more = async () => { if (over) return; const from = served('/b 200'); await eventually('more answers', () => served('/b 200') > from + 3) }
-      const swapped = () => definePlugin({ name: 'a', contributes: [HttpRoute], setup(ctx) { ctx.contribute(HttpRoute, route('/a')); return { drain: more } } })
+      const more = async () => { if (over) return; const from = served('/b 200')
+        await eventually('more answers', () => served('/b 200') > from + 3) }
+      const swapped = () => definePlugin({ name: 'a', contributes: [HttpRoute],
+        setup(ctx) { ctx.contribute(HttpRoute, route('/a')); return { drain: more } } })
       await using t = await serve([swapped(), routesPlugin('b', route('/b'))])
       const worker = async (path: string) => {
         while (!over) {
@@ -155,14 +164,16 @@ describe('http lifecycle', () => {
     const work = latch()
     const other = latch()
     let begun = false
-    const plugins = [early, routesPlugin('a', route('/a', async () => { begun = true; await work.opened; return { body: 'finished' } })), definePlugin({ name: 'slow', setup: () => ({ drain: () => other.opened }) })]
+    const plugins = [early, routesPlugin('a', route('/a', async () => { begun = true; await work.opened; return { body: 'finished' } })),
+      definePlugin({ name: 'slow', setup: () => ({ drain: () => other.opened }) })]
     await using t = await serve(plugins)
     const { url } = t
     const under = fetch(`${url}/a`)
     await eventually('it to be under way', () => begun)
     const stopped = t.runtime.stop()
     const refused = await eventually('the refusal', async () => { const answer = await fetch(`${url}/a`); return answer.status === 503 && answer })
-    assert.deepEqual([(await problemOf(refused)).code, refused.headers.get('connection'), refused.headers.get('retry-after')], ['HTTP_STARTING', 'close', '1'])
+    assert.deepEqual([(await problemOf(refused)).code, refused.headers.get('connection'), refused.headers.get('retry-after')],
+      ['HTTP_STARTING', 'close', '1'])
     assert.equal((await fetch(`${url}/early`)).status, 200)
     work.go()
     const answer = await under
@@ -175,8 +186,10 @@ describe('http lifecycle', () => {
 
   it('gives open streams a while, then ends them', async () => {
     let aborted = false
-    async function* ticks(signal: AbortSignal) { yield 'x'; await new Promise(resolve => signal.addEventListener('abort', resolve, { once: true })); aborted = true }
-    await using t = await serve([routesPlugin('a', route('/a', ({ signal }) => ({ stream: ticks(signal) }), { streams: true }))], { config: { streamGraceMs: 50 } })
+    async function* ticks(signal: AbortSignal) { yield 'x'; await new Promise(resolve => signal.addEventListener('abort', resolve, { once: true }))
+      aborted = true }
+    await using t = await serve([routesPlugin('a', route('/a', ({ signal }) => ({ stream: ticks(signal) }), { streams: true }))],
+      { config: { streamGraceMs: 50 } })
     const reading = (await fetch(`${t.url}/a`)).text().catch(() => 'broken')
     await t.runtime.stop()
     assert.equal(await reading, 'broken')
@@ -185,7 +198,8 @@ describe('http lifecycle', () => {
 
   it('ends what hangs when the time to drain is up', async () => {
     let signal: AbortSignal | undefined
-    await using t = await serve([routesPlugin('a', route('/a', request => { signal = request.signal; return new Promise(() => {}) }))], { graceMs: 400 })
+    await using t = await serve([routesPlugin('a', route('/a', request => { signal = request.signal; return new Promise(() => {}) }))],
+      { graceMs: 400 })
     const under = fetch(`${t.url}/a`).then(answer => answer.status, () => 'broken')
     await eventually('it to be under way', () => signal !== undefined)
     await t.runtime.stop()

@@ -14,7 +14,8 @@ describe('http problems', () => {
     await using t = await serve([routesPlugin('a', route('/a', () => { throw Errors.SHOWN({ name: 'x' }) }))])
     const answer = await fetch(`${t.url}/a`)
     assert.deepEqual([answer.status, await problemOf(answer)], [409, {
-      type: 'urn:backplane:error:T_SHOWN', title: 'Conflict', status: 409, code: 'T_SHOWN', detail: '"x" is taken', fix: 'Choose another name.', request_id: answer.headers.get('x-request-id'),
+      type: 'urn:backplane:error:T_SHOWN', title: 'Conflict', status: 409, code: 'T_SHOWN', detail: '"x" is taken', fix: 'Choose another name.',
+        request_id: answer.headers.get('x-request-id'),
     }])
     assert.deepEqual(t.lines.filter(line => line.level === 'error'), [])
   })
@@ -22,13 +23,15 @@ describe('http problems', () => {
   it('shows what a hook\'s handler threw, not the hook', async () => {
     const Before = defineHook.series<void>('t.before')
     const guard = definePlugin({ name: 'guard', guards: [Before], setup(ctx) { ctx.hook(Before, () => { throw Errors.SHOWN({ name: 'y' }) }) } })
-    const owner = definePlugin({ name: 'owner', contributes: [HttpRoute], setup(ctx) { ctx.contribute(HttpRoute, route('/a', async () => { await ctx.call(Before, undefined); return {} })) } })
+    const owner = definePlugin({ name: 'owner', contributes: [HttpRoute],
+      setup(ctx) { ctx.contribute(HttpRoute, route('/a', async () => { await ctx.call(Before, undefined); return {} })) } })
     await using t = await serve([guard, owner])
     assert.equal((await problemOf(await fetch(`${t.url}/a`))).code, 'T_SHOWN')
   })
 
   const unexpected: Record<string, () => unknown> = {
-    'an Error': () => new Error('SELECT secret FROM t at /srv/app.js'), 'an error not made for callers': () => Errors.HIDDEN(), 'a string': () => 'SELECT 1 at /srv', 'nothing at all': () => undefined, null: () => null,
+    'an Error': () => new Error('SELECT secret FROM t at /srv/app.js'), 'an error not made for callers': () => Errors.HIDDEN(),
+      'a string': () => 'SELECT 1 at /srv', 'nothing at all': () => undefined, null: () => null,
   }
   for (const [what, make] of Object.entries(unexpected)) {
     it(`tells nothing of ${what} but the request id, and logs it under its plugin`, async () => {
@@ -44,7 +47,8 @@ describe('http problems', () => {
   }
 
   it('says when to try again what may succeed later', async () => {
-    await using t = await serve([routesPlugin('a', route('/a', () => { throw Errors.LATER() }), route('/b', () => { throw Errors.LATER({ retry_after: 12.2 }) }))])
+    await using t = await serve([routesPlugin('a', route('/a', () => { throw Errors.LATER() }),
+      route('/b', () => { throw Errors.LATER({ retry_after: 12.2 }) }))])
     const [a, b] = [await fetch(`${t.url}/a`), await fetch(`${t.url}/b`)]
     assert.deepEqual([a.status, a.headers.get('retry-after'), b.headers.get('retry-after')], [429, '1', '13'])
   })

@@ -57,13 +57,17 @@ describe('http routing', () => {
   })
 
   const odd: Record<string, unknown> = {
-    'neither permission nor public': { permission: undefined }, 'both permission and public': { public: true }, 'public: false': { permission: undefined, public: false },
-    'a pattern': { path: '/a/*rest' }, 'a regular expression': { path: '/a/:id(\\d+)' }, 'an empty segment': { path: '/a//b' }, 'no slash': { path: 'a' }, 'no path': { path: undefined },
-    'a parameter twice': { path: '/:id/:id' }, 'an unknown method': { method: 'TRACE' }, 'a GET with a body': { body: {} }, 'no handler': { handler: undefined }, 'an odd permission': { permission: 'everything' },
+    'neither permission nor public': { permission: undefined }, 'both permission and public': { public: true },
+      'public: false': { permission: undefined, public: false },
+    'a pattern': { path: '/a/*rest' }, 'a regular expression': { path: '/a/:id(\\d+)' }, 'an empty segment': { path: '/a//b' },
+      'no slash': { path: 'a' }, 'no path': { path: undefined },
+    'a parameter twice': { path: '/:id/:id' }, 'an unknown method': { method: 'TRACE' }, 'a GET with a body': { body: {} },
+      'no handler': { handler: undefined }, 'an odd permission': { permission: 'everything' },
   }
   for (const [what, fields] of Object.entries(odd)) {
     it(`does not register a route with ${what}: it is told as its plugin's fault and shown in health`, async () => {
-      await using t = await serve([health, routesPlugin('bad', { ...route('/odd'), ...fields as object } as HttpRoute), routesPlugin('good', route('/good'))])
+      await using t = await serve([health, routesPlugin('bad', { ...route('/odd'), ...fields as object } as HttpRoute),
+        routesPlugin('good', route('/good'))])
       assert.equal((await fetch(`${t.url}/odd`)).status, 404)
       assert.equal((await fetch(`${t.url}/good`)).status, 200)
       const told = t.lines.filter(line => line.level === 'error')
@@ -75,7 +79,8 @@ describe('http routing', () => {
   }
 
   it('does not register a route that another has under other parameter names, until that one leaves', async () => {
-    const [first, second] = [routesPlugin('first', route('/a/:id', () => ({ body: 'first' }))), routesPlugin('second', route('/a/:name', () => ({ body: 'second' })))]
+    const [first, second] = [routesPlugin('first', route('/a/:id', () => ({ body: 'first' }))),
+      routesPlugin('second', route('/a/:name', () => ({ body: 'second' })))]
     await using t = await serve([first, second])
     assert.equal(await (await fetch(`${t.url}/a/1`)).text(), 'first')
     await t.runtime.change(new Map([['first', undefined]]))
@@ -115,7 +120,8 @@ describe('http routing', () => {
     const cycle: Record<string, unknown> = {}
     cycle['cycle'] = cycle
     const unsendable: Record<string, object> = {
-      'a status that is none': { status: 9_000 }, 'a function': { body: () => 1 }, 'a circle': { body: cycle }, 'a BigInt': { body: { big: 1n } }, 'a broken header': { headers: { 'x-a': 'b\r\nx-c: d' } },
+      'a status that is none': { status: 9_000 }, 'a function': { body: () => 1 }, 'a circle': { body: cycle }, 'a BigInt': { body: { big: 1n } },
+        'a broken header': { headers: { 'x-a': 'b\r\nx-c: d' } },
     }
     for (const [what, given] of Object.entries(unsendable)) {
       it(`answers 500 when the handler gave ${what}`, async () => {
@@ -139,7 +145,8 @@ describe('http routing', () => {
         } })
       },
     })
-    await using t = await serve([layer('last', 'post'), layer('middle'), layer('first', 'pre'), routesPlugin('a', route('/a', () => { seen.push(`handler ${scope.current?.plugin}`); return {} }))])
+    await using t = await serve([layer('last', 'post'), layer('middle'), layer('first', 'pre'),
+      routesPlugin('a', route('/a', () => { seen.push(`handler ${scope.current?.plugin}`); return {} }))])
     const answer = await fetch(`${t.url}/a`)
     assert.deepEqual(seen, ['first first /a', 'middle middle /a', 'last last /a', 'handler a'])
     assert.deepEqual(['first', 'middle', 'last'].map(name => answer.headers.get(`x-${name}`)), ['1', '1', '1'])

@@ -5,7 +5,8 @@ import type { HttpAnswer, HttpRequest } from '#contracts/http'
 import { head, open, route, routesPlugin, serve } from '../../support/http.ts'
 
 const never = () => new Promise<never>(() => {})
-const streaming = (make: (request: HttpRequest) => AsyncIterable<string | Uint8Array>, more: Partial<HttpAnswer> = {}) => routesPlugin('a', route('/a', request => ({ ...more, stream: make(request) }), { streams: true }))
+const streaming = (make: (request: HttpRequest) => AsyncIterable<string | Uint8Array>, more: Partial<HttpAnswer> = {}) =>
+  routesPlugin('a', route('/a', request => ({ ...more, stream: make(request) }), { streams: true }))
 
 describe('http streams', () => {
   it('sends each piece as it comes, in the scope of the plugin', async () => {
@@ -54,7 +55,8 @@ describe('http streams', () => {
 
   it('ends too when the source hangs for ever, and asks it to return', async () => {
     let returned = 0
-    const hanging: AsyncIterable<string> = { [Symbol.asyncIterator]: () => ({ next: never, return: async () => { returned++; return { done: true, value: undefined } } }) }
+    const hanging: AsyncIterable<string> = { [Symbol.asyncIterator]: () =>
+      ({ next: never, return: async () => { returned++; return { done: true, value: undefined } } }) }
     await using t = await serve([streaming(() => hanging)])
     const stop = new AbortController()
     await fetch(`${t.url}/a`, { signal: stop.signal })
@@ -72,7 +74,8 @@ describe('http streams', () => {
     raw.socket.write(head('GET /a'))
     // Full once the count stands still; kernel buffers take some megabytes.
     let before = -1
-    await eventually('the source to stand still', async () => { const still = made === before && made > 0; before = made; await new Promise(resolve => setTimeout(resolve, 50)); return still })
+    await eventually('the source to stand still', async () => { const still = made === before && made > 0; before = made
+      await new Promise(resolve => setTimeout(resolve, 50)); return still })
     assert.ok(made < 500, `${made} pieces`)
     const at = made
     raw.socket.resume()
@@ -83,13 +86,16 @@ describe('http streams', () => {
     async function* breaks() { yield 'half'; throw new Error('boom') }
     await using t = await serve([streaming(breaks)])
     await assert.rejects(async () => await (await fetch(`${t.url}/a`)).text())
-    await eventually('the log line', () => t.lines.some(line => line.level === 'error' && line.fields['plugin'] === 'a' && line.message.includes('boom')))
+    await eventually('the log line', () => t.lines.some(line => line.level === 'error' && line.fields['plugin'] === 'a'
+      && line.message.includes('boom')))
   })
 
   it('does not start the source for HEAD, and lets go of it', async () => {
     let begun = 0
     let returned = 0
-    const source: AsyncIterable<string> = { [Symbol.asyncIterator]: () => ({ next: async () => { begun++; return { done: true, value: undefined } }, return: async () => { returned++; return { done: true, value: undefined } } }) }
+    const source: AsyncIterable<string> = { [Symbol.asyncIterator]: () =>
+      ({ next: async () => { begun++; return { done: true, value: undefined } },
+      return: async () => { returned++; return { done: true, value: undefined } } }) }
     await using t = await serve([streaming(() => source)])
     assert.equal((await fetch(`${t.url}/a`, { method: 'HEAD' })).status, 200)
     assert.deepEqual([begun, returned], [0, 1])

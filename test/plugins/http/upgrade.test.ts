@@ -37,7 +37,8 @@ describe('http upgrade', () => {
   })
 
   const refusals: [string, string, string[], RegExp, string][] = [
-    ['an unknown path', '/other', [], /^HTTP\/1\.1 404 /, 'HTTP_NOT_FOUND'], ['a stranger', '/echo', ['X-Refuse: identity'], /^HTTP\/1\.1 401 /, 'ACCESS_UNAUTHENTICATED'],
+    ['an unknown path', '/other', [], /^HTTP\/1\.1 404 /, 'HTTP_NOT_FOUND'],
+      ['a stranger', '/echo', ['X-Refuse: identity'], /^HTTP\/1\.1 401 /, 'ACCESS_UNAUTHENTICATED'],
     ['a caller without the permission', '/echo', ['X-Refuse: permission'], /^HTTP\/1\.1 403 /, 'ACCESS_FORBIDDEN'],
   ]
   for (const [who, path, headers, first, code] of refusals) {
@@ -89,7 +90,8 @@ describe('http upgrade', () => {
 
   it('serves a request that merely offers an upgrade when nobody takes any', async () => {
     await using t = await serve([routesPlugin('a', route('/a', () => ({ body: 'plain' })))])
-    await using raw = await open(t.url, head('GET /a', 'Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA'))
+    await using raw = await open(t.url, head('GET /a', 'Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c',
+      'HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA'))
     await eventually('the answer', () => raw.text.endsWith('plain'))
   })
 })
