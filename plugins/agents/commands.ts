@@ -59,7 +59,8 @@ async function runAgent(io: CommandIo): Promise<number> {
   const [agent, ...words] = io.args
   const input = words.join(' ')
   const live = follow(io)
-  const request = { type: 'agent', agent, input: { agent, input } }
+  // Without a server no worker would take up a second attempt.
+  const request = { type: 'agent', agent, input: { agent, input }, max_attempts: 1 }
   const job = io.server ? await runOnServer(io, agent!, input) : await io.get(Jobs).run(await operator(io), request, { signal: io.signal, onProgress: live.onProgress })
   if (io.json) io.out(JSON.stringify(job, null, 2))
   else if (job.status === 'completed') {

@@ -1,0 +1,239 @@
+import assert from 'node:assert/strict'
+import { APICallError } from '@ai-sdk/provider'
+import { BackplaneError, defineErrors, definePlugin, Secret } from '#core'
+import { contribute, createTestRuntime, eventually, recordHook } from '#core/testing'
+import type { Caller } from '#contracts/access'
+import { HealthCheck } from '#contracts/health'
+import { Metric } from '#contracts/metrics'
+import { BeforeModelCall, ModelCalled, ModelErrors, ModelProvider, Models, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart } from '#contracts/models'
+import models from '../../../plugins/models/index.ts'
+import { answer, finish, hang, say, ScriptedModel, scriptedProvider, type Script } from '../../support/scripted-model.ts'
+
+const caller: Caller = { id: 'ann', kind: 'user', name: 'Ann', project_id: 'p1' }
+const context = { caller, project_id: 'p1', agent: 'tester', job_id: 'j1' }
+const options: LanguageModelV3CallOptions = { prompt: [{ role: 'user', content: [{ type: 'text', text: 'How are you?' }] }] }
+
+async function setUp(script: Script = () => answer('fine', ', thanks'), provider: Partial<ModelProvider> = {}, config: unknown = {}, more: Parameters<typeof createTestRuntime>[0]['plugins'] = []) {
+  const model = new ScriptedModel(script)
+  const scripted = scriptedProvider(model, provider)
+  const called = recordHook(ModelCalled)
+  const t = await createTestRuntime({ plugins: [{ plugin: models, config }, contribute(ModelProvider, scripted), called.plugin, ...more] })
+  return { t, model, scripted, called: called.calls, models: t.get(Models), [Symbol.asyncDispose]: () => t[Symbol.asyncDispose]() }
+}
+async function read(stream: ReadableStream<LanguageModelV3StreamPart>): Promise<LanguageModelV3StreamPart[]> {
+  const parts: LanguageModelV3StreamPart[] = []
+  for await (const part of stream) parts.push(part)
+  return parts
+}
+const code = (expected: string) => (error: unknown) => error instanceof BackplaneError && error.code === expected
+
+describe('models: names', () => {
+  it('resolves aliases through aliases, and makes each model once', async () => {
+    await using it = await setUp(undefined, {}, { aliases: { default: 'fast', fast: 'scripted/m' } })
+    await read(await it.models.stream(context, 'default', options))
+    await read(await it.models.stream(context, 'scripted/m', options))
+    assert.equal(it.scripted.created, 1)
+    assert.deepEqual(it.called.map(({ provider, model }) => `${provider}/${model}`), ['scripted/m', 'scripted/m'])
+  })
+  it('has `default` lead to the offline provider when config says nothing', async () => {
+    await using it = await setUp()
+    const text = (await read(await it.models.stream(context, 'default', options))).flatMap(part => (part.type === 'text-delta' ? [part.delta] : [])).join('')
+    assert.match(text, /offline, without a language model/)
+  })
+  it('refuses an unknown model and names the known', async () => {
+    await using it = await setUp()
+    for (const name of ['nope', 'nope/m', '', '/m', 'toString', '__proto__']) {
+      await assert.rejects(it.models.stream(context, name, options), (error: BackplaneError) => code('MODELS_UNKNOWN')(error) && error.fix.includes('offline/deterministic') && error.fix.includes('scripted/'), name)
+    }
+    await assert.rejects(it.models.stream(context, 'offline/other', options), code('MODELS_UNKNOWN'))
+  })
+  it('refuses a provider that lacks settings, by their names', async () => {
+    await using it = await setUp(undefined, { missing: ['OPENAI_API_KEY'] })
+    await assert.rejects(it.models.stream(context, 'scripted/m', options), (error: BackplaneError) => code('MODELS_UNCONFIGURED')(error) && error.message.includes('OPENAI_API_KEY'))
+    assert.equal(it.called.length, 0)
+  })
+  it('makes a model again after making it failed', async () => {
+    let tries = 0
+    const model = new ScriptedModel(() => answer('ok'))
+    await using it = await setUp(undefined, { create: async () => { if (tries++ === 0) throw new Error('no luck'); return model } })
+    await assert.rejects(it.models.stream(context, 'scripted/m', options), code('MODELS_FAILED'))
+    assert.equal((await read(await it.models.stream(context, 'scripted/m', options))).at(-1)!.type, 'finish')
+    assert.deepEqual(it.called.map(call => call.status), ['failed', 'completed'])
+  })
+  it('refuses aliases that lead nowhere or in a circle, in config', async () => {
+    for (const aliases of [{ a: 'b' }, { a: 'b', b: 'a' }, { default: 'default' }, { 'a/b': 'offline/deterministic' }, { a: '' }]) {
+      await assert.rejects(createTestRuntime({ plugins: [{ plugin: models, config: { aliases } }] }), /CONFIG_INVALID|config\.aliases/, JSON.stringify(aliases))
+    }
+  })
+  it('lists models and aliases', async () => {
+    await using it = await setUp(undefined, { models: ['m'], missing: ['KEY'] }, { aliases: { fast: 'scripted/m' } })
+    const list = await it.models.list()
+    assert.deepEqual(list.find(each => each.id === 'fast'), { id: 'fast', provider: 'scripted', alias_of: 'scripted/m', missing: ['KEY'] })
+    assert.ok(list.some(each => each.id === 'offline/deterministic') && list.some(each => each.id === 'default'))
+  })
+  it('says in health which alias leads to nothing', async () => {
+    await using it = await setUp(undefined, {}, { aliases: { fast: 'gone/m' } })
+    const check = it.t.runtime.collect(HealthCheck).find(each => each.name === 'models')!
+    const result = await check.check(AbortSignal.timeout(1_000))
+    assert.equal(result.status, 'degraded')
+    assert.match(result.message!, /fast: there is no model "fast"/)
+  })
+  it('takes other aliases without a restart', async () => {
+    await using it = await setUp()
+    const { models } = it
+    const [entry] = it.t.runtime.options.plugins
+    assert.deepEqual(await it.t.runtime.change(new Map([['models', { ...entry!, config: { aliases: { fast: 'scripted/m' } } }]])), [])
+    assert.equal((await read(await models.stream(context, 'fast', options))).at(-1)!.type, 'finish')
+  })
+})
+
+describe('models: one record for each call, however it ends', () => {
+  it('completed: the parts as they came, and the usage that the provider told', async () => {
+    await using it = await setUp(() => [...say('a', 'b'), finish('stop', 11, 7)])
+    assert.deepEqual(await read(await it.models.stream(context, 'scripted/m', options)), [...say('a', 'b'), finish('stop', 11, 7)])
+    assert.equal(it.called.length, 1)
+    const [call] = it.called
+    assert.equal(call!.status, 'completed')
+    assert.deepEqual([call!.usage.inputTokens.total, call!.usage.outputTokens.total, call!.estimated], [11, 7, false])
+    assert.deepEqual([call!.project_id, call!.agent, call!.job_id, call!.caller.id], ['p1', 'tester', 'j1', 'ann'])
+    assert.ok(call!.first_token_ms! >= 0 && call!.first_token_ms! <= call!.duration_ms)
+  })
+  it('completed without figures: our own count, which says so', async () => {
+    const none = { inputTokens: { total: undefined, noCache: undefined, cacheRead: undefined, cacheWrite: undefined }, outputTokens: { total: undefined, text: undefined, reasoning: undefined } }
+    await using it = await setUp(() => [...say('one two', ' three'), { ...finish(), usage: none } as LanguageModelV3StreamPart])
+    await read(await it.models.stream(context, 'scripted/m', options))
+    assert.deepEqual([it.called[0]!.usage.inputTokens.total, it.called[0]!.usage.outputTokens.total, it.called[0]!.estimated], [4, 3, true])
+  })
+  it('failed by an error part, a broken stream, a refusal, or an end without a finish', async () => {
+    const scripts: [string, Script, unknown?][] = [
+      ['error part', () => [...say('a'), { type: 'error', error: new Error('boom') }]],
+      ['broken', function* () { yield* say('a'); throw new Error('boom') }],
+      ['refused', () => [], new Error('boom')],
+      ['no finish', () => say('a')],
+    ]
+    for (const [name, script, refuse] of scripts) {
+      await using it = await setUp(script)
+      it.model.refuse = refuse
+      await assert.rejects((async () => read(await it.models.stream(context, 'scripted/m', options)))(), code('MODELS_FAILED'), name)
+      assert.deepEqual(it.called.map(({ status, error, estimated }) => [status, error?.code, estimated]), [['failed', 'MODELS_FAILED', true]], name)
+    }
+  })
+  it('aborted in the middle: the provider is told, the stream errors, what was counted is kept', async () => {
+    let seen: AbortSignal | undefined
+    await using it = await setUp(async function* ({ abortSignal }) { seen = abortSignal; yield* say('one two').slice(0, 2); await hang(abortSignal) })
+    const stop = new AbortController()
+    const reader = (await it.models.stream(context, 'scripted/m', { ...options, abortSignal: stop.signal })).getReader()
+    await reader.read()
+    await reader.read()
+    const pending = reader.read()
+    stop.abort()
+    await assert.rejects(pending, code('MODELS_ABORTED'))
+    assert.equal(seen!.aborted, true)
+    assert.deepEqual(it.called.map(({ status, usage: { outputTokens } }) => [status, outputTokens.total]), [['aborted', 2]])
+  })
+  it('aborted while the provider pays no heed', async () => {
+    await using it = await setUp(async function* () { yield* say('a').slice(0, 2); await new Promise(() => {}) })
+    const stop = new AbortController()
+    const stream = await it.models.stream(context, 'scripted/m', { ...options, abortSignal: stop.signal })
+    setTimeout(() => stop.abort(), 5)
+    await assert.rejects(read(stream), code('MODELS_ABORTED'))
+    assert.equal(it.model.cancelled, 1)
+    assert.equal(it.called.length, 1)
+  })
+  it('aborted before it began: the provider is never asked', async () => {
+    await using it = await setUp()
+    await assert.rejects(it.models.stream(context, 'scripted/m', { ...options, abortSignal: AbortSignal.abort() }), code('MODELS_ABORTED'))
+    assert.deepEqual([it.model.calls.length, it.called.length, it.called[0]?.status], [0, 1, 'aborted'])
+  })
+  it('aborted while the answer has not begun, by a provider that never answers', async () => {
+    await using it = await setUp(undefined, { create: async () => Object.assign(new ScriptedModel(() => []), { doStream: () => new Promise<never>(() => {}) }) })
+    const stop = new AbortController()
+    const pending = it.models.stream(context, 'scripted/m', { ...options, abortSignal: stop.signal })
+    setTimeout(() => stop.abort(), 5)
+    await assert.rejects(pending, code('MODELS_ABORTED'))
+    assert.deepEqual(it.called.map(call => [call.status, call.first_token_ms]), [['aborted', undefined]])
+  })
+  it('left by the reader: the provider\'s call ends', async () => {
+    let seen: AbortSignal | undefined
+    await using it = await setUp(async function* ({ abortSignal }) { seen = abortSignal; yield* say('a', 'b'); await hang(abortSignal) })
+    for await (const part of await it.models.stream(context, 'scripted/m', options)) if (part.type === 'text-delta') break
+    assert.equal(seen!.aborted, true)
+    assert.deepEqual(it.called.map(call => call.status), ['aborted'])
+  })
+  it('left after its finish: completed it stays', async () => {
+    await using it = await setUp()
+    for await (const part of await it.models.stream(context, 'scripted/m', options)) if (part.type === 'finish') break
+    assert.deepEqual(it.called.map(call => call.status), ['completed'])
+  })
+  it('ended by the plugin\'s leaving', async () => {
+    await using it = await setUp(async function* ({ abortSignal }) { yield* say('a'); await hang(abortSignal) })
+    const pending = read(await it.models.stream(context, 'scripted/m', options))
+    await Promise.all([it.t.runtime.stop(), assert.rejects(pending, code('MODELS_ABORTED'))])
+    assert.deepEqual(it.called.map(call => call.status), ['aborted'])
+  })
+  it('leaves no listener at the caller\'s signal', async () => {
+    await using it = await setUp()
+    const { getEventListeners } = await import('node:events')
+    const { signal } = new AbortController()
+    for (let i = 0; i < 20; i++) await read(await it.models.stream(context, 'scripted/m', { ...options, abortSignal: signal }))
+    assert.equal(getEventListeners(signal, 'abort').length, 0)
+  })
+})
+
+describe('models: errors', () => {
+  const api = (statusCode: number) => new APICallError({ message: `status ${statusCode}`, url: 'http://x', requestBodyValues: { text: 'private words' }, statusCode })
+  it('takes the provider\'s word for whether a call may be made again', async () => {
+    const reset = Object.assign(new TypeError('fetch failed'), { cause: Object.assign(new Error('reset'), { code: 'ECONNRESET' }) })
+    for (const [error, retryable] of [[api(429), true], [api(500), true], [api(401), false], [reset, true], [new Error('odd'), false]] as const) {
+      await using it = await setUp()
+      it.model.refuse = error
+      await assert.rejects(it.models.stream(context, 'scripted/m', options), (thrown: BackplaneError) => thrown.code === 'MODELS_FAILED' && thrown.retryable === retryable && thrown.status === 502)
+    }
+  })
+  it('keeps the request and secret values out of the error', async () => {
+    const secret = Secret.of('key', 'sk-live-0123456789')
+    await secret.read()
+    await using it = await setUp()
+    it.model.refuse = Object.assign(api(401), { message: 'bad key sk-live-0123456789' })
+    await assert.rejects(it.models.stream(context, 'scripted/m', options), (error: BackplaneError) => {
+      assert.doesNotMatch(`${error.message} ${JSON.stringify(error)} ${JSON.stringify(error.cause)} ${String(error.cause)}`, /sk-live|private words/)
+      return true
+    })
+    assert.doesNotMatch(JSON.stringify(it.called), /sk-live|private words/)
+  })
+})
+
+describe('models: guards', () => {
+  const Errors = defineErrors('TESTBUDGET', { EXCEEDED: { message: 'over budget', fix: 'Wait.', status: 402, expose: true } })
+  it('asks before each call; a refusal reaches the caller as it is, and no provider is called', async () => {
+    const seen: string[] = []
+    const guard = definePlugin({
+      name: 'budget', guards: [BeforeModelCall],
+      setup(ctx) { ctx.hook(BeforeModelCall, ({ id, model, project_id }) => { seen.push(`${project_id} ${model} ${id.length}`); throw Errors.EXCEEDED() }) },
+    })
+    await using it = await setUp(undefined, {}, {}, [guard])
+    await assert.rejects(it.models.stream(context, 'scripted/m', options), code('TESTBUDGET_EXCEEDED'))
+    assert.deepEqual([seen, it.model.calls.length], [['p1 m 36'], 0])
+    assert.deepEqual(it.called.map(({ status, usage }) => [status, usage.inputTokens.total]), [['failed', 0]])
+  })
+  it('tells ModelCalled with the id that BeforeModelCall had', async () => {
+    const ids: string[] = []
+    const guard = definePlugin({ name: 'reserve', guards: [BeforeModelCall], setup(ctx) { ctx.hook(BeforeModelCall, ({ id }) => void ids.push(id)) } })
+    await using it = await setUp(undefined, {}, {}, [guard])
+    await read(await it.models.stream(context, 'scripted/m', options))
+    assert.deepEqual(it.called.map(call => call.id), ids)
+  })
+})
+
+describe('models: metrics', () => {
+  it('counts calls, tokens and times', async () => {
+    await using it = await setUp(() => [...say('a'), finish('stop', 30, 2)])
+    const value = (name: string, labels: Record<string, string>) => it.t.runtime.collect(Metric).find(each => each.name === name)!.samples()
+      .find(sample => Object.entries(labels).every(([key, each]) => sample.labels[key] === each))?.value ?? 0
+    const before = [value('llm_calls_total', { model: 'm', status: 'completed' }), value('tokens_used_total', { model: 'm', kind: 'input' })]
+    await read(await it.models.stream(context, 'scripted/m', options))
+    assert.equal(value('llm_calls_total', { model: 'm', status: 'completed' }), before[0]! + 1)
+    assert.equal(value('tokens_used_total', { model: 'm', kind: 'input' }), before[1]! + 30)
+    await eventually('the time', () => value('llm_call_duration_seconds', { model: 'm' }) > 0)
+  })
+})
