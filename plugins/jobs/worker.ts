@@ -60,10 +60,10 @@ export class Worker {
   async start(): Promise<void> {
     const { clock, config, queue, types } = this.deps
     this.#state = 'running'
+    if (config.concurrency) await this.sweep(true)
     clock.every(config.sweep_ms, () => this.sweep())
     types.watch(() => this.#typesChanged())
     if (!config.concurrency) return
-    await this.sweep(true)
     this.#consumer = await queue.consume((ids, tx) => (tx ? this.#claim(ids, tx) : this.deps.database.transaction(own => this.#claim(ids, own))))
     this.#report()
   }

@@ -1,22 +1,166 @@
 import assert from 'node:assert/strict'
-import { createTestRuntime } from '#core/testing'
-import { Database } from '#contracts/database'
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import Sqlite from 'better-sqlite3'
+import { BootError, Secret } from '#core'
+import { conform, createTestRuntime, eventually, recordLog } from '#core/testing'
+import { databaseConformance } from '#conformance/database'
+import { Database, DatabaseErrors } from '#contracts/database'
+import { HealthCheck } from '#contracts/health'
 import database from '../../../plugins/database/index.ts'
+import { SqliteDatabase } from '../../../plugins/database/sqlite.ts'
+import { startChild } from '../../support/child.ts'
+
+const start = (config?: unknown) => createTestRuntime({ plugins: [{ plugin: database, config }] })
 
 describe('database', () => {
-  it('commits', async () => {
-    await using t = await createTestRuntime({ plugins: [database] })
+  conform(it, databaseConformance, async () => {
+    const t = await start()
+    return { subject: { database: t.get(Database) }, [Symbol.asyncDispose]: () => t[Symbol.asyncDispose]() }
+  })
+
+  it('writes with a write-ahead log, full fsyncs and foreign keys', async () => {
+    await using t = await start()
+    const pragma = async (name: string) => t.get(Database).transaction(async tx => Object.values((await t.get(Database).prepare(`PRAGMA ${name}`).get([], tx))!)[0])
+    assert.deepEqual(await Promise.all(['journal_mode', 'synchronous', 'foreign_keys', 'busy_timeout'].map(pragma)), ['wal', 2, 1, 10])
+  })
+
+  it('refuses what is no SQLite file address, without telling the password in it', async () => {
+    const cases = [['postgres://me:hunter22@db/x', /next release/], ['mysql://me:hunter22@db/x', /not of the form/], ['sqlite::memory:', /would not survive/], ['nonsense hunter22', /not of the form/]] as const
+    for (const [url, reason] of cases) {
+      for (const given of [url, Secret.of('DATABASE_URL', url)]) {
+        await assert.rejects(start({ url: given }), error => {
+          assert.match(String(error), reason)
+          assert.doesNotMatch(String(error), /hunter22/)
+          assert.match(JSON.stringify((error as { cause?: unknown }).cause), /DATABASE_DIALECT/)
+          return true
+        })
+      }
+    }
+    await assert.rejects(start({ fiel: 'x' }), BootError)
+  })
+
+  it('opens the file that the address names', async () => {
+    await using t = await start({ url: Secret.of('DATABASE_URL', 'sqlite:deep/er.db'), file: 'other.db' })
+    assert.equal((t.get(Database) as SqliteDatabase).file, join(t.dataDir, 'deep/er.db'))
+  })
+
+  it('says what is wrong with a file that is no database', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'backplane-db-'))
+    try {
+      writeFileSync(join(dir, 'x.db'), 'this is text, and long enough to be read as a header of a file'.repeat(20))
+      await assert.rejects(SqliteDatabase.open(join(dir, 'x.db'), recordLog()), { code: DatabaseErrors.UNAVAILABLE.code, message: /not a database/ })
+      await assert.rejects(SqliteDatabase.open(join(dir, 'x.db', 'below', 'y.db'), recordLog()), { code: DatabaseErrors.UNAVAILABLE.code })
+    } finally { rmSync(dir, { recursive: true }) }
+  })
+
+  it('refuses to open or end a transaction by statement', async () => {
+    await using t = await start()
     const db = t.get(Database)
-    await db.knex().schema.createTable('things', k => { k.increments('id'); k.text('name').unique() })
-    await db.transaction(async tx => { await db.knex(tx)('things').insert({ name: 'a' }) })
-    await Promise.all(Array.from({ length: 50 }, (_, i) => db.transaction(async tx => { await db.knex(tx)('things').insert({ name: `n${i}` }) })))
-    assert.deepEqual(await db.knex()('things').count({ n: '*' }), [{ n: 51 }])
-    assert.deepEqual(await db.knex()('things').insert({ name: 'x' }).returning('id'), [{ id: 52 }])
-    const s = db.prepare('INSERT INTO things (name) VALUES (?)')
-    const from = performance.now()
-    await Promise.all(Array.from({ length: 5000 }, (_, i) => s.run([`s${i}`])))
-    const mid = performance.now()
-    await Promise.all(Array.from({ length: 5000 }, (_, i) => db.transaction(async tx => { await s.run([`z${i}`], tx) })))
-    console.log(mid - from, performance.now() - mid)
+    await assert.rejects(async () => db.knex().raw('BEGIN'), /Database\.transaction/)
+    await assert.rejects(db.transaction(async tx => db.knex(tx).raw(' commit')), /Database\.transaction/)
+    await assert.rejects(async () => db.knex().transaction(async () => {}), /Database\.transaction/)
+  })
+
+  it('undoes a nested part and goes on', async () => {
+    await using t = await start()
+    const db = t.get(Database)
+    await db.knex().schema.createTable('a', k => { k.text('x') })
+    await db.transaction(async tx => {
+      await db.knex(tx)('a').insert({ x: '1' })
+      await assert.rejects(db.knex(tx).transaction(async trx => { await trx('a').insert({ x: '2' }); throw new Error('undo') }), /undo/)
+      await db.knex(tx).transaction(async trx => trx('a').insert({ x: '3' }))
+    })
+    assert.deepEqual(await db.knex()('a').pluck('x'), ['1', '3'])
+  })
+
+  it('keeps what was written out of the messages of errors', async () => {
+    await using t = await start()
+    const db = t.get(Database)
+    await db.knex().schema.createTable('a', k => { k.text('x').primary() })
+    await db.knex()('a').insert({ x: 'hunter22' })
+    await assert.rejects(async () => db.knex()('a').insert({ x: 'hunter22' }), error => !String(error).includes('hunter22') && /UNIQUE/.test(String(error)))
+  })
+
+  it('commits many at once with few fsyncs', async () => {
+    await using t = await start()
+    const db = t.get(Database)
+    await db.knex().schema.createTable('a', k => { k.integer('x') })
+    const insert = db.prepare('INSERT INTO a (x) VALUES (?)')
+    await Promise.all(Array.from({ length: 500 }, (_, at) => db.transaction(async tx => insert.run([at], tx))))
+    assert.deepEqual(await db.knex()('a').count({ n: '*' }), [{ n: 500 }])
+    // Each COMMIT writes at least one page of 4 KiB to the log.
+    const frames = statSync(join(t.dataDir, 'backplane.db-wal')).size / 4_120
+    assert.ok(frames < 100, `${frames} pages were written`)
+  })
+
+  it('waits for another process without stopping the event loop, and gives up with DATABASE_BUSY', async () => {
+    await using t = await start()
+    const db = t.get(Database)
+    await db.knex().schema.createTable('a', k => { k.integer('x') })
+    const other = new Sqlite(join(t.dataDir, 'backplane.db'))
+    try {
+      other.exec('BEGIN IMMEDIATE')
+      let [beats, longest, last] = [0, 0, performance.now()]
+      const heart = setInterval(() => { beats++; longest = Math.max(longest, performance.now() - last); last = performance.now() }, 5)
+      const writing = db.knex()('a').insert({ x: 1 })
+      const written = writing.then(() => true)
+      await new Promise(resolve => setTimeout(resolve, 300))
+      assert.deepEqual(await db.knex()('a'), [], 'reading does not wait')
+      other.exec('COMMIT')
+      assert.equal(await written, true)
+      clearInterval(heart)
+      assert.ok(beats > 10, `${beats} beats`)
+      assert.ok(longest < 150, `the loop stood still for ${longest} ms`)
+      other.exec('BEGIN IMMEDIATE')
+      await assert.rejects(db.transaction(async tx => db.knex(tx)('a').insert({ x: 2 })), { code: DatabaseErrors.BUSY.code, retryable: true })
+      other.exec('COMMIT')
+      await db.transaction(async tx => db.knex(tx)('a').insert({ x: 3 }))
+      assert.deepEqual(await db.knex()('a').pluck('x'), [1, 3])
+    } finally { other.close() }
+  })
+
+  it('tells how it is', async () => {
+    await using t = await start()
+    const [check] = t.runtime.collect(HealthCheck)
+    assert.equal(check!.critical, true)
+    const result = await check!.check(new AbortController().signal)
+    assert.equal(result.status, 'healthy')
+    assert.equal(result.details!['dialect'], 'sqlite')
+  })
+
+  it('refuses to be used after it was closed', async () => {
+    const t = await start()
+    const db = t.get(Database)
+    await t[Symbol.asyncDispose]()
+    assert.throws(() => db.knex(), { code: DatabaseErrors.UNAVAILABLE.code })
+    await assert.rejects(db.prepare('SELECT 1').get([]), { code: DatabaseErrors.UNAVAILABLE.code })
+  })
+
+  it('has every acknowledged row, and nothing half, after kill -9 at any moment', async function () {
+    this.timeout(60_000)
+    const dir = mkdtempSync(join(tmpdir(), 'backplane-kill-'))
+    const file = join(dir, 'kill.db')
+    const acknowledged: string[] = []
+    try {
+      for (let round = 0; round < 5; round++) {
+        // Two at once, so that they also wait for each other.
+        const children = [0, 1].map(each => startChild(new URL('writer-child.ts', import.meta.url), file, `${round}.${each}`, '8'))
+        try {
+          await eventually('both to write', () => children.every(child => child.lines.length > 5 || (child.process.exitCode !== null && assert.fail(child.errors()))), 20_000)
+          await new Promise(resolve => setTimeout(resolve, Math.random() * 150))
+        } finally { await Promise.all(children.map(child => child.kill())) }
+        for (const child of children) acknowledged.push(...child.lines.filter(line => /^\d+\.\d-\d+$/.test(line)))
+        const db = new Sqlite(file)
+        try {
+          assert.equal(db.pragma('integrity_check', { simple: true }), 'ok')
+          const [left, right] = ['left_half', 'right_half'].map(table => new Set(db.prepare(`SELECT id FROM ${table}`).pluck().all()))
+          assert.deepEqual(left, right)
+          assert.deepEqual(acknowledged.filter(id => !left!.has(id)), [])
+        } finally { db.close() }
+      }
+      assert.ok(acknowledged.length > 100, `${acknowledged.length} rows`)
+    } finally { rmSync(dir, { recursive: true }) }
   })
 })

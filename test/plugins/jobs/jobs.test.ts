@@ -1,31 +1,445 @@
 import assert from 'node:assert/strict'
-import { Jobs } from '#contracts/jobs'
-import { jobType, operator, runtime, until } from './kit.ts'
+import { definePlugin, SystemClock } from '#core'
+import { contribute, eventually, fake, FakeClock, recordHook } from '#core/testing'
+import { AccessErrors, type Caller } from '#contracts/access'
+import { Database } from '#contracts/database'
+import { EventLog, type NewEvent } from '#contracts/events'
+import { HealthCheck } from '#contracts/health'
+import { AgentErrors } from '#contracts/agents'
+import { JobErrors, Jobs, JobSettled, JobSettling, JobType, type Job, type JobContext, type JobProgress } from '#contracts/jobs'
+import { Metric } from '#contracts/metrics'
+import { JobQueue } from '#contracts/queue'
+import jobsPlugin from '../../../plugins/jobs/index.ts'
+import { jobType, openAccess, operator, runtime, until } from './kit.ts'
+
+const double = jobType('double', async ({ input }) => input * 2)
+const hanging = (begun: (ctx: JobContext) => void = () => {}) => jobType('hanging', ctx => { begun(ctx); return new Promise(() => {}) })
+const quick = { lease: { ms: 200, renew_ms: 40 }, sweep_ms: 30, retry: { base_ms: 10, max_ms: 40 } }
+const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
 
 describe('jobs', () => {
   it('runs what was submitted and keeps the result', async () => {
-    await using t = await runtime({ types: [jobType('double', async ({ input }) => input * 2)] })
-    const job = await t.get(Jobs).submit(operator, { type: 'double', input: 21 })
-    assert.equal(job.status, 'queued')
+    await using t = await runtime({ types: [double] })
+    const job = await t.get(Jobs).submit(operator, { type: 'double', input: 21, metadata: { from: 'test' }, priority: 7 })
+    assert.deepEqual([job.status, job.attempt, job.seq, job.agent, job.project_id, job.created_by], ['queued', 0, 1, null, 'default', 'op'])
     const done = await until(t, job.id, 'completed')
-    assert.equal(done.result, 42)
-    assert.equal(done.attempt, 1)
-    assert.equal(done.seq, 3)
+    assert.deepEqual([done.result, done.attempt, done.seq, done.metadata, done.priority, done.error], [42, 1, 3, { from: 'test' }, 7, null])
+    assert.ok(done.started_at! >= done.created_at && done.finished_at! >= done.started_at!)
+    assert.equal(await t.get(JobQueue).depth(), 0)
   })
-  it('runs here and now', async () => {
-    await using t = await runtime({ types: [jobType('double', async ({ input }) => input * 2)], config: { concurrency: 0 } })
-    const job = await t.get(Jobs).run(operator, { type: 'double', input: 4 })
-    assert.equal(job.result, 8)
-    const from = performance.now()
-    const all = await Promise.all(Array.from({ length: 2000 }, (_, i) => t.get(Jobs).run(operator, { type: 'double', input: i })))
-    console.log(2000 / (performance.now() - from) * 1000, all.length)
+
+  it('runs here and now when it is asked to, and tells how it goes on', async () => {
+    const talk = jobType('talk', async ({ input, emit }) => { emit({ type: 'token', content: 'a' }); emit({ type: 'progress', percent: 50 }); return input })
+    await using t = await runtime({ types: [talk], config: { concurrency: 0 } })
+    const seen: JobProgress[] = []
+    const job = await t.get(Jobs).run(operator, { type: 'talk', input: 'x' }, { onProgress: progress => seen.push(progress) })
+    assert.deepEqual([job.status, job.result, job.seq], ['completed', 'x', 2])
+    assert.deepEqual(seen.map(each => each.type), ['token', 'progress'])
   })
-  it('perf', async () => {
-    await using t = await runtime({ types: [jobType('double', async ({ input }) => input * 2)], config: { concurrency: 100 } })
-    const from = performance.now()
-    const all = await Promise.all(Array.from({ length: 3000 }, (_, i) => t.get(Jobs).submit(operator, { type: 'double', input: i })))
-    console.log(performance.now() - from)
-    await until(t, all.at(-1)!.id, 'completed')
-    console.log(3000 / (performance.now() - from) * 1000, all.length)
+
+  it('runs before start(), for commands that only set up', async () => {
+    await using t = await runtime({ types: [double], setupOnly: true })
+    assert.equal((await t.get(Jobs).run(operator, { type: 'double', input: 2 })).result, 4)
+  })
+
+  it('takes the highest priority first and never more at once than it may', async () => {
+    const order: number[] = []
+    let [now, most] = [0, 0]
+    const counting = jobType('counting', async ({ input }) => {
+      most = Math.max(most, ++now)
+      order.push(input)
+      await new Promise(resolve => setTimeout(resolve, 5))
+      now--
+    })
+    await using t = await runtime({ types: [counting], config: { concurrency: 2 }, manual: true })
+    await t.runtime.start()
+    await t.get(Database).transaction(async tx => {
+      for (const priority of [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) await t.get(Jobs).submit(operator, { type: 'counting', input: priority, priority }, tx)
+    })
+    await eventually('all', () => order.length === 10 && now === 0)
+    assert.deepEqual(order, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0])
+    assert.equal(most, 2)
+  })
+
+  describe('taking in', () => {
+    it('gives fifty that ask at once with one idempotency key the same job', async () => {
+      let runs = 0
+      await using t = await runtime({ types: [jobType('once', async () => { runs++ })] })
+      const ask = () => t.get(Jobs).submit(operator, { type: 'once', input: null, idempotency_key: 'k' })
+      const ids = new Set((await Promise.all(Array.from({ length: 50 }, ask))).map(job => job.id))
+      assert.equal(ids.size, 1)
+      await until(t, [...ids][0]!, 'completed')
+      assert.equal((await ask()).status, 'completed')
+      assert.notEqual((await t.get(Jobs).submit(operator, { type: 'once', input: null, idempotency_key: 'k', project_id: 'other' })).id, [...ids][0])
+      await eventually('the other', () => runs === 2)
+      assert.equal((await t.get(Jobs).run(operator, { type: 'once', input: null, idempotency_key: 'k' })).id, [...ids][0])
+    })
+
+    it('lets a second run() with the key wait for the first', async () => {
+      const door = gate()
+      await using t = await runtime({ types: [jobType('slow', async () => { await door.closed; return 1 })], config: { concurrency: 0 } })
+      const ask = () => t.get(Jobs).run(operator, { type: 'slow', input: null, idempotency_key: 'k' })
+      const both = Promise.all([ask(), ask()])
+      await eventually('it to run', async () => (await t.get(Jobs).list(operator, { status: 'running' })).items.length === 1)
+      door.open()
+      const [one, two] = await both
+      assert.deepEqual([one.status, two.status, one.id === two.id], ['completed', 'completed', true])
+    })
+
+    it('refuses what it can\'t run, with what would help', async () => {
+      const picky = jobType('picky', async () => 1, {
+        input: { '~standard': { version: 1, vendor: 'test', validate: value => (typeof value === 'string' ? { value } : { issues: [{ message: 'not a string', path: ['a', { key: 'b' }] }] }) } },
+        admit: async (_caller, { input }) => { if (input === 'nobody') throw AgentErrors.UNKNOWN({ agent: 'nobody', known: 'math' }) },
+      })
+      await using t = await runtime({ types: [double, picky], config: { max_input_bytes: 100 } })
+      const { submit } = { submit: (request: object) => t.get(Jobs).submit(operator, { type: 'picky', input: 'x', ...request }) }
+      await assert.rejects(submit({ type: 'nothing' }), { code: 'JOBS_TYPE_UNKNOWN', fix: 'Known types: double, picky.' })
+      await assert.rejects(submit({ input: 1 }), { code: 'JOBS_INPUT_INVALID', message: /input\.a\.b: not a string/ })
+      await assert.rejects(submit({ input: 'é'.repeat(60) }), { code: 'JOBS_TOO_LARGE', status: 413, message: /122 bytes, more than 100/ })
+      await assert.rejects(submit({ input: 1n }), { code: 'JOBS_NOT_JSON' })
+      await assert.rejects(submit({ input: 'nobody' }), { code: 'AGENTS_UNKNOWN' })
+      assert.deepEqual((await t.get(Jobs).list(operator)).items, [])
+    })
+
+    it('leaves nothing when the transaction that it was handed fails', async () => {
+      await using t = await runtime({ types: [double] })
+      await assert.rejects(t.get(Database).transaction(async tx => { await t.get(Jobs).submit(operator, { type: 'double', input: 1 }, tx); throw new Error('no') }))
+      assert.deepEqual([(await t.get(Jobs).list(operator)).items, await t.get(JobQueue).depth()], [[], 0])
+    })
+
+    it('asks who may', async () => {
+      const asked: unknown[] = []
+      const check = async (caller: Caller, permission: string, resource: unknown) => {
+        asked.push([permission, resource])
+        if (caller.id === 'guest') throw AccessErrors.FORBIDDEN({ permission, reason: 'a guest' })
+      }
+      const projects = async (caller: Caller) => (caller.id === 'guest' ? [] : ['default'])
+      await using t = await runtime({ types: [{ ...double, permission: 'agents:run' }], services: [openAccess({ check, projects })] })
+      const jobs = t.get(Jobs)
+      const job = await jobs.submit(operator, { type: 'double', agent: 'math', input: 1 })
+      assert.deepEqual(asked, [['jobs:submit', { kind: 'project', id: 'default', project_id: 'default' }], ['agents:run', { kind: 'agent', id: 'math', project_id: 'default' }]])
+      await jobs.get(operator, job.id)
+      assert.deepEqual(asked.at(-1), ['jobs:read', { kind: 'job', id: job.id, project_id: 'default' }])
+      await jobs.submit(operator, { type: 'double', input: 1, project_id: 'elsewhere' })
+      assert.deepEqual((await jobs.list(operator)).items.map(each => each.id), [job.id])
+      const guest = { ...operator, id: 'guest' }
+      for (const refused of [jobs.submit(guest, { type: 'double', input: 1 }), jobs.run(guest, { type: 'double', input: 1 }), jobs.get(guest, job.id), jobs.get(guest, 'none')]) {
+        await assert.rejects(refused, { code: 'ACCESS_FORBIDDEN' })
+      }
+      assert.deepEqual((await jobs.list(guest)).items, [])
+      await assert.rejects(jobs.get(operator, '0'.repeat(26)), { code: 'JOBS_NOT_FOUND' })
+    })
+
+    it('lets nobody in without an access plugin', async () => {
+      await using t = await runtime({ types: [double], services: [] })
+      const jobs = t.get(Jobs)
+      for (const refused of [jobs.submit(operator, { type: 'double', input: 1 }), jobs.run(operator, { type: 'double', input: 1 }), jobs.get(operator, 'x'), jobs.list(operator)]) {
+        await assert.rejects(refused, { code: 'ACCESS_UNAVAILABLE' })
+      }
+    })
+  })
+
+  describe('failing', () => {
+    it('tries again after a growing pause, and keeps every attempt', async () => {
+      const flaky = jobType('flaky', async ({ job }) => { if (job.attempt < 3) throw new Error('password hunter22'); return job.attempt })
+      await using t = await runtime({ types: [flaky], config: quick })
+      const job = await t.get(Jobs).submit(operator, { type: 'flaky', input: null })
+      const done = await until(t, job.id, 'completed')
+      assert.deepEqual([done.result, done.attempt, done.error], [3, 3, null])
+      const detail = await (t.get(Jobs) as unknown as { detail(caller: Caller, id: string): Promise<{ attempts: { outcome: string; error: unknown }[] }> }).detail(operator, job.id)
+      assert.deepEqual(detail.attempts.map(each => each.outcome), ['failed', 'failed', 'completed'])
+      assert.doesNotMatch(JSON.stringify(detail), /hunter22/)
+    })
+
+    it('waits as long as it says between attempts', async () => {
+      const clock = new FakeClock()
+      await using t = await runtime({ types: [jobType('bad', async () => { throw new Error('x') })], clock, config: { retry: { base_ms: 10_000, max_ms: 15_000 } } })
+      const parked = await t.get(Jobs).run(operator, { type: 'bad', input: null })
+      assert.deepEqual([parked.status, Date.parse(parked.run_at) - clock.now(), parked.error!.code], ['failed', 10_000, 'JOBS_FAILED'])
+      await clock.advance(9_900)
+      assert.equal((await t.get(Jobs).get(operator, parked.id)).status, 'failed')
+      await clock.advance(200)
+      const again = await eventually('a second attempt', async () => { await clock.advance(1); const job = await t.get(Jobs).get(operator, parked.id); return job.attempt === 2 && job.status === 'failed' && job })
+      assert.ok(Date.parse(again.run_at) - clock.now() > 14_000)
+    })
+
+    it('ends at once what no attempt can mend, and shows only messages that are meant for callers', async () => {
+      const types = [
+        jobType('typed', async () => { throw JobErrors.INPUT_INVALID({ type: 'x', reason: 'shown' }) }),
+        jobType('hidden', async () => { throw AccessErrors.BIND_REFUSED({ host: 'h', reason: 'hunter22' }) }),
+        jobType('marked', async () => { throw Object.assign(new Error('hunter22'), { retryable: false }) }),
+        jobType('spent', async () => { throw 'hunter22' }),
+        jobType('huge', async () => 'x'.repeat(2_000_000)),
+        jobType('circle', async () => { const a: { a?: unknown } = {}; a.a = a; return a }),
+      ]
+      await using t = await runtime({ types, config: quick })
+      const ends: Record<string, [string, number, string]> = {}
+      for (const { type } of types) {
+        const job = await until(t, (await t.get(Jobs).submit(operator, { type, input: null, max_attempts: 2 })).id, 'dead')
+        ends[type] = [job.error!.code, job.attempt, job.error!.message]
+        assert.doesNotMatch(JSON.stringify(job), /hunter22/)
+      }
+      assert.deepEqual(Object.entries(ends).map(([type, [code, attempt]]) => [type, code, attempt]), [
+        ['typed', 'JOBS_INPUT_INVALID', 1], ['hidden', 'ACCESS_BIND_REFUSED', 1], ['marked', 'JOBS_FAILED', 1], ['spent', 'JOBS_FAILED', 2],
+        ['huge', 'JOBS_TOO_LARGE', 1], ['circle', 'JOBS_NOT_JSON', 1],
+      ])
+      assert.match(ends['typed']![2], /shown/)
+      assert.ok(t.lines.some(line => line.message === 'an attempt failed' && String(line.fields['err']).includes('hunter22')))
+    })
+
+    it('ends a run that takes too long, whether it listens or not', async () => {
+      let signal: AbortSignal | undefined
+      await using t = await runtime({ types: [hanging(ctx => { signal = ctx.signal })], config: { ...quick, concurrency: 0 } })
+      const job = await t.get(Jobs).run(operator, { type: 'hanging', input: null, timeout_ms: 30, max_attempts: 1 })
+      assert.deepEqual([job.status, job.error!.code, job.error!.retryable], ['dead', 'JOBS_TIMEOUT', true])
+      assert.equal(signal!.aborted, true)
+    })
+
+    it('cancels a run whose caller goes away', async () => {
+      const gone = new AbortController()
+      await using t = await runtime({ types: [hanging(() => setImmediate(() => gone.abort()))] })
+      const job = await t.get(Jobs).run(operator, { type: 'hanging', input: null }, { signal: gone.signal })
+      assert.deepEqual([job.status, job.error!.code], ['cancelled', 'JOBS_CANCELLED'])
+      await assert.rejects(t.get(Jobs).run(operator, { type: 'hanging', input: null }, { signal: gone.signal }), { code: 'JOBS_CANCELLED' })
+    })
+
+    it('asks again who it is for, and runs nothing for someone who is gone', async () => {
+      const restore = async () => { throw AccessErrors.FORBIDDEN({ permission: 'jobs:submit', reason: 'the account was closed' }) }
+      await using t = await runtime({ types: [jobType('never', async () => assert.fail())], services: [openAccess({ restore })] })
+      const job = await until(t, (await t.get(Jobs).submit(operator, { type: 'never', input: null })).id, 'dead')
+      assert.equal(job.error!.code, 'ACCESS_FORBIDDEN')
+    })
+  })
+
+  describe('steps', () => {
+    it('are read instead of run again, each use of a name for itself', async () => {
+      const ran: string[] = []
+      const stepping = jobType('stepping', async ({ job, step }) => {
+        const got = []
+        for (const value of ['a', undefined, { n: [1] }]) got.push(await step('same', async () => { ran.push(`same ${String(value)}`); return value }))
+        got.push(await step('other', async () => { ran.push('other'); return new Date(0) }))
+        if (job.attempt === 1) throw new Error('once')
+        return got
+      })
+      await using t = await runtime({ types: [stepping], config: quick })
+      const job = await until(t, (await t.get(Jobs).submit(operator, { type: 'stepping', input: null })).id, 'completed')
+      assert.deepEqual(ran, ['same a', 'same undefined', 'same [object Object]', 'other'])
+      assert.deepEqual(job.result, ['a', null, { n: [1] }, '1970-01-01T00:00:00.000Z'])
+    })
+
+    it('that throw are not kept', async () => {
+      let tries = 0
+      const flaky = jobType('flaky', async ({ step }) => step('s', async () => { if (++tries < 2) throw new Error('x'); return tries }))
+      await using t = await runtime({ types: [flaky], config: quick })
+      assert.equal((await until(t, (await t.get(Jobs).submit(operator, { type: 'flaky', input: null })).id, 'completed')).result, 2)
+    })
+
+    it('and the result of a worker that lost its job are refused', async () => {
+      const door = gate()
+      const outcomes: unknown[] = []
+      const late = jobType('late', async ({ job, step }) => {
+        if (job.attempt > 1) return 'second'
+        await door.closed
+        outcomes.push(await step('s', async () => 1).catch(error => error.code))
+        return 'first'
+      })
+      const slow = { ...quick, lease: { ms: 60_000, renew_ms: 30_000 } }
+      await using t = await runtime({ types: [late], config: slow })
+      const job = await t.get(Jobs).submit(operator, { type: 'late', input: null })
+      await until(t, job.id, 'running')
+      // As another worker does that finds the lease over.
+      await t.get(Database).knex()('jobs').where({ id: job.id }).update({ token: 9, lease_owner: 'another', seq: 9 })
+      door.open()
+      await eventually('the refusal', () => outcomes.length === 1)
+      assert.deepEqual(outcomes, ['JOBS_LEASE_LOST'])
+      const now = await t.get(Jobs).get(operator, job.id)
+      assert.deepEqual([now.status, now.result], ['running', null])
+    })
+  })
+
+  describe('leases', () => {
+    it('are renewed while a run goes on', async () => {
+      const door = gate()
+      await using t = await runtime({ types: [jobType('long', async () => { await door.closed; return 1 })], config: quick })
+      const { id } = await t.get(Jobs).submit(operator, { type: 'long', input: null })
+      await until(t, id, 'running')
+      const lease = async () => Number((await t.get(Database).knex()('jobs').where({ id }).first('lease_until')).lease_until)
+      const first = await lease()
+      await eventually('two renewals past the lease', async () => await lease() > first + 200)
+      door.open()
+      assert.equal((await until(t, id, 'completed')).attempt, 1)
+    })
+
+    it('abort a run that lost its own', async () => {
+      let aborted: unknown
+      await using t = await runtime({ types: [hanging(ctx => ctx.signal.addEventListener('abort', () => { aborted = ctx.signal.reason.code }))], config: quick })
+      const { id } = await t.get(Jobs).submit(operator, { type: 'hanging', input: null })
+      await until(t, id, 'running')
+      await t.get(Database).knex()('jobs').where({ id }).update({ token: 9, lease_owner: 'another' })
+      await eventually('the abort', () => aborted === 'JOBS_LEASE_LOST')
+    })
+
+    it('that are over let another attempt begin, or end the job after the last', async () => {
+      await using t = await runtime({ types: [double], config: quick })
+      const made = async (max_attempts: number) => {
+        const { id } = await t.get(Jobs).run(operator, { type: 'double', input: 4, max_attempts })
+        await t.get(Database).knex()('jobs').where({ id }).update({ status: 'running', lease_owner: 'dead', lease_until: 1, finished_at: null, result: null })
+        return id
+      }
+      assert.deepEqual((await until(t, await made(2), 'completed')).attempt, 2)
+      assert.deepEqual((await until(t, await made(1), 'dead')).error, { code: 'JOBS_INTERRUPTED', message: 'the process that ran this attempt ended', retryable: true })
+    })
+  })
+
+  it('hands a queued job to the queue again that the queue has lost', async () => {
+    const clock = new SystemClock()
+    let ahead = 0
+    clock.now = () => Date.now() + ahead
+    await using t = await runtime({ types: [double], config: { ...quick, concurrency: 1 }, clock, plugins: [contribute(JobType, hanging())], graceMs: 400 })
+    await until(t, (await t.get(Jobs).submit(operator, { type: 'hanging', input: null })).id, 'running')
+    const { id } = await t.get(Jobs).submit(operator, { type: 'double', input: 1 })
+    await t.get(JobQueue).remove([id])
+    assert.equal(await t.get(JobQueue).depth(), 0)
+    ahead = 61_000
+    await eventually('the entry to be back', async () => await t.get(JobQueue).depth() === 1)
+  })
+
+  it('hands everything that is queued over at start', async () => {
+    await using t = await runtime({ types: [double], config: { concurrency: 0 } })
+    const { id } = await t.get(Jobs).submit(operator, { type: 'double', input: 1 })
+    await t.get(JobQueue).remove([id])
+    await t.runtime.swap('jobs', jobsPlugin, { concurrency: 1 })
+    await until(t, id, 'completed')
+  })
+
+  describe('going away', () => {
+    it('lets what runs finish', async () => {
+      const door = gate()
+      const t = await runtime({ types: [jobType('slow', async () => { await door.closed; return 1 })] })
+      const seen: string[] = []
+      const running = t.get(Jobs).run(operator, { type: 'slow', input: null }).then(job => seen.push(job.status))
+      await eventually('it to run', async () => (await t.get(Jobs).list(operator, { status: 'running' })).items.length === 1)
+      const stopped = t[Symbol.asyncDispose]()
+      setImmediate(() => door.open())
+      await Promise.all([stopped, running])
+      assert.deepEqual(seen, ['completed'])
+    })
+
+    it('hands back what does not, without counting the attempt', async () => {
+      let seen: Job | undefined
+      const t = await runtime({ types: [hanging()], graceMs: 400 })
+      const running = t.get(Jobs).run(operator, { type: 'hanging', input: null }).then(job => { seen = job })
+      await eventually('it to run', async () => (await t.get(Jobs).list(operator, { status: 'running' })).items.length === 1)
+      await t[Symbol.asyncDispose]()
+      await running
+      assert.deepEqual([seen!.status, seen!.attempt], ['queued', 0])
+    })
+
+    it('hands a job back whose type is swapped, and runs it when the type is back', async () => {
+      let life = 0
+      const owner = definePlugin({
+        name: 'owner', contributes: [JobType],
+        setup(ctx) {
+          const mine = ++life
+          ctx.contribute(JobType, jobType('owned', ({ job, signal }) => (mine > 1 ? Promise.resolve([mine, job.attempt]) : new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('gone')))))))
+        },
+      })
+      await using t = await runtime({ plugins: [owner], config: { sweep_ms: 30 } })
+      const { id } = await t.get(Jobs).submit(operator, { type: 'owned', input: null })
+      await until(t, id, 'running')
+      await t.runtime.host.reload('owner')
+      assert.deepEqual((await until(t, id, 'completed')).result, [2, 1])
+      await t.runtime.change(new Map([['owner', undefined]]))
+      await assert.rejects(t.get(Jobs).submit(operator, { type: 'owned', input: null }), { code: 'JOBS_TYPE_UNKNOWN' })
+    })
+
+    it('goes on with what another life of it left queued', async () => {
+      await using t = await runtime({ types: [double], config: { concurrency: 2 } })
+      const jobs = await Promise.all(Array.from({ length: 50 }, (_, at) => t.get(Jobs).submit(operator, { type: 'double', input: at })))
+      await t.runtime.host.reload('jobs')
+      for (const { id } of jobs) assert.equal((await until(t, id, 'completed')).attempt, 1)
+    })
+  })
+
+  describe('settling', () => {
+    const guard = (handle: (job: Job, tx: any) => unknown) => definePlugin({
+      name: 'guard', guards: [JobSettling], uses: { database: Database },
+      setup(ctx, { database }) { ctx.hook(JobSettling, async ({ job, tx }) => handle(job, { knex: database.knex(tx), tx })) },
+    })
+
+    it('lets others write in its transaction, and tells everybody after it', async () => {
+      const settled = recordHook(JobSettled)
+      await using t = await runtime({ types: [double], plugins: [settled.plugin, guard((job, { knex }) => knex('costs').insert({ job: job.id, status: job.status }))] })
+      await t.get(Database).knex().schema.createTable('costs', k => { k.text('job'); k.text('status') })
+      const job = await t.get(Jobs).run(operator, { type: 'double', input: 1 })
+      assert.deepEqual(await t.get(Database).knex()('costs'), [{ job: job.id, status: 'completed' }])
+      assert.deepEqual(settled.calls.map(call => [call.job.id, call.job.result]), [[job.id, 2]])
+    })
+
+    it('makes a result that is vetoed a failure', async () => {
+      await using t = await runtime({ types: [double], plugins: [guard(job => { if (job.status === 'completed') throw JobErrors.CANCELLED() })] })
+      const job = await t.get(Jobs).run(operator, { type: 'double', input: 1 })
+      assert.deepEqual([job.status, job.result, job.error!.code], ['dead', null, 'JOBS_CANCELLED'])
+    })
+
+    it('waits for a guard that is being swapped', async () => {
+      const door = gate()
+      let handled = 0
+      await using t = await runtime({ types: [jobType('slow', async () => door.closed)], plugins: [guard(() => { handled++ })] })
+      const running = t.get(Jobs).run(operator, { type: 'slow', input: null })
+      await eventually('it to run', async () => (await t.get(Jobs).list(operator, { status: 'running' })).items.length === 1)
+      const swapped = t.runtime.host.reload('guard')
+      door.open()
+      await swapped
+      assert.equal((await running).status, 'completed')
+      assert.equal(handled, 1)
+    })
+
+    it('appends every change to the event log, counted without a gap', async () => {
+      const events: NewEvent[] = []
+      const log = fake(EventLog, { append: async (_tx, list) => { events.push(...list) } })
+      const flaky = jobType('flaky', async ({ job }) => { if (job.attempt < 2) throw new Error('x'); return 'y'.repeat(40_000) })
+      await using t = await runtime({ types: [flaky], config: quick, services: [openAccess(), log] })
+      const { id } = await t.get(Jobs).submit(operator, { type: 'flaky', agent: 'math', input: null })
+      const done = await until(t, id, 'completed')
+      assert.deepEqual(events.map(each => [each.seq, each.type]), [
+        [1, 'job.created'], [2, 'job.started'], [3, 'job.failed'], [4, 'job.queued'], [5, 'job.started'], [6, 'job.completed'],
+      ])
+      assert.equal(done.seq, 6)
+      assert.deepEqual(events[0]!.topics, [`job:${id}`, 'project:default', 'agent:math'])
+      assert.equal((events[5]!.data as { result_bytes: number }).result_bytes, 40_002)
+      assert.ok(JSON.stringify(events[5]!.data).length < 65_536)
+    })
+  })
+
+  describe('showing', () => {
+    it('pages from the newest, by status and agent', async () => {
+      await using t = await runtime({ types: [double], config: { concurrency: 0 } })
+      const jobs = t.get(Jobs)
+      const ids: string[] = []
+      for (let at = 0; at < 5; at++) { ids.unshift((await jobs.submit(operator, { type: 'double', agent: at % 2 ? 'odd' : 'even', input: at })).id); await new Promise(resolve => setTimeout(resolve, 2)) }
+      const one = await jobs.list(operator, { limit: 2 })
+      const two = await jobs.list(operator, { limit: 2, cursor: one.next! })
+      const three = await jobs.list(operator, { limit: 2, cursor: two.next! })
+      assert.deepEqual([...one.items, ...two.items, ...three.items].map(job => job.id), ids)
+      assert.equal(three.next, null)
+      assert.deepEqual((await jobs.list(operator, { agent: 'odd' })).items.map(job => job.input), [3, 1])
+      assert.deepEqual((await jobs.list(operator, { status: 'completed' })).items, [])
+    })
+
+    it('tells how the queue is, and counts', async () => {
+      await using t = await runtime({ types: [double], config: { concurrency: 0 } })
+      const counted = (name: string, labels: object) => t.runtime.collect(Metric).find(each => each.name === name)!.samples().find(each => JSON.stringify(each.labels) === JSON.stringify(labels))?.value ?? 0
+      const before = counted('jobs_total', { type: 'double', project: 'metrics' })
+      await t.get(Jobs).run(operator, { type: 'double', input: 1, project_id: 'metrics' })
+      await t.get(Jobs).submit(operator, { type: 'double', input: 1, project_id: 'metrics' })
+      assert.equal(counted('jobs_total', { type: 'double', project: 'metrics' }) - before, 2)
+      assert.ok(counted('jobs_completed_total', { type: 'double' }) >= 1)
+      const check = t.runtime.collect(HealthCheck).find(each => each.name === 'queue')!
+      const { status, details } = await check.check(new AbortController().signal)
+      assert.deepEqual([status, details!['depth'], details!['queued'], details!['running']], ['healthy', 1, 1, 0])
+      await t.get(Database).knex()('jobs').where('status', 'queued').update({ run_at: 1 })
+      assert.equal((await check.check(new AbortController().signal)).status, 'degraded')
+    })
   })
 })

@@ -1,0 +1,25 @@
+/** Writes rows in pairs and says so on stdout once they are acknowledged, until it is killed. `file owner members`. */
+import { SqliteDatabase } from '../../../plugins/database/sqlite.ts'
+
+const [file, owner, members] = process.argv.slice(2) as [string, string, string]
+const nothing = () => {}
+const log = { debug: nothing, info: nothing, warn: nothing, error: nothing, child: () => log }
+const database = await SqliteDatabase.open(file, log)
+await database.migrate('kill', [{
+  name: '0001', up: async knex => { await knex.schema.createTable('left_half', t => { t.text('id').primary() }); await knex.schema.createTable('right_half', t => { t.text('id').primary() }) },
+}])
+const left = database.prepare('INSERT INTO left_half (id) VALUES (?)')
+const right = database.prepare('INSERT INTO right_half (id) VALUES (?)')
+process.stdout.write('ready\n')
+let next = 0
+await Promise.all(Array.from({ length: Number(members) }, async () => {
+  for (;;) {
+    const id = `${owner}-${next++}`
+    await database.transaction(async tx => {
+      await left.run([id], tx)
+      await new Promise(resolve => setImmediate(resolve))
+      await right.run([id], tx)
+    })
+    process.stdout.write(`${id}\n`)
+  }
+}))

@@ -1,0 +1,16 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+
+export interface Child { readonly process: ChildProcess; readonly lines: string[]; readonly errors: () => string; readonly ended: Promise<void>; kill(): Promise<void> }
+
+/** Runs a TypeScript file of the tests in a process of its own, and keeps what it prints. */
+export function startChild(file: URL, ...args: string[]): Child {
+  const child = spawn(process.execPath, ['--import=tsx', '--conditions=backplane-source', fileURLToPath(file), ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const lines: string[] = []
+  let errors = ''
+  child.stderr.on('data', chunk => { errors += String(chunk) })
+  createInterface({ input: child.stdout }).on('line', line => lines.push(line))
+  const ended = new Promise<void>(resolve => child.on('close', () => resolve()))
+  return { process: child, lines, errors: () => errors, ended, async kill() { child.kill('SIGKILL'); await ended } }
+}
