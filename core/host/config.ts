@@ -183,14 +183,14 @@ export class Config {
     for (const [variable, text] of Object.entries(this.env)) {
       if (!PREFIX.test(variable) || text === undefined) continue
       const steps = variable.replace(PREFIX, '').split('__')
-      const at = steps.length > 3 && normal(steps[0]!) === 'plugins' && normal(steps[2]!) === 'config' ? 2 : steps.length
+      const later = steps.length > 3 && normal(steps[0]!) === 'plugins' && normal(steps[2]!) === 'config'
       const plugins = find(this.tree, ['plugins'])
-      const path = this.#match(variable, steps.slice(0, at), path => {
+      const path = this.#match(variable, later ? steps.slice(0, 2) : steps, path => {
         if (path[0] === 'plugins') return path.length === 1 ? { known: plugins?.is === 'map' ? [...plugins.entries.keys()] : [] } : path.length === 2 ? { known: keysOf([entry]) } : { known: [] }
         return { known: keysOf(schemasAt(root, path)) }
       })
       if (!path) continue
-      if (at === 2) this.waiting.set(path[1]!, [...(this.waiting.get(path[1]!) ?? []), { variable, rest: steps.slice(3), text }])
+      if (later) this.waiting.set(path[1]!, [...(this.waiting.get(path[1]!) ?? []), { variable, rest: steps.slice(3), text }])
       else this.set(path, this.fromVariable(variable, text))
     }
     for (const { name, path, secret } of variables) if (!path.startsWith('plugins.')) this.#applyShort(name, path.split('.'), secret)

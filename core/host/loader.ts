@@ -240,9 +240,13 @@ function entryOf(exports: unknown, subpath: string): string | undefined {
   return undefined
 }
 
+/** How a file says that it is an ES module. */
+const MODULE = /^\s*(?:import|export)\b/m
 /** Answers `backplane` and `backplane/…` from anywhere with the host's own files, so that there is one copy of every ref. */
 const HOOK = `
+import { readFileSync } from 'node:fs'
 let host
+const plugins = new Set()
 export function initialize(data) { host = data }
 export async function resolve(specifier, context, next) {
   if (specifier === 'backplane' || specifier.startsWith('backplane/')) {
@@ -258,14 +262,16 @@ export async function resolve(specifier, context, next) {
     if (specifier === 'zod' && error?.code === 'ERR_MODULE_NOT_FOUND') return next(specifier, { ...context, parentURL: host.base })
     throw error
   })
-  const outside = found.url.startsWith('file:') && !found.url.startsWith(host.base)
-  const query = /^\\.{1,2}\\//.test(specifier) && /\\?backplane-load=\\d+/.exec(context.parentURL ?? '')?.[0]
-  return {
-    ...found,
-    ...(query && found.url.startsWith('file:') && !found.url.includes('?') && { url: found.url + query }),
-    ...(outside && /\\.ts(\\?|$)/.test(found.url) && { format: 'module' }),
-  }
-}`
+  const parent = context.parentURL ?? ''
+  const relative = /^\\.{1,2}\\//.test(specifier)
+  if (!found.url.startsWith('file:') || found.url.startsWith(host.base) || !(parent === host.loader || (relative && plugins.has(parent)))) return found
+  const query = relative && !found.url.includes('?') ? /\\?backplane-load=\\d+/.exec(parent)?.[0] ?? '' : ''
+  const url = found.url + query
+  plugins.add(url)
+  // Where no package.json says "module", tsx would turn these files into CommonJS, and their imports would pass us by.
+  return { ...found, url, ...((/\\.ts(\\?|$)/.test(url) || (/\\.js(\\?|$)/.test(url) && esm(url))) && { format: 'module' }) }
+}
+function esm(url) { try { return /${MODULE.source}/m.test(readFileSync(new URL(url), 'utf8')) } catch { return false } }`
 let hooked = false
 let typescript = SOURCE
 
@@ -290,7 +296,7 @@ export async function prepare(outside: boolean, ts: boolean): Promise<void> {
     return [{ before, after, target: pathToFileURL(file).href }]
   })
   const names = Object.keys((own.exports ?? {}) as object).map(key => `backplane${key.slice(1)}`)
-  register(`data:text/javascript,${encodeURIComponent(HOOK)}`, { data: { entries: exports, names, base: pathToFileURL(BASE + sep).href } })
+  register(`data:text/javascript,${encodeURIComponent(HOOK)}`, { data: { entries: exports, names, base: pathToFileURL(BASE + sep).href, loader: import.meta.url } })
 }
 
 /** Which reading of a file is the last one, and whether it failed: Node keeps failures too. */
@@ -346,7 +352,7 @@ function isCommonJs(file: string): boolean {
     }
     if (at === dirname(at)) break
   }
-  return !/^\s*(import\b|export\b)/m.test(readFileSync(file, 'utf8'))
+  return !MODULE.test(readFileSync(file, 'utf8'))
 }
 
 function importError(plugin: string, file: string, folder: string, cause: unknown, config: Config): BackplaneError {

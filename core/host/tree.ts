@@ -66,7 +66,7 @@ export function parseYaml(text: string, file: string, folder: string, report: (e
         const name = typeof key.value === 'string' ? key.value : (key.source ?? String(key.value))
         const here = place(key.range![0])
         if (entries.has(name)) { wrong(key.range![0], `"${name}" stands here twice`, 'each key once', 'Keep one of the two.'); continue }
-        const child = value === null ? leaf(null, here) : walk(value, isScalar(value) && value.source ? undefined : here, depth + 1)
+        const child = value === null ? leaf(null, here) : walk(value, isScalar(value) && (value.source || value.value !== null) ? undefined : here, depth + 1)
         if (child) entries.set(name, child)
       }
       return { is: 'map', at: at ?? place(offset), entries }
