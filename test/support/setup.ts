@@ -1,7 +1,7 @@
 import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { startServices, stopServices } from './services.ts'
+import { stopServices } from './services.ts'
 
 /** How long the process may live on after the last test before it is said to hang. */
 const GRACE_MS = 10_000
@@ -12,8 +12,8 @@ chmodSync(home, 0o755)
 process.env.TMPDIR = home
 process.once('exit', () => rmSync(home, { recursive: true, force: true }))
 
-/** Made by tsx and Node for themselves, and good for the whole run. */
-const ours = (name: string) => /^(tsx-|node-compile-cache|node-jiti|v8-compile-cache)/.test(name)
+/** Made by tsx, Node and the servers of the tests for themselves, and good for the whole run. */
+const ours = (name: string) => /^(tsx-|node-compile-cache|node-jiti|v8-compile-cache|backplane-postgres-)/.test(name)
 const left = () => readdirSync(home).filter(name => !ours(name))
 const listeners = () => new Map(process.eventNames().map(event => [event, process.listenerCount(event)]))
 
@@ -38,8 +38,6 @@ export const mochaHooks = {
     for (const suites of byFile.values()) guard(suites)
   },
 }
-
-export async function mochaGlobalSetup(): Promise<void> { await startServices() }
 
 export async function mochaGlobalTeardown(): Promise<void> {
   await stopServices()

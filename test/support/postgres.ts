@@ -1,0 +1,195 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import pg from 'pg'
+
+const STARTED_MS = 30_000
+const PASSWORD = 'not-a-secret-of-anybody'
+const NEEDED = ['initdb', 'postgres', 'pg_dump', 'pg_restore']
+
+/** There is no PostgreSQL on this machine, and none could be installed. */
+export class NoPostgres extends Error {}
+
+/** Ends the server and removes its folder as soon as standard input ends, however its other end died; the word `keep` keeps the folder. */
+const WATCH = 'folder=$1; shift; "$@" & pid=$!; read -r word; kill -INT $pid; wait $pid; [ "$word" = keep ] || rm -rf "$folder"'
+
+const folders = (): string[] => {
+  const debian = '/usr/lib/postgresql'
+  const versions = existsSync(debian) ? readdirSync(debian).sort((a, b) => Number(b) - Number(a)).map(version => join(debian, version, 'bin')) : []
+  return [...(process.env['PATH'] ?? '').split(delimiter), ...versions]
+}
+const findFolder = () => folders().find(folder => NEEDED.every(name => existsSync(join(folder, name))))
+
+const asRoot = () => process.getuid?.() === 0
+
+function install(): void {
+  const apt = (...args: string[]) => spawnSync('apt-get', args, { encoding: 'utf8', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }, timeout: 300_000 })
+  // Debian's package would begin a service of its own.
+  const policy = '/usr/sbin/policy-rc.d'
+  const ours = !existsSync(policy)
+  if (ours) writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 })
+  const packages = ['install', '-y', '-q', '--no-install-recommends', 'postgresql']
+  try {
+    console.log('installing PostgreSQL for the tests …')
+    if (apt(...packages).status === 0) return
+    apt('update', '-q')
+    const { status, stderr, error } = apt(...packages)
+    if (status !== 0) throw new NoPostgres(`PostgreSQL could not be installed: ${(error?.message ?? stderr ?? '').trim().split('\n').at(-1)}`)
+  } finally { if (ours) rmSync(policy) }
+}
+
+function binaries(): string {
+  let folder = findFolder()
+  if (!folder && asRoot() && spawnSync('apt-get', ['--version']).status === 0) {
+    install()
+    folder = findFolder()
+  }
+  if (!folder) throw new NoPostgres('no PostgreSQL is installed (looked for initdb and postgres on PATH and in /usr/lib/postgresql)')
+  return folder
+}
+
+const freePort = () => new Promise<number>((resolve, reject) => {
+  const server = createServer().once('error', reject).listen(0, '127.0.0.1', () => {
+    const { port } = server.address() as AddressInfo
+    server.close(() => resolve(port))
+  })
+})
+
+/** PostgreSQL refuses to run as root. */
+const asUser = (command: readonly string[]): readonly string[] => (asRoot() ? ['runuser', '-u', 'postgres', '--', ...command] : command)
+
+/** A database of its own for one test. */
+export interface TestDatabase extends AsyncDisposable {
+  readonly url: string
+  readonly name: string
+  drop(): Promise<void>
+}
+export interface PostgresOptions {
+  /** Waits for the disk, as a server that is not for tests does. */
+  readonly fsync?: boolean
+}
+
+/** A real server in a folder of its own, on a free port of 127.0.0.1. It ends with this process, however that ends. */
+export class PostgresServer {
+  #process: ChildProcess | undefined
+  #next = 1
+  private constructor(readonly folder: string, readonly bin: string, readonly port: number, readonly options: PostgresOptions) {}
+
+  static async start(options: PostgresOptions = {}): Promise<PostgresServer> {
+    const bin = binaries()
+    const folder = mkdtempSync(join(tmpdir(), 'backplane-postgres-'))
+    try {
+      if (asRoot()) spawnSync('chown', ['postgres', folder])
+      chmodSync(folder, 0o700)
+      const passwords = join(folder, 'password')
+      writeFileSync(passwords, PASSWORD, { mode: 0o644 })
+      const [command, ...args] = asUser([join(bin, 'initdb'), '-D', join(folder, 'data'), '-U', 'backplane', '-A', 'scram-sha-256', `--pwfile=${passwords}`,
+        '-E', 'UTF8', '--locale=C.UTF-8', '--no-sync'])
+      const made = spawnSync(command!, args, { encoding: 'utf8', cwd: '/' })
+      if (made.status !== 0) throw new NoPostgres(`initdb failed: ${(made.error?.message ?? made.stderr).trim().split('\n').at(-1)}`)
+      const server = new PostgresServer(folder, bin, await freePort(), options)
+      await server.restart()
+      return server
+    } catch (error) {
+      rmSync(folder, { recursive: true, force: true })
+      throw error
+    }
+  }
+
+  urlOf(database: string): string { return `postgres://backplane:${PASSWORD}@127.0.0.1:${this.port}/${database}` }
+  get url(): string { return this.urlOf('postgres') }
+  get password(): string { return PASSWORD }
+
+  /** After crash(); resolves when it answers. */
+  async restart(): Promise<void> {
+    const on = this.options.fsync ? 'on' : 'off'
+    const settings = [`port=${this.port}`, 'listen_addresses=127.0.0.1', `unix_socket_directories=${this.folder}`, 'max_connections=200', 'shared_buffers=32MB',
+      // A crash of the server alone loses nothing without fsync; a commit must be written all the same.
+      `fsync=${on}`, `full_page_writes=${on}`, 'synchronous_commit=on', 'restart_after_crash=off']
+    const server = [join(this.bin, 'postgres'), '-D', join(this.folder, 'data'), ...settings.flatMap(each => ['-c', each])]
+    const [command, ...args] = asUser(['sh', '-c', WATCH, 'sh', this.folder, ...server])
+    // A session of its own: Ctrl-C is for the tests, which then end it.
+    const child = spawn(command!, args, { cwd: '/', detached: true, stdio: ['pipe', 'ignore', 'pipe'] })
+    let said = ''
+    child.stderr.on('data', chunk => { said = (said + chunk).slice(-2_000) })
+    child.stdin.on('error', () => {})
+    this.#process = child
+    for (const until = performance.now() + STARTED_MS; ;) {
+      const client = new pg.Client({ connectionString: this.url })
+      client.on('error', () => {})
+      try {
+        await client.connect()
+        await client.end()
+        break
+      } catch (error) {
+        await client.end().catch(() => {})
+        if (child.exitCode !== null || performance.now() > until) throw new NoPostgres(`PostgreSQL did not start: ${said.trim() || String(error)}`, { cause: error })
+      }
+      await new Promise(resolve => setTimeout(resolve, 50))
+    }
+    // It must not keep the tests alive: closing its standard input is what ends it.
+    child.unref()
+    for (const stream of [child.stdin, child.stderr]) (stream as unknown as { unref(): void }).unref()
+  }
+
+  /** An empty database; drop it at the end. */
+  async newDatabase(): Promise<TestDatabase> {
+    const name = `test_${process.pid}_${this.#next++}`
+    await this.query(`CREATE DATABASE ${name}`)
+    const drop = async () => { await this.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`) }
+    return { name, url: this.urlOf(name), drop, [Symbol.asyncDispose]: drop }
+  }
+
+  /** As the owner of the server, on a connection of its own. */
+  async query(sql: string, database = 'postgres'): Promise<any[]> {
+    const client = new pg.Client({ connectionString: this.urlOf(database) })
+    client.on('error', () => {})
+    await client.connect()
+    try { return (await client.query(sql)).rows } finally { await client.end() }
+  }
+
+  /** Kills it, as a power cut would; `restart()` brings it back with the same data. */
+  async crash(): Promise<void> {
+    process.kill(Number(readFileSync(join(this.folder, 'data/postmaster.pid'), 'utf8').split('\n')[0]), 'SIGKILL')
+    await this.#end('keep\n')
+  }
+
+  async stop(): Promise<void> {
+    await this.#end('')
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+
+  async #end(word: string): Promise<void> {
+    const child = this.#process
+    this.#process = undefined
+    if (!child || child.exitCode !== null) return
+    child.ref()
+    const ended = new Promise(resolve => child.once('exit', resolve))
+    child.stdin!.end(word)
+    await ended
+    child.stderr!.destroy()
+  }
+}
+
+let shared: Promise<PostgresServer> | undefined
+
+/** The server of this run of tests; whoever asks first starts it. Rejects with NoPostgres where there is none. */
+export const postgres = (): Promise<PostgresServer> => (shared ??= PostgresServer.start())
+
+/** For `before`: the server of this run, or the suite is skipped with the reason. */
+export async function postgresOrSkip(context: Mocha.Context): Promise<PostgresServer> {
+  context.timeout(360_000)
+  try { return await postgres() } catch (error) {
+    if (!(error instanceof NoPostgres)) throw error
+    console.log(`skipped: ${error.message}`)
+    return context.skip()
+  }
+}
+
+export async function stopPostgres(): Promise<void> {
+  const server = await shared?.catch(() => undefined)
+  shared = undefined
+  await server?.stop()
+}
