@@ -135,7 +135,7 @@ export class App {
     const deadline = new Timeout(() => controller.abort(HttpErrors.TIMEOUT({ ms })))
     clock.deadlines.arm(deadline, ms)
     try {
-      const given = await this.#handle(await this.#request(ctx, exchange.id, entry, pass), entry, signal)
+      const given = await unlessAborted(this.#work(ctx, exchange.id, entry, pass), signal)
       if (!given?.stream) return answer(ctx, given ?? {})
       clock.deadlines.disarm(deadline)
       pass.stream()
@@ -148,16 +148,19 @@ export class App {
     }
   }
 
-  /** Identity from the headers first; only who is let in has his body read. */
-  async #request(ctx: Context, id: string, { route }: RouteEntry, pass: Pass): Promise<HttpRequest> {
+  /** Identity from the headers first; only who is let in has his body read, and only what fits reaches the handler. */
+  async #work(ctx: Context, id: string, entry: RouteEntry, pass: Pass): Promise<HttpAnswer> {
+    const { route } = entry
     const { req, path, method } = ctx
     const { headers } = req
     const { signal } = pass.controller
     const { permission } = route
     const address = addressOf(req)
-    const caller = permission && await unlessAborted(admit(this.#deps.access, { headers, address, method, path }, permission), signal)
-    const input = await unlessAborted(this.#input(ctx, route, pass), signal)
-    return { id, method, path, headers, caller: caller as Caller, signal, address, ...input }
+    const caller = permission && await admit(this.#deps.access, { headers, address, method, path }, permission)
+    signal.throwIfAborted()
+    const { params, query, body } = await this.#input(ctx, route, pass)
+    signal.throwIfAborted()
+    return await this.#handle({ id, method, path, headers, params, query, body, caller: caller as Caller, signal, address }, entry)
   }
 
   async #input(ctx: Context, route: HttpRoute, pass: Pass): Promise<Input> {
@@ -170,19 +173,18 @@ export class App {
     if (route.body && hasBody(ctx.req)) {
       pass.yield()
       body = await readJson(ctx.req, ctx.res, { bytes: route.limits?.body ?? bodyLimit, depth: jsonDepth }, gate, pass.controller.signal)
+      pass.controller.signal.throwIfAborted()
       pass.take(route.streams ? 'stream' : 'request')
     }
     return await validate(route, { params, query, body })
   }
 
-  async #handle(request: HttpRequest, { route, plugin }: RouteEntry, signal: AbortSignal): Promise<HttpAnswer> {
-    const chain = this.#middleware
-    const step = async (at: number): Promise<HttpAnswer> => {
-      const middleware = chain[at]
-      return middleware
-        ? await scope.run({ plugin: middleware.plugin }, () => middleware.value.handle(request, route, () => step(at + 1)))
-        : await scope.run({ plugin }, () => route.handler(request))
-    }
-    return await unlessAborted(step(0), signal)
+  /** Middleware from the outside in, and the handler in their midst. */
+  #handle(request: HttpRequest, entry: RouteEntry, chain = this.#middleware, at = 0): Promise<HttpAnswer> {
+    const { route, plugin } = entry
+    const middleware = chain[at]
+    if (!middleware) return scope.run({ plugin }, async () => await route.handler(request))
+    const next = () => this.#handle(request, entry, chain, at + 1)
+    return scope.run({ plugin: middleware.plugin }, async () => await middleware.value.handle(request, route, next))
   }
 }
