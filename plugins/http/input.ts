@@ -126,14 +126,14 @@ type Schemas = Partial<Readonly<Record<Part, Schema>>>
 /** Holds each part against its schema and tells all problems at once. A query without a schema takes no field. */
 export async function validate(schemas: Schemas, input: Input): Promise<Input> {
   const problems: FieldProblem[] = []
-  const part = async (name: Part, fallback: unknown): Promise<unknown> => {
-    const schema = schemas[name]
-    if (!schema) return fallback
+  const part = async (name: Part, schema: Schema): Promise<unknown> => {
     const result = await schema['~standard'].validate(input[name])
     if (!result.issues) return result.value
     problems.push(...result.issues.flatMap(issue => fieldsOf(issue, name)))
   }
-  const [params, query, body] = [await part('params', input.params), await part('query', {}), await part('body', undefined)]
+  const params = schemas.params ? await part('params', schemas.params) : input.params
+  const query = schemas.query ? await part('query', schemas.query) : {}
+  const body = schemas.body ? await part('body', schemas.body) : undefined
   if (!schemas.query) problems.push(...Object.keys(input.query as object).map(name => ({ path: `query.${name}`, message: 'is not a known field' })))
   if (problems.length > 0) throw invalid(...problems)
   return { params, query, body }
