@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict'
+import type { Command, CommandIo } from '#core'
+import type { HttpRoute } from '#contracts/http'
+import { HttpRoute as Routes } from '#contracts/http'
+import type { Job } from '#contracts/jobs'
+import { eventually, type TestRuntime } from '#core/testing'
+import commands from '../../../plugins/jobs/commands.ts'
+import { jobType, operator, runtime } from './kit.ts'
+
+const agent = jobType('agent', async ({ input, step }) => `${input.agent}: ${await step('think', async () => input.input)}`)
+const errors = async (route: HttpRoute, part: 'body' | 'query', value: unknown): Promise<string[]> => {
+  const checked = await route[part]!['~standard'].validate(value)
+  return (checked.issues ?? []).map(issue => `${(issue.path ?? []).join('.')}: ${issue.message}`)
+}
+/** As http calls it, once the schemas let it through. */
+async function call(t: TestRuntime, method: string, path: string, { params = {}, query = {}, body }: { params?: object; query?: object; body?: unknown } = {}) {
+  const route = t.runtime.collect(Routes).find(each => each.method === method && each.path === path)!
+  const read = async (part: 'params' | 'query' | 'body', value: unknown) => {
+    const checked = await route[part]?.['~standard'].validate(value)
+    assert.equal(checked?.issues, undefined)
+    return checked && 'value' in checked ? checked.value : undefined
+  }
+  return route.handler({
+    id: 'r', method, path, params: await read('params', params), query: await read('query', query), body: await read('body', body),
+    headers: {}, caller: operator, signal: new AbortController().signal, address: '127.0.0.1',
+  })
+}
+
+describe('the routes of jobs', () => {
+  it('take a job in, show it, and list it', async () => {
+    await using t = await runtime({ types: [agent] })
+    const made = await call(t, 'POST', '/api/v1/jobs', { body: { agent: 'math', input: '1+1', priority: 3, metadata: { a: 1 } } })
+    const job = made.body as Job
+    assert.deepEqual([made.status, made.headers], [202, { Location: `/api/v1/jobs/${job.id}` }])
+    assert.deepEqual([job.type, job.agent, job.input, job.priority, job.metadata], ['agent', 'math', { agent: 'math', input: '1+1' }, 3, { a: 1 }])
+    const shown = await eventually('the end', async () => {
+      const { body } = await call(t, 'GET', '/api/v1/jobs/:id', { params: { id: job.id } })
+      return (body as Job).status === 'completed' && body as Job & { attempts: any[]; steps: any[] }
+    })
+    assert.equal(shown.result, 'math: 1+1')
+    assert.deepEqual([shown.attempts.map(each => each.outcome), shown.steps.map(each => each.name)], [['completed'], ['think#1']])
+    const listed = await call(t, 'GET', '/api/v1/jobs', { query: { agent: 'math', limit: '5', status: 'completed' } })
+    assert.deepEqual((listed.body as { items: Job[] }).items.map(each => each.id), [job.id])
+    await assert.rejects(call(t, 'GET', '/api/v1/jobs/:id', { params: { id: '../x' } }), { code: 'JOBS_NOT_FOUND', status: 404 })
+  })
+
+  it('answer as they say they do', async () => {
+    await using t = await runtime({ types: [agent], config: { concurrency: 0 } })
+    const made = await call(t, 'POST', '/api/v1/jobs', { body: { type: 'agent', input: { agent: 'a', input: 'b' } } })
+    const id = (made.body as Job).id
+    for (const [method, path, status, answer] of [
+      ['POST', '/api/v1/jobs', 202, made], ['GET', '/api/v1/jobs', 200, await call(t, 'GET', '/api/v1/jobs')], ['GET', '/api/v1/jobs/:id', 200, await call(t, 'GET', '/api/v1/jobs/:id', { params: { id } })],
+    ] as const) {
+      const route = t.runtime.collect(Routes).find(each => each.method === method && each.path === path)!
+      assert.ok(route.permission?.startsWith('jobs:'))
+      assert.equal((await route.answers![status]!['~standard'].validate(answer.body)).issues, undefined)
+    }
+  })
+
+  it('name each field that is wrong', async () => {
+    await using t = await runtime({ types: [agent] })
+    const of = (method: string) => t.runtime.collect(Routes).find(each => each.method === method && each.path === '/api/v1/jobs')!
+    const submit = (body: unknown) => errors(of('POST'), 'body', body)
+    const at = async (body: unknown) => (await submit(body)).map(each => each.split(':')[0])
+    assert.deepEqual(await submit({ agent: 'a', input: 'x' }), [])
+    assert.deepEqual(await submit({ agent: 'a', type: 'b', input: 'x' }), ['agent: give either "agent" or "type"'])
+    assert.deepEqual(await at({ input: 'x' }), ['agent'])
+    assert.deepEqual(await at({ agent: 'a' }), ['input'])
+    assert.deepEqual(await at({ agent: '', input: 1 }), ['agent'])
+    for (const [key, value] of [['priority', 10], ['priority', 1.5], ['max_attempts', 0], ['timeout_ms', 1e12], ['idempotency_key', ''], ['metadata', []], ['project_id', 7]] as const) {
+      assert.deepEqual(await at({ agent: 'a', input: 'x', [key]: value }), [key])
+    }
+    assert.match((await submit({ agent: 'a', input: 'x', prioritty: 1 }))[0]!, /prioritty/)
+    assert.match((await submit('x'))[0]!, /object/)
+    for (const query of [{ limit: '0' }, { limit: '101' }, { limit: 'x' }, { status: 'gone' }, { cursor: 'x' }, { other: '1' }]) assert.equal((await errors(of('GET'), 'query', query)).length, 1, JSON.stringify(query))
+  })
+})
+
+describe('the commands of jobs', () => {
+  const find = (name: string): Command => commands.find(each => each.name === name)!
+  /** A terminal, and a server that answers from the routes. */
+  function terminal(t: TestRuntime, args: string[], options: Record<string, unknown> = {}, json = false) {
+    const out: string[] = []
+    const err: string[] = []
+    const io: CommandIo = {
+      args, options, json, tty: false, signal: new AbortController().signal, out: text => void out.push(text), write: text => void out.push(text), err: text => void err.push(text), get: () => assert.fail(),
+      server: {
+        url: 'http://x',
+        async fetch(path) {
+          const url = new URL(path, 'http://x')
+          const id = /^\/api\/v1\/jobs\/(.+)$/.exec(url.pathname)?.[1]
+          try {
+            const answer = await (id ? call(t, 'GET', '/api/v1/jobs/:id', { params: { id } }) : call(t, 'GET', '/api/v1/jobs', { query: Object.fromEntries(url.searchParams) }))
+            return Response.json(answer.body)
+          } catch (error) {
+            const { status, message, fix } = error as { status: number; message: string; fix: string }
+            return Response.json({ title: 'no', detail: message, fix }, { status })
+          }
+        },
+      },
+    }
+    return { io, out, err }
+  }
+
+  it('list and show', async () => {
+    await using t = await runtime({ types: [agent], config: { concurrency: 0 } })
+    const none = terminal(t, [], { limit: '20' })
+    assert.equal(await find('jobs list').run(none.io), 0)
+    assert.deepEqual([none.out, none.err], [[], ['no jobs']])
+    const { body } = await call(t, 'POST', '/api/v1/jobs', { body: { agent: 'math', input: '1+1' } })
+    const { id } = body as Job
+    const list = terminal(t, [], { limit: '20', status: 'queued' })
+    assert.equal(await find('jobs list').run(list.io), 0)
+    assert.match(list.out.join('\n'), new RegExp(`^${id}  queued +math +0/3`))
+    const shown = terminal(t, [id], {}, true)
+    assert.equal(await find('jobs show').run(shown.io), 0)
+    assert.equal(JSON.parse(shown.out.join('\n')).id, id)
+    const text = terminal(t, [id])
+    assert.equal(await find('jobs show').run(text.io), 0)
+    assert.match(text.out.join('\n'), /input: \{/)
+  })
+
+  it('fail with what the server says and how to mend it', async () => {
+    await using t = await runtime({ types: [agent] })
+    const { io, err } = terminal(t, ['none'])
+    assert.equal(await find('jobs show').run(io), 1)
+    assert.match(err.join('\n'), /there is no job "none"\n {2}fix: /)
+  })
+})
