@@ -4,6 +4,7 @@ import { defineErrors, definePoint, defineService, type Schema } from '#core'
 import type { Caller, Permission } from '#contracts/access'
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+type Maybe = Schema | undefined
 type Out<S> = S extends Schema ? Schema.InferOutput<S> : undefined
 
 /** What a handler gets: everything was checked by the route's schemas. */
@@ -69,7 +70,8 @@ type Typed<P, Q, B> = Omit<HttpRoute, 'params' | 'query' | 'body' | 'handler'> &
   handler(request: HttpRequest<Out<P>, Out<Q>, Out<B>>): Promise<HttpAnswer>
 }
 /** Types the handler's request from the route's schemas. */
-export const defineRoute = <P extends Schema | undefined = undefined, Q extends Schema | undefined = undefined, B extends Schema | undefined = undefined>(route: Typed<P, Q, B>): HttpRoute => route as HttpRoute
+export const defineRoute = <P extends Maybe = undefined, Q extends Maybe = undefined, B extends Maybe = undefined>(route: Typed<P, Q, B>): HttpRoute =>
+  route as HttpRoute
 
 /** Stands around every handler, after identity and schemas. `pre` is outermost. */
 export interface HttpMiddleware {

@@ -88,6 +88,16 @@ describe('http upgrade', () => {
     await eventually('the echo', () => stays.text.endsWith('still here'))
   })
 
+  it('closes all that are open when the server itself goes, which the HTTP server alone would wait for', async () => {
+    await using t = await serve([echo().plugin])
+    await using raw = await open(t.url, ask('/echo'))
+    await eventually('the upgrade', () => raw.text.includes('101'))
+    const from = performance.now()
+    await t.runtime.change(new Map([['http', undefined]]))
+    await raw.closed
+    assert.ok(performance.now() - from < 2_000)
+  })
+
   it('serves a request that merely offers an upgrade when nobody takes any', async () => {
     await using t = await serve([routesPlugin('a', route('/a', () => ({ body: 'plain' })))])
     await using raw = await open(t.url, head('GET /a', 'Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c',
