@@ -85,7 +85,10 @@ export class Calculator implements AsyncDisposable {
   /** The worker's next message. */
   #hear<T>(worker: Worker, ms: number, signal: AbortSignal, begin: () => void): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      const ends = { message: (value: T) => done(() => resolve(value)), error: (error: unknown) => crash(reasonOf(error)), exit: (code: number) => crash(`exit code ${code}`) }
+      const ends = {
+        message: (value: T) => done(() => resolve(value)), error: (error: unknown) => crash(reasonOf(error)),
+        exit: (code: number) => crash(`exit code ${code}`),
+      }
       const crash = (reason: string) => done(() => reject(CalculatorErrors.CRASHED({ reason })))
       const aborted = () => done(() => reject(signal.reason))
       const closed = () => done(() => reject(CalculatorErrors.CLOSED()))

@@ -28,7 +28,10 @@ const FUNCTIONS = new Set([
 const UNIT_FUNCTIONS = new Set(['abs', 'sqrt', 'cbrt', 'min', 'max', 'sum', 'mean', 'pow', 'hypot'])
 const OPERATORS = new Set(['add', 'subtract', 'multiply', 'divide', 'pow', 'mod', 'unaryMinus', 'unaryPlus', 'factorial', 'to', 'larger', 'smaller', 'largerEq', 'smallerEq', 'equal', 'unequal'])
 const CONSTANTS: Readonly<Record<string, string>> = { pi: 'pi', 'π': 'pi', e: 'e', tau: 'tau' }
-const PREFIXES = new Set(['', 'k', 'm', 'c', 'd', 'h', 'M', 'G', 'T', 'P', 'n', 'u', 'µ', 'Ki', 'Mi', 'Gi', 'Ti', 'kilo', 'milli', 'centi', 'deci', 'hecto', 'mega', 'giga', 'tera', 'peta', 'nano', 'micro', 'kibi', 'mebi', 'gibi', 'tebi'])
+const PREFIXES = new Set([
+  '', 'k', 'm', 'c', 'd', 'h', 'M', 'G', 'T', 'P', 'n', 'u', 'µ', 'Ki', 'Mi', 'Gi', 'Ti', 'kilo', 'milli', 'centi', 'deci', 'hecto', 'mega',
+  'giga', 'tera', 'peta', 'nano', 'micro', 'kibi', 'mebi', 'gibi', 'tebi',
+])
 /** Units by their letters, words by their use. */
 const PROSE = new Set(['us', 'am', 'as', 'pm', 'point', 'link', 'links', 'chain', 'chains', 'drop', 'stick', 'sticks'])
 /** What only the program may call. The tree is checked against the lists above before it runs, so this is the second lock. */
@@ -36,7 +39,18 @@ const DISABLED = ['import', 'createUnit', 'evaluate', 'parse', 'compile', 'parse
 
 type Engine = Mathjs.MathJsInstance & { readonly Unit: typeof Mathjs.Unit & { isValuelessUnit(name: string): boolean } }
 interface UnitParts { readonly units: readonly { readonly prefix: { readonly name: string }; readonly unit: { readonly name: string } }[] }
-interface Big { isInteger(): boolean; isFinite(): boolean; isZero(): boolean; precision(): number; abs(): Big; lessThan(other: number | string): boolean; toSignificantDigits(digits: number): Big; toFixed(): string; toString(): string; readonly e: number }
+interface Big {
+  readonly e: number
+  isInteger(): boolean
+  isFinite(): boolean
+  isZero(): boolean
+  precision(): number
+  abs(): Big
+  lessThan(other: string): boolean
+  toSignificantDigits(digits: number): Big
+  toFixed(): string
+  toString(): string
+}
 
 let engine: Engine | undefined
 let parseTree: Engine['parse']
@@ -198,7 +212,9 @@ function formatted(value: unknown, snap: boolean): { result: string; exact: bool
   let exact = true
   const each = (number: unknown) => {
     // What the engine has as a plain number has 15 good digits.
-    const text = typeof number === 'number' ? decimal(math.bignumber(number.toPrecision(15)) as unknown as Big, snap, Number.isInteger(number)) : decimal(number as Big, snap)
+    const text = typeof number === 'number'
+      ? decimal(math.bignumber(number.toPrecision(15)) as unknown as Big, snap, Number.isInteger(number))
+      : decimal(number as Big, snap)
     exact &&= text.exact
     return text.result
   }

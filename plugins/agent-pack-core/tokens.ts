@@ -84,7 +84,8 @@ export function tokenize(sentence: string, names: Names): Token[] {
 /** Operators that stand behind what they work on. */
 export const POSTFIX: ReadonlySet<string> = new Set(['!', '%', '^2', '^3'])
 const startsOperand = (token: Token | undefined) => token !== undefined && (token.kind === 'number' || token.kind === 'name' || token.kind === 'open') && token.text !== 'of'
-const endsOperand = (token: Token | undefined) => token !== undefined && (token.kind === 'number' || token.kind === 'name' || token.kind === 'close' || POSTFIX.has(token.text))
+const endsOperand = (token: Token | undefined) =>
+  token !== undefined && (token.kind === 'number' || token.kind === 'name' || token.kind === 'close' || POSTFIX.has(token.text))
 const sign = (token: Token) => token.text === '-' || token.text === '+'
 const variable = (token: Token | undefined) => token?.kind === 'other' && /^\p{L}$/u.test(token.text)
 
@@ -110,8 +111,8 @@ function settle(tokens: readonly Token[], sentence: string): Token[] {
     const spaced = after === undefined || sentence.slice(token.to, after.from) !== ''
     if (sign(token) && spaced && !endsOperand(before) && before?.kind !== 'operator' && before?.kind !== 'open' && !variable(before)) return { kind: 'other' }
     if (!sign(token) && !endsOperand(before) && !variable(before) && (before === undefined || before.to !== token.from)) return { kind: 'other' }
-    if (endsOperand(before) && !startsOperand(after) && after?.kind !== 'operator' && !variable(after)) return spaced || after === undefined || !/^\p{L}/u.test(after.text) ? { kind: 'other' } : {}
-    return {}
+    const trails = endsOperand(before) && !startsOperand(after) && after?.kind !== 'operator' && !variable(after)
+    return trails && (spaced || !/^\p{L}/u.test(after?.text ?? '')) ? { kind: 'other' } : {}
   }
 }
 

@@ -61,7 +61,8 @@ async function runAgent(io: CommandIo): Promise<number> {
   const live = follow(io)
   // Without a server no worker would take up a second attempt.
   const request = { type: 'agent', agent, input: { agent, input }, max_attempts: 1 }
-  const job = io.server ? await runOnServer(io, agent!, input) : await io.get(Jobs).run(await operator(io), request, { signal: io.signal, onProgress: live.onProgress })
+  const runHere = async () => io.get(Jobs).run(await operator(io), request, { signal: io.signal, onProgress: live.onProgress })
+  const job = io.server ? await runOnServer(io, agent!, input) : await runHere()
   if (io.json) io.out(JSON.stringify(job, null, 2))
   else if (job.status === 'completed') {
     const { text } = job.result as AgentAnswer

@@ -43,7 +43,8 @@ export const agentJob = (deps: LoopDeps): JobType<AgentInput, AgentAnswer> => ({
     const cancel = deps.clock.after(ms, () => stopper.abort(JobErrors.TIMEOUT({ ms })))
     const uses = counter()
     const ctx: AgentContext = {
-      agent: name, caller: job.caller, project_id: job.job.project_id, job_id: job.job.id, signal: stopper.signal, log: job.log.child({ agent: name }),
+      agent: name, caller: job.caller, project_id: job.job.project_id, job_id: job.job.id,
+      signal: stopper.signal, log: job.log.child({ agent: name }),
       step: (step, run) => job.step(step, run),
       emit: progress => job.emit(progress),
       answer: request => answer(deps, ctx, uses, request),

@@ -29,7 +29,10 @@ export async function answer(deps: LoopDeps, ctx: AgentContext, uses: Counter, r
   const { input, instructions, model = DEFAULT_MODEL, tools: names = [], max_steps = MAX_STEPS } = request
   const tools = names.map(name => deps.registry.tool(ctx.agent, name))
   const described = tools.map(describeTool)
-  const prompt: LanguageModelV3Prompt = [...(instructions ? [{ role: 'system' as const, content: instructions }] : []), { role: 'user', content: [{ type: 'text', text: input }] }]
+  const prompt: LanguageModelV3Prompt = [
+    ...(instructions ? [{ role: 'system' as const, content: instructions }] : []),
+    { role: 'user', content: [{ type: 'text', text: input }] },
+  ]
   const usage = { model_calls: 0, tool_calls: 0, input_tokens: 0, output_tokens: 0 }
   const seen = new Map<string, number>()
   const failures: Failures = { count: 0 }
@@ -60,14 +63,19 @@ function add(usage: { -readonly [K in keyof AgentUsage]: AgentUsage[K] }, turn: 
   usage.output_tokens += turn.usage.outputTokens.total ?? 0
 }
 
-function modelStep({ models }: LoopDeps, ctx: AgentContext, step: string, model: string, prompt: LanguageModelV3Prompt, tools: ReturnType<typeof describeTool>[]): Promise<Turn> {
+function modelStep(
+  { models }: LoopDeps, ctx: AgentContext, step: string, model: string, prompt: LanguageModelV3Prompt,
+  tools: ReturnType<typeof describeTool>[],
+): Promise<Turn> {
   const { agent, caller, project_id, job_id, signal } = ctx
   const options = { prompt: [...prompt], ...(tools.length && { tools }), abortSignal: signal }
   return ctx.step('model', () => takeTurn(models, { agent, caller, project_id, job_id, step }, model, options, content => ctx.emit({ type: 'token', content })))
 }
 
 /** One call of a tool. A failure is told to the model, which may do better; the third in a row ends the run. */
-async function toolStep(deps: LoopDeps, ctx: AgentContext, uses: Counter, tools: readonly Tool[], call: ToolRequest, failures: Failures): Promise<ToolOutcome> {
+async function toolStep(
+  deps: LoopDeps, ctx: AgentContext, uses: Counter, tools: readonly Tool[], call: ToolRequest, failures: Failures,
+): Promise<ToolOutcome> {
   const tool = tools.find(each => each.name === call.name)
   // The step's own name may not depend on what a model makes up.
   const name = `tool:${tool ? tool.name : 'unknown'}`

@@ -42,16 +42,24 @@ function boundedOutput(value: unknown): LanguageModelV3ToolResultOutput {
 }
 
 export const failed = (error: BackplaneError): ToolOutcome =>
-  ({ output: { type: 'error-text', value: error.message }, error: { code: error.code, message: error.message, retryable: error.retryable, reason: String(error.details['reason'] ?? error.message) } })
+  ({
+    output: { type: 'error-text', value: error.message },
+    error: { code: error.code, message: error.message, retryable: error.retryable, reason: String(error.details['reason'] ?? error.message) },
+  })
 
 /** Runs a tool within its time. Rejects only when the run itself is over, or the caller may not use the tool. */
-export async function runTool(tool: Tool, input: unknown, ctx: AgentContext, access: Live<Access>, clock: Clock, effect_key: string | undefined): Promise<ToolOutcome> {
+export async function runTool(
+  tool: Tool, input: unknown, ctx: AgentContext, access: Live<Access>, clock: Clock, effect_key: string | undefined,
+): Promise<ToolOutcome> {
   if (tool.permission) await checkAccess(access, ctx.caller, tool.permission, { kind: 'tool', id: tool.name, project_id: ctx.project_id })
   ctx.signal.throwIfAborted()
   const stopper = new AbortController()
   const { timeout: ms = TIMEOUT_MS } = tool
   const { agent, caller, project_id, job_id } = ctx
-  const given: ToolContext = { agent, caller, project_id, job_id, signal: stopper.signal, log: ctx.log.child({ tool: tool.name }), ...(effect_key !== undefined && { effect_key }) }
+  const given: ToolContext = {
+    agent, caller, project_id, job_id, signal: stopper.signal, log: ctx.log.child({ tool: tool.name }),
+    ...(effect_key !== undefined && { effect_key }),
+  }
   let release = () => {}
   const ended = new Promise<never>((_, reject) => {
     const end = (error: unknown) => { stopper.abort(error); reject(error) }

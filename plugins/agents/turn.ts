@@ -18,7 +18,8 @@ type Options = Parameters<Models['stream']>[2]
 type TextPart = { type: 'text' | 'reasoning'; text: string; providerOptions?: LanguageModelV3CallOptions['providerOptions'] }
 
 const NOTHING: LanguageModelV3Usage = {
-  inputTokens: { total: 0, noCache: undefined, cacheRead: undefined, cacheWrite: undefined }, outputTokens: { total: 0, text: undefined, reasoning: undefined },
+  inputTokens: { total: 0, noCache: undefined, cacheRead: undefined, cacheWrite: undefined },
+  outputTokens: { total: 0, text: undefined, reasoning: undefined },
 }
 
 /** Vendors take the arguments back as an object only. */
@@ -31,7 +32,9 @@ function asInput(text: string): unknown {
 }
 
 /** Lets the model speak once. `onText` hears every piece of the text as it comes. */
-export async function takeTurn(models: Models, context: ModelCallContext, model: string, options: Options, onText: (text: string) => void): Promise<Turn> {
+export async function takeTurn(
+  models: Models, context: ModelCallContext, model: string, options: Options, onText: (text: string) => void,
+): Promise<Turn> {
   const content: AssistantPart[] = []
   const open = new Map<string, TextPart>()
   const calls: ToolRequest[] = []
@@ -60,7 +63,10 @@ export async function takeTurn(models: Models, context: ModelCallContext, model:
       }
       case 'tool-call': {
         const { toolCallId, toolName, input, providerMetadata, providerExecuted } = part
-        content.push({ type: 'tool-call', toolCallId, toolName, input: asInput(input), ...(providerMetadata && { providerOptions: providerMetadata }), ...(providerExecuted && { providerExecuted }) })
+        content.push({
+          type: 'tool-call', toolCallId, toolName, input: asInput(input), ...(providerMetadata && { providerOptions: providerMetadata }),
+          ...(providerExecuted && { providerExecuted }),
+        })
         if (!providerExecuted) calls.push({ id: toolCallId, name: toolName, input })
         break
       }

@@ -1,14 +1,17 @@
 import { randomUUID } from 'node:crypto'
 import { BackplaneError, reasonOf, rootOf } from '#core'
 import {
-  ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type LanguageModelV3Usage, type ModelCall, type ModelCallContext,
+  ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type LanguageModelV3Usage,
+  type ModelCall, type ModelCallContext,
 } from '#contracts/models'
 import { modelFailed } from './failure.ts'
 import { countPrompt, countTokens, usageOf } from './tokens.ts'
 
+type HookInput = ModelCallContext & Pick<Call, 'id' | 'provider' | 'model' | 'options'>
+
 export interface CallHooks {
   /** Rejects to refuse the call. */
-  before(call: ModelCallContext & { readonly id: string; readonly provider: string; readonly model: string; readonly options: LanguageModelV3CallOptions }): Promise<void>
+  before(call: HookInput): Promise<void>
   /** Never rejects. */
   called(call: ModelCall): Promise<void>
 }
@@ -120,8 +123,8 @@ export class Call {
     // A call that never got an answer may have been refused before a token was read.
     const estimate = () => (this.#firstToken === undefined && status !== 'completed' ? usageOf(0, 0) : usageOf(countPrompt(this.options.prompt), this.#output))
     return this.hooks.called({
-      ...context, id, provider, model, status, usage: this.#usage ?? estimate(), estimated: this.#usage === undefined, duration_ms: performance.now() - this.#from,
-      first_token_ms: this.#firstToken, ...(error && { error: { code: error.code, message: reasonOf(error) } }),
+      ...context, id, provider, model, status, usage: this.#usage ?? estimate(), estimated: this.#usage === undefined,
+      duration_ms: performance.now() - this.#from, first_token_ms: this.#firstToken, ...(error && { error: { code: error.code, message: reasonOf(error) } }),
     })
   }
 }

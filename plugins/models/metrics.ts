@@ -10,7 +10,10 @@ export const metrics = [llmCalls, tokensUsed, llmCallDuration, llmFirstToken]
 export function measure({ provider, model, status, usage, duration_ms, first_token_ms }: ModelCall): void {
   llmCalls.inc({ provider, model, status })
   const { inputTokens, outputTokens } = usage
-  const kinds = { input: inputTokens.total, output: outputTokens.total, cache_read: inputTokens.cacheRead, cache_write: inputTokens.cacheWrite, reasoning: outputTokens.reasoning }
+  const kinds = {
+    input: inputTokens.total, output: outputTokens.total, cache_read: inputTokens.cacheRead, cache_write: inputTokens.cacheWrite,
+    reasoning: outputTokens.reasoning,
+  }
   for (const [kind, count] of Object.entries(kinds)) if (count) tokensUsed.add(count, { model, kind })
   llmCallDuration.observe(duration_ms / 1000, { provider, model })
   if (first_token_ms !== undefined) llmFirstToken.observe(first_token_ms / 1000, { provider, model })

@@ -1,5 +1,8 @@
 import type { Contributions } from '#core'
-import { ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type ModelCallContext, type ModelInfo, type ModelProvider, type Models } from '#contracts/models'
+import {
+  ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type ModelCallContext, type ModelInfo,
+  type ModelProvider, type Models,
+} from '#contracts/models'
 import { Call, type CallHooks } from './call.ts'
 import { resolveAlias } from './config.ts'
 
@@ -40,7 +43,10 @@ export class ModelRegistry implements Models, AsyncDisposable {
   #provider(name: string): ModelProvider | undefined { return [...this.providers].find(each => each.name === name) }
 
   #known(): string {
-    return [...Object.keys(this.aliases), ...[...this.providers].flatMap(({ name, models }) => (models ? models.map(model => `${name}/${model}`) : [`${name}/<model>`]))].join(', ')
+    return [
+      ...Object.keys(this.aliases),
+      ...[...this.providers].flatMap(({ name, models }) => (models ? models.map(model => `${name}/${model}`) : [`${name}/<model>`])),
+    ].join(', ')
   }
 
   async #create(provider: ModelProvider, id: string): Promise<LanguageModelV3> {

@@ -1,4 +1,7 @@
-import type { JSONValue, LanguageModelV3FunctionTool, LanguageModelV3GenerateResult, LanguageModelV3Message, LanguageModelV3Prompt, LanguageModelV3ToolResultPart } from '@ai-sdk/provider'
+import type {
+  JSONValue, LanguageModelV3FunctionTool, LanguageModelV3GenerateResult, LanguageModelV3Message, LanguageModelV3Prompt,
+  LanguageModelV3ToolResultPart,
+} from '@ai-sdk/provider'
 import type { Contributions, Logger } from '#core'
 import type { Tool } from '#contracts/agents'
 import { ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type ModelProvider } from '#contracts/models'
@@ -19,7 +22,8 @@ function request(prompt: LanguageModelV3Prompt): string {
 /** What the tools returned since then. */
 function results(prompt: LanguageModelV3Prompt): LanguageModelV3ToolResultPart[] {
   const since = prompt.slice(prompt.findLastIndex(message => message.role === 'user') + 1)
-  return since.filter((message): message is ToolMessage => message.role === 'tool').flatMap(message => message.content.flatMap(part => (part.type === 'tool-result' ? [part] : [])))
+  const messages = since.filter((message): message is ToolMessage => message.role === 'tool')
+  return messages.flatMap(message => message.content.flatMap(part => (part.type === 'tool-result' ? [part] : [])))
 }
 
 /** A result in words: a text as it is, of an object the `text` that it brings for people, else its JSON. */
@@ -75,7 +79,10 @@ export class OfflineModel implements LanguageModelV3 {
     const parts = [...this.#parts(options)]
     const text = parts.flatMap(part => (part.type === 'text-delta' ? [part.delta] : [])).join('')
     const finish = parts.find(part => part.type === 'finish')!
-    return { content: [...(text ? [{ type: 'text' as const, text }] : []), ...parts.filter(part => part.type === 'tool-call')], finishReason: finish.finishReason, usage: finish.usage, warnings: [] }
+    return {
+      content: [...(text ? [{ type: 'text' as const, text }] : []), ...parts.filter(part => part.type === 'tool-call')],
+      finishReason: finish.finishReason, usage: finish.usage, warnings: [],
+    }
   }
 
   *#parts(options: LanguageModelV3CallOptions): Generator<LanguageModelV3StreamPart, void> {

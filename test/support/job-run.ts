@@ -5,14 +5,21 @@ import type { Job, JobContext, JobProgress, JobType } from '#contracts/jobs'
 export const ann: Caller = { id: 'ann', kind: 'user', name: 'Ann', project_id: 'p1' }
 
 /** Runs a job type as `jobs` does, with its steps in memory: `steps` outlives an attempt, so a second one shows what is run again. */
-export async function runJob(type: JobType, input: unknown, { steps = new Map<string, string>(), signal = new AbortController().signal, caller = ann, crashAt = '' }: {
-  steps?: Map<string, string>; signal?: AbortSignal; caller?: Caller; /** The step after whose work, and before whose record, the process dies. */ crashAt?: string
+export async function runJob(type: JobType, input: unknown, {
+  steps = new Map<string, string>(), signal = new AbortController().signal, caller = ann, crashAt = '',
+}: {
+  steps?: Map<string, string>
+  signal?: AbortSignal
+  caller?: Caller
+  /** The step after whose work, and before whose record, the process dies. */
+  crashAt?: string
 } = {}) {
   const progress: JobProgress[] = []
   const log = recordLog()
   const uses = new Map<string, number>()
   const job: Job = {
-    id: 'job-1', type: type.type, agent: null, project_id: 'p1', created_by: caller.id, status: 'running', input, result: null, error: null, priority: 5, attempt: 1, max_attempts: 3, seq: 1,
+    id: 'job-1', type: type.type, agent: null, project_id: 'p1', created_by: caller.id, status: 'running', input,
+    result: null, error: null, priority: 5, attempt: 1, max_attempts: 3, seq: 1,
     created_at: '', run_at: '', started_at: '', finished_at: null, metadata: {},
   }
   const ctx: JobContext = {

@@ -15,8 +15,11 @@ export const answer = (...words: string[]): LanguageModelV3StreamPart[] => [{ ty
 export const callTool = (toolName: string, input: unknown, toolCallId = `c-${toolName}`): LanguageModelV3StreamPart =>
   ({ type: 'tool-call', toolCallId, toolName, input: typeof input === 'string' ? input : JSON.stringify(input) })
 /** Waits until the signal aborts, and fails with its reason. */
-export const hang = (signal: AbortSignal | undefined): Promise<never> =>
-  new Promise((_, reject) => (signal?.aborted ? reject(signal.reason as Error) : signal?.addEventListener('abort', () => reject(signal.reason as Error), { once: true })))
+export const hang = (signal: AbortSignal | undefined): Promise<never> => new Promise((_, reject) => {
+  const fail = () => reject(signal!.reason as Error)
+  if (signal?.aborted) fail()
+  signal?.addEventListener('abort', fail, { once: true })
+})
 
 /** A model that follows a script, and keeps what it was asked. */
 export class ScriptedModel implements LanguageModelV3 {

@@ -35,7 +35,8 @@ describe('finding expressions in a sentence', () => {
   }
   for (const [sentence, expected] of Object.entries(cases)) it(`${sentence} -> ${expected.join(' | ')}`, () => assert.deepEqual(findExpressions(sentence), expected))
 
-  const nothing = ['Who are you?', 'I have 5 km and 3 apples', 'at 10 km/h', '7% tax', 'the 3rd of 5', 'on 2026-11-21 we meet', 'x + 2*3', '2*3 + y', 'x*2+3', '2x + 3 = 7', 'solve x = 2*3', '-3', '42', '', 'and/or', '5 kg + 3 km',
+  const nothing = ['Who are you?', 'I have 5 km and 3 apples', 'at 10 km/h', '7% tax', 'the 3rd of 5', 'on 2026-11-21 we meet',
+    'x + 2*3', '2*3 + y', 'x*2+3', '2x + 3 = 7', 'solve x = 2*3', '-3', '42', '', 'and/or', '5 kg + 3 km',
     'import({})', 'a=2', 'f(x) = x^2', '[1,2] + [3,4]', '"a" + "b"', 'cos', 'pi', '2 +', '()', '%', 'of', '5 m (2) 3']
   it('finds nothing where nothing is to be computed, or what is asked is more than it can read', () => {
     for (const sentence of nothing) assert.deepEqual(findExpressions(sentence), [], sentence)
@@ -52,7 +53,10 @@ describe('finding expressions in a sentence', () => {
     assert.ok(performance.now() - from < 500)
   })
   it('never throws, and every finding is part of the sentence', () => {
-    const piece = fc.oneof(fc.string({ unit: 'grapheme', maxLength: 8 }), fc.constantFrom('(', ')', '%', ' of ', '+', '-', '*', '/', '^', '!', ' to ', ' in ', 'km', ' x ', ',', '3', '15', 'sqrt(', ' and ', '=', '__proto__', 'constructor'))
+    const piece = fc.oneof(
+      fc.string({ unit: 'grapheme', maxLength: 8 }),
+      fc.constantFrom('(', ')', '%', ' of ', '+', '-', '*', '/', '^', '!', ' to ', ' in ', 'km', ' x ', ',', '3', '15', 'sqrt(', ' and ', '=', '__proto__', 'constructor'),
+    )
     fc.assert(fc.property(fc.array(piece, { maxLength: 25 }).map(parts => parts.join('')), sentence => {
       for (const found of findExpressions(sentence)) {
         assert.ok(sentence.includes(found))
@@ -68,7 +72,8 @@ describe('computing expressions', () => {
     '50 * 10%': '5', '0.1+0.2': '0.3', '1/3+1/3+1/3': '1', '10/3': '≈3.33333333333333', '2/3*3': '2', 'sqrt(2)^2': '2', '2^100': '1267650600228229401496703205376', '2^-1': '0.5', '2^3^2': '512', '-2^2': '-4',
     '1e3 + 1': '1001', '1e-12 * 1': '1e-12', '0.000001': '0.000001', '70!': '≈1.19785716699699e+100', '5!': '120', '17 mod 5': '2', '17 % 5': '2', '1,000 + 2': '1002', '3 x 4': '12', '12 divided by 5': '2.4',
     'sin(pi)': '0', 'cos(60 deg)': '0.5', 'log10(1000)': '3', 'round(10/3)': '3', 'mean(1, 2, 6)': '3', 'max(1,000,2)': '2', 'sqrt(-4)': '2i', '(-8)^(1/3)': '≈1 + 1.73205080756888i', '3 < 4': 'true',
-    '5 km to miles': '≈3.10685596118667 miles', '1 km to m': '1000 m', '5 km in m': '5000 m', '12 in to cm': '30.48 cm', '3 days + 4 hours to minutes': '4560 minutes', '30 °C to °F': '86 degF', '100 celsius to fahrenheit': '212 fahrenheit',
+    '5 km to miles': '≈3.10685596118667 miles', '1 km to m': '1000 m', '5 km in m': '5000 m', '12 in to cm': '30.48 cm',
+    '3 days + 4 hours to minutes': '4560 minutes', '30 °C to °F': '86 degF', '100 celsius to fahrenheit': '212 fahrenheit',
     '90 km/h to m/s': '25 m/s', '5 kg * 2 m/s^2 to N': '10 N', '(5 m)^2 + 3 m * 2 m': '31 m^2', '42': '42', '123456789.123456789 * 1': '123456789.123456789',
   }
   for (const [expression, expected] of Object.entries(cases)) it(`${expression} is ${expected}`, () => assert.equal(result(expression), expected))
@@ -83,7 +88,8 @@ describe('computing expressions', () => {
     assert.match(result('1+'.repeat(1_500)), /longer than 2000/)
   })
   it('reaches nothing but arithmetic', () => {
-    for (const text of ['cos.constructor("return 1")()', 'f(x)=x', 'a=1', '"a"', '[1,2]', '{a:1}', 'import({a:1})', 'createUnit("foo")', 'evaluate("1")', 'parse("1")', 'simplify("x")', 'derivative("x^2","x")', 'config({})', 'zeros(1e9)', '1:1e9', 'range(1,9)',
+    for (const text of ['cos.constructor("return 1")()', 'f(x)=x', 'a=1', '"a"', '[1,2]', '{a:1}', 'import({a:1})', 'createUnit("foo")', 'evaluate("1")',
+      'parse("1")', 'simplify("x")', 'derivative("x^2","x")', 'config({})', 'zeros(1e9)', '1:1e9', 'range(1,9)',
       'random()', 'help(cos)', 'end', 'i', 'version', 'true ? 1 : 2', '1; 2', 'x -> x', 'speedOfLight', 'unit("5 km")', '__proto__', 'constructor(1)', 'toString()']) assert.ok(compute(text).error, text)
   })
 })
@@ -93,7 +99,10 @@ describe('any generated expression', () => {
   type Sum = { readonly text: string; readonly n: bigint; readonly d: bigint }
   const number = fc.integer({ min: 1, max: 99 }).map((value): Sum => ({ text: String(value), n: BigInt(value), d: 1n }))
   const { sum } = fc.letrec<{ sum: Sum; atom: Sum }>(tie => ({
-    atom: fc.oneof({ depthSize: 'small' }, number, tie('sum').map(({ text, n, d }) => ({ text: `(${text})`, n, d })), fc.tuple(fc.integer({ min: 1, max: 99 }), number).map(([percent, of]) => ({ text: `(${percent}% of ${of.text})`, n: BigInt(percent) * of.n, d: 100n }))),
+    atom: fc.oneof(
+      { depthSize: 'small' }, number, tie('sum').map(({ text, n, d }) => ({ text: `(${text})`, n, d })),
+      fc.tuple(fc.integer({ min: 1, max: 99 }), number).map(([percent, of]) => ({ text: `(${percent}% of ${of.text})`, n: BigInt(percent) * of.n, d: 100n })),
+    ),
     sum: fc.tuple(tie('atom'), fc.constantFrom('+', '-', '*', '/'), fc.boolean(), tie('atom')).map(([a, operator, spaced, b]) => {
       const text = spaced ? `${a.text} ${operator} ${b.text}` : `${a.text}${operator}${b.text}`
       if (operator === '+') return { text, n: a.n * b.d + b.n * a.d, d: a.d * b.d }

@@ -17,12 +17,18 @@ const allow = (denied: string[] = []) => fake(Access, {
 const echo = defineTool({ name: 'echo', description: 'Echoes.', input: z.strictObject({ word: z.string() }), run: async ({ word }) => ({ said: word }) })
 const input = { agent: 'tester', input: 'please' }
 
-async function setUp(script: Script, { tools = [echo], agent = {}, denied = [] }: { tools?: Tool[]; agent?: Partial<Agent>; denied?: string[] } = {}) {
+async function setUp(
+  script: Script, { tools = [echo], agent = {}, denied = [] }: { tools?: Tool[]; agent?: Partial<Agent>; denied?: string[] } = {},
+) {
   const model = new ScriptedModel(script)
   const called = recordHook(ModelCalled)
   const tester: Agent = { name: 'tester', summary: 'For tests', model: 'scripted/m', instructions: 'Be brief.', tools: tools.map(tool => tool.name), ...agent }
   const t = await createTestRuntime({
-    plugins: [models, agents, contribute(ModelProvider, scriptedProvider(model)), contribute(Tool, ...tools), contribute(Agent, tester), called.plugin], services: [allow(denied)],
+    plugins: [
+      models, agents, contribute(ModelProvider, scriptedProvider(model)), contribute(Tool, ...tools), contribute(Agent, tester),
+      called.plugin,
+    ],
+    services: [allow(denied)],
   })
   return { t, model, called: called.calls, type: t.runtime.collect(JobType)[0]!, [Symbol.asyncDispose]: () => t[Symbol.asyncDispose]() }
 }
@@ -41,8 +47,11 @@ describe('agents: the loop', () => {
     assert.equal(text, 'let me seeit said hi')
     assert.deepEqual(it.model.calls[0]!.prompt, [{ role: 'system', content: 'Be brief.' }, { role: 'user', content: [{ type: 'text', text: 'please' }] }])
     const [tool] = it.model.calls[0]!.tools!
-    assert.ok(tool!.type === 'function')
-    assert.deepEqual([tool.name, tool.description, tool.inputSchema.type, tool.inputSchema.required, tool.inputSchema.additionalProperties], ['echo', 'Echoes.', 'object', ['word'], false])
+    assert.ok(tool?.type === 'function')
+    assert.deepEqual(
+      [tool.name, tool.description, tool.inputSchema.type, tool.inputSchema.required, tool.inputSchema.additionalProperties],
+      ['echo', 'Echoes.', 'object', ['word'], false],
+    )
     assert.deepEqual(told(it.model, 1), [{ type: 'json', value: { said: 'hi' } }])
     assert.deepEqual(progress.filter(each => each.type !== 'token'), [
       { type: 'tool_start', tool: 'echo', call_id: 'c-echo', input: { word: 'hi' } }, { type: 'tool_end', tool: 'echo', call_id: 'c-echo', output: { said: 'hi' } },
@@ -61,7 +70,10 @@ describe('agents: the loop', () => {
     const count = defineTool({ ...echo, run: async ({ word }) => { runs++; return { said: word } } })
     for (const crashAt of ['model#1', 'tool:echo#1', 'model#2']) {
       runs = 0
-      await using it = await setUp(() => (it.model.calls.length === (crashAt === 'model#1' ? 3 : 2) || it.model.calls.at(-1)!.prompt.at(-1)!.role === 'tool' ? answer('done') : [callTool('echo', { word: 'hi' }), finish('tool-calls')]), { tools: [count] })
+      await using it = await setUp(
+        ({ prompt }) => (prompt.at(-1)!.role === 'tool' ? answer('done') : [callTool('echo', { word: 'hi' }), finish('tool-calls')]),
+        { tools: [count] },
+      )
       const first = await runJob(it.type, input, { crashAt })
       assert.match(first.error.message, /died/)
       const { result } = await runJob(it.type, input, { steps: first.steps })
@@ -78,7 +90,10 @@ describe('agents: the loop', () => {
     assert.deepEqual((it.model.calls[1]!.prompt.at(-2)!.content as unknown[])[0], { type: 'reasoning', text: 'hm', providerOptions: { vendor: { signature: 's' } } })
   })
   it('lets an agent in code use the loop', async () => {
-    await using it = await setUp(() => answer('42'), { agent: { run: async (ctx, text) => { const first = await ctx.answer({ input: `${text}?`, model: 'scripted/m' }); return { ...first, text: `<${first.text}>` } } } })
+    await using it = await setUp(
+      () => answer('42'),
+      { agent: { run: async (ctx, text) => { const first = await ctx.answer({ input: `${text}?`, model: 'scripted/m' }); return { ...first, text: `<${first.text}>` } } } },
+    )
     assert.equal((await runJob(it.type, input)).result.text, '<42>')
     assert.deepEqual(it.model.calls[0]!.prompt, [{ role: 'user', content: [{ type: 'text', text: 'please?' }] }])
     assert.equal(it.model.calls[0]!.tools, undefined)
@@ -114,7 +129,10 @@ describe('agents: what a model gets wrong', () => {
   })
   it('may repeat a call whose result changes', async () => {
     let n = 0
-    await using it = await setUp(calls('tick', {}, {}, {}, {}), { tools: [defineTool({ name: 'tick', description: 'Counts.', input: z.strictObject({}), run: async () => ++n })] })
+    await using it = await setUp(
+      calls('tick', {}, {}, {}, {}),
+      { tools: [defineTool({ name: 'tick', description: 'Counts.', input: z.strictObject({}), run: async () => ++n })] },
+    )
     assert.equal((await runJob(it.type, input)).result.text, 'done')
   })
   it('ends with AGENTS_TOO_MANY_STEPS at max_steps, without running what nobody would read', async () => {
@@ -155,7 +173,10 @@ describe('agents: tools', () => {
   })
   it('has a time, at whose end its signal aborts', async () => {
     let aborted = false
-    const slow = tool({ timeout: 20, run: (_: unknown, { signal }: ToolContext) => { signal.addEventListener('abort', () => { aborted = true }); return new Promise(() => {}) } })
+    const slow = tool({
+      timeout: 20,
+      run: (_: unknown, { signal }: ToolContext) => { signal.addEventListener('abort', () => { aborted = true }); return new Promise(() => {}) },
+    })
     await using it = await setUp(calls('echo', { word: 'x' }), { tools: [slow] })
     assert.equal((await runJob(it.type, input)).result.text, 'done')
     assert.match(JSON.stringify(told(it.model, 1)), /longer than 20 ms/)
@@ -180,15 +201,23 @@ describe('agents: tools', () => {
   it('gets whom it works for, and with side effects a key that is recorded first and stays the same', async () => {
     const seen: (ToolContext & { recorded: boolean })[] = []
     const steps = new Map<string, string>()
-    const pay = tool({ sideEffects: true, run: async (_: unknown, ctx: ToolContext) => { seen.push({ ...ctx, recorded: steps.has('effect:echo#1') }); return { said: '' } } })
+    const pay = tool({
+      sideEffects: true,
+      run: async (_: unknown, ctx: ToolContext) => { seen.push({ ...ctx, recorded: steps.has('effect:echo#1') }); return { said: '' } },
+    })
     await using it = await setUp(options => (options.prompt.at(-1)!.role === 'tool' ? answer('done') : [callTool('echo', { word: 'x' }), finish('tool-calls')]), { tools: [pay] })
     await runJob(it.type, input, { steps, crashAt: 'tool:echo#1' })
     await runJob(it.type, input, { steps })
-    assert.deepEqual(seen.map(({ effect_key, recorded, caller, agent, project_id }) => [effect_key, recorded, caller.id, agent, project_id]), Array(2).fill(['job-1/tool:echo#1', true, 'ann', 'tester', 'p1']))
+    assert.deepEqual(
+      seen.map(({ effect_key, recorded, caller, agent, project_id }) => [effect_key, recorded, caller.id, agent, project_id]),
+      Array(2).fill(['job-1/tool:echo#1', true, 'ann', 'tester', 'p1']),
+    )
   })
   it('gets no key without side effects', async () => {
     let seen: ToolContext | undefined
-    await using it = await setUp(calls('echo', { word: 'x' }), { tools: [tool({ run: async (_: unknown, ctx: ToolContext) => { seen = ctx; return { said: '' } } })] })
+    await using it = await setUp(
+      calls('echo', { word: 'x' }), { tools: [tool({ run: async (_: unknown, ctx: ToolContext) => { seen = ctx; return { said: '' } } })] },
+    )
     await runJob(it.type, input)
     assert.ok(seen && !('effect_key' in seen))
   })
@@ -230,10 +259,17 @@ describe('agents: bounds of a run', () => {
     assert.equal(it.model.calls.length, 0)
   })
   it('goes on with the tools of a plugin that was swapped in between', async () => {
-    const tools = (said: string) => definePlugin({ name: 'tools', contributes: [Tool], setup(ctx) { ctx.contribute(Tool, defineTool({ ...echo, name: 'swap', run: async () => ({ said }) })) } })
+    const tools = (said: string) => definePlugin({
+      name: 'tools', contributes: [Tool],
+      setup(ctx) { ctx.contribute(Tool, defineTool({ ...echo, name: 'swap', run: async () => ({ said }) })) },
+    })
     const model = new ScriptedModel((_, nth) => (nth % 2 === 0 ? [callTool('swap', { word: '' }), finish('tool-calls')] : answer('done')))
     await using t = await createTestRuntime({
-      plugins: [models, agents, tools('old'), contribute(ModelProvider, scriptedProvider(model)), contribute(Agent, { name: 'tester', summary: '', model: 'scripted/m', tools: ['swap'] })], services: [allow()],
+      plugins: [
+        models, agents, tools('old'), contribute(ModelProvider, scriptedProvider(model)),
+        contribute(Agent, { name: 'tester', summary: '', model: 'scripted/m', tools: ['swap'] }),
+      ],
+      services: [allow()],
     })
     const [type] = t.runtime.collect(JobType)
     await runJob(type!, input)

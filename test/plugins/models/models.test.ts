@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
+import { getEventListeners } from 'node:events'
 import { APICallError } from '@ai-sdk/provider'
 import { BackplaneError, defineErrors, definePlugin, Secret } from '#core'
 import { contribute, createTestRuntime, eventually, recordHook } from '#core/testing'
 import type { Caller } from '#contracts/access'
 import { HealthCheck } from '#contracts/health'
 import { Metric } from '#contracts/metrics'
-import { BeforeModelCall, ModelCalled, ModelErrors, ModelProvider, Models, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart } from '#contracts/models'
+import { BeforeModelCall, ModelCalled, ModelProvider, Models, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart } from '#contracts/models'
 import models from '../../../plugins/models/index.ts'
 import { answer, finish, hang, say, ScriptedModel, scriptedProvider, type Script } from '../../support/scripted-model.ts'
 
@@ -13,7 +14,10 @@ const caller: Caller = { id: 'ann', kind: 'user', name: 'Ann', project_id: 'p1' 
 const context = { caller, project_id: 'p1', agent: 'tester', job_id: 'j1' }
 const options: LanguageModelV3CallOptions = { prompt: [{ role: 'user', content: [{ type: 'text', text: 'How are you?' }] }] }
 
-async function setUp(script: Script = () => answer('fine', ', thanks'), provider: Partial<ModelProvider> = {}, config: unknown = {}, more: Parameters<typeof createTestRuntime>[0]['plugins'] = []) {
+async function setUp(
+  script: Script = () => answer('fine', ', thanks'), provider: Partial<ModelProvider> = {}, config: unknown = {},
+  more: Parameters<typeof createTestRuntime>[0]['plugins'] = [],
+) {
   const model = new ScriptedModel(script)
   const scripted = scriptedProvider(model, provider)
   const called = recordHook(ModelCalled)
@@ -43,7 +47,11 @@ describe('models: names', () => {
   it('refuses an unknown model and names the known', async () => {
     await using it = await setUp()
     for (const name of ['nope', 'nope/m', '', '/m', 'toString', '__proto__']) {
-      await assert.rejects(it.models.stream(context, name, options), (error: BackplaneError) => code('MODELS_UNKNOWN')(error) && error.fix.includes('offline/deterministic') && error.fix.includes('scripted/'), name)
+      await assert.rejects(
+        it.models.stream(context, name, options),
+        (error: BackplaneError) => code('MODELS_UNKNOWN')(error) && error.fix.includes('offline/deterministic') && error.fix.includes('scripted/'),
+        name,
+      )
     }
     await assert.rejects(it.models.stream(context, 'offline/other', options), code('MODELS_UNKNOWN'))
   })
@@ -99,7 +107,10 @@ describe('models: one record for each call, however it ends', () => {
     assert.ok(call!.first_token_ms! >= 0 && call!.first_token_ms! <= call!.duration_ms)
   })
   it('completed without figures: our own count, which says so', async () => {
-    const none = { inputTokens: { total: undefined, noCache: undefined, cacheRead: undefined, cacheWrite: undefined }, outputTokens: { total: undefined, text: undefined, reasoning: undefined } }
+    const none = {
+      inputTokens: { total: undefined, noCache: undefined, cacheRead: undefined, cacheWrite: undefined },
+      outputTokens: { total: undefined, text: undefined, reasoning: undefined },
+    }
     await using it = await setUp(() => [...say('one two', ' three'), { ...finish(), usage: none } as LanguageModelV3StreamPart])
     await read(await it.models.stream(context, 'scripted/m', options))
     assert.deepEqual([it.called[0]!.usage.inputTokens.total, it.called[0]!.usage.outputTokens.total, it.called[0]!.estimated], [4, 3, true])
@@ -146,7 +157,9 @@ describe('models: one record for each call, however it ends', () => {
     assert.deepEqual([it.model.calls.length, it.called.length, it.called[0]?.status], [0, 1, 'aborted'])
   })
   it('aborted while the answer has not begun, by a provider that never answers', async () => {
-    await using it = await setUp(undefined, { create: async () => Object.assign(new ScriptedModel(() => []), { doStream: () => new Promise<never>(() => {}) }) })
+    await using it = await setUp(
+      undefined, { create: async () => Object.assign(new ScriptedModel(() => []), { doStream: () => new Promise<never>(() => {}) }) },
+    )
     const stop = new AbortController()
     const pending = it.models.stream(context, 'scripted/m', { ...options, abortSignal: stop.signal })
     setTimeout(() => stop.abort(), 5)
@@ -173,7 +186,6 @@ describe('models: one record for each call, however it ends', () => {
   })
   it('leaves no listener at the caller\'s signal', async () => {
     await using it = await setUp()
-    const { getEventListeners } = await import('node:events')
     const { signal } = new AbortController()
     for (let i = 0; i < 20; i++) await read(await it.models.stream(context, 'scripted/m', { ...options, abortSignal: signal }))
     assert.equal(getEventListeners(signal, 'abort').length, 0)
@@ -187,7 +199,10 @@ describe('models: errors', () => {
     for (const [error, retryable] of [[api(429), true], [api(500), true], [api(401), false], [reset, true], [new Error('odd'), false]] as const) {
       await using it = await setUp()
       it.model.refuse = error
-      await assert.rejects(it.models.stream(context, 'scripted/m', options), (thrown: BackplaneError) => thrown.code === 'MODELS_FAILED' && thrown.retryable === retryable && thrown.status === 502)
+      await assert.rejects(
+        it.models.stream(context, 'scripted/m', options),
+        (thrown: BackplaneError) => thrown.code === 'MODELS_FAILED' && thrown.retryable === retryable && thrown.status === 502,
+      )
     }
   })
   it('keeps the request and secret values out of the error', async () => {

@@ -16,7 +16,9 @@ const broken = defineTool({ name: 'broken', description: 'Fails.', input: z.stri
 const contributions = (...tools: Tool[]) => Object.assign(tools, { all: [], away: [], watch() {} })
 const log = recordLog()
 const model = new OfflineModel(contributions(shout, quiet, broken) as never, log)
-const offer = (...tools: Tool[]): LanguageModelV3CallOptions['tools'] => tools.map(({ name, description }) => ({ type: 'function', name, description, inputSchema: { type: 'object' } }))
+const offer = (...tools: Tool[]): LanguageModelV3CallOptions['tools'] => tools.map(({ name, description }) => ({
+  type: 'function', name, description, inputSchema: { type: 'object' },
+}))
 const user = (text: string): LanguageModelV3CallOptions['prompt'] => [{ role: 'user', content: [{ type: 'text', text }] }]
 
 async function ask(options: LanguageModelV3CallOptions): Promise<{ parts: LanguageModelV3StreamPart[]; text: string; deltas: number }> {

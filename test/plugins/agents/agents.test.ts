@@ -1,0 +1,241 @@
+import assert from 'node:assert/strict'
+import type { Command, CommandIo } from '#core'
+import { contribute, createTestRuntime, eventually, fake, type TestPlugin, type TestRuntime } from '#core/testing'
+import { Access, AccessErrors } from '#contracts/access'
+import { Agent, Agents } from '#contracts/agents'
+import { HealthCheck } from '#contracts/health'
+import { HttpServer } from '#contracts/http'
+import { Jobs, JobType, type Job } from '#contracts/jobs'
+import { ModelProvider } from '#contracts/models'
+import accessOpen from '../../../plugins/access-open/index.ts'
+import pack from '../../../plugins/agent-pack-core/index.ts'
+import commands from '../../../plugins/agents/commands.ts'
+import agents from '../../../plugins/agents/index.ts'
+import database from '../../../plugins/database/index.ts'
+import http from '../../../plugins/http/index.ts'
+import jobs from '../../../plugins/jobs/index.ts'
+import models from '../../../plugins/models/index.ts'
+import queue from '../../../plugins/queue-embedded/index.ts'
+import { ann } from '../../support/job-run.ts'
+import { answer, hang, say, ScriptedModel, scriptedProvider } from '../../support/scripted-model.ts'
+
+const QUESTION = 'What is (2+3)*7, and 15% of 80?'
+const ANSWER = /^\(2\+3\)\*7 = 35\n15% of 80 = 12\n\nThis answer was composed offline/
+const operator = { id: 'operator', kind: 'operator', name: 'operator', project_id: 'default' } as const
+const all: TestPlugin[] = [accessOpen, database, queue, jobs, models, agents, pack]
+const everything = (...more: TestPlugin[]) => createTestRuntime({ plugins: [...all, ...more] })
+const served = (...more: TestPlugin[]) => everything({ plugin: http, config: { port: 0 } }, ...more)
+const request = (input: string, agent = 'math') => ({ type: 'agent', agent, input: { agent, input } })
+
+describe('agents: the main job, with everything real', () => {
+  it('runs here, in words that come one by one, with 35 and 12', async () => {
+    await using t = await everything()
+    const tokens: string[] = []
+    const tools: string[] = []
+    const job = await t.get(Jobs).run(
+      operator, request(QUESTION), { onProgress: each => void (each.type === 'token' ? tokens.push(each.content) : tools.push(each.type)) },
+    )
+    const { text, usage, model } = job.result as { text: string; usage: Record<string, number>; model: string }
+    assert.equal(job.status, 'completed')
+    assert.match(text, ANSWER)
+    assert.equal(tokens.join(''), text)
+    assert.ok(tokens.length > 10)
+    assert.deepEqual([usage['model_calls'], usage['tool_calls'], model, tools], [2, 1, 'default', ['tool_start', 'tool_end']])
+    assert.ok(usage['input_tokens']! > 0 && usage['output_tokens']! > tokens.length)
+  })
+  it('runs through the queue, by the API, from POST to completed', async () => {
+    await using t = await served()
+    const { url } = t.get(HttpServer)
+    const answered = await fetch(`${url}/api/v1/jobs`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ agent: 'math', input: QUESTION }) })
+    assert.equal(answered.status, 202)
+    const { id } = await answered.json() as Job
+    const job = await eventually('the job', async () => { const each = await (await fetch(`${url}/api/v1/jobs/${id}`)).json() as Job; return each.status === 'completed' && each })
+    assert.match((job.result as { text: string }).text, ANSWER)
+    assert.equal(job.agent, 'math')
+  })
+  it('says that it can\'t do what can\'t be computed', async () => {
+    await using t = await everything()
+    const job = await t.get(Jobs).run(operator, request('Who wrote Hamlet?'))
+    assert.equal(job.status, 'completed')
+    assert.match((job.result as { text: string }).text, /I can only do what my tools recognize .* found nothing in this one\. They are:\n- calculator/)
+  })
+  it('refuses at submit an unknown agent, naming the known, and an input that does not fit', async () => {
+    await using t = await served()
+    const { url } = t.get(HttpServer)
+    const post = async (body: unknown) => {
+      const answered = await fetch(`${url}/api/v1/jobs`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+      return { status: answered.status, ...await answered.json() as { code: string; fix: string } }
+    }
+    const unknown = await post({ agent: 'maths', input: 'x' })
+    assert.deepEqual([unknown.status, unknown.code, unknown.fix], [404, 'AGENTS_UNKNOWN', 'Known agents: math.'])
+    for (const body of [
+      { agent: 'math', input: '' }, { agent: 'math', input: 5 }, { agent: 'math', input: 'ä'.repeat(33_000) }, { agent: '', input: 'x' },
+      { agent: '__proto__', input: 'x' },
+    ]) {
+      const refused = await post(body)
+      assert.ok([400, 404].includes(refused.status), JSON.stringify(refused))
+    }
+  })
+})
+
+describe('agents: registry', () => {
+  const config = { agents: { helper: { summary: 'Helps', model: 'offline/deterministic', instructions: 'Help.', tools: ['calculator'], max_steps: 3 } } }
+  const declared: TestPlugin = { plugin: agents, config }
+  const plugins: TestPlugin[] = [accessOpen, database, queue, jobs, models, declared, pack]
+
+  it('knows agents from config and from code alike', async () => {
+    await using t = await createTestRuntime({ plugins })
+    assert.deepEqual(await t.get(Agents).list(ann), [
+      { name: 'helper', summary: 'Helps', plugin: 'agents', model: 'offline/deterministic', tools: ['calculator'] },
+      { name: 'math', summary: 'Computes: arithmetic, percentages, functions, units', plugin: 'agent-pack-core', model: 'default', tools: ['calculator'] },
+    ])
+    const job = await t.get(Jobs).run(operator, request('2+2?', 'helper'))
+    assert.match((job.result as { text: string }).text, /^2\+2 = 4\n/)
+  })
+  it('forgets the agents of a plugin that leaves', async () => {
+    await using t = await createTestRuntime({ plugins })
+    await t.runtime.change(new Map([['agent-pack-core', undefined]]))
+    assert.deepEqual((await t.get(Agents).list(ann)).map(each => each.name), ['helper'])
+    await assert.rejects(t.get(Agents).get(ann, 'math'), { code: 'AGENTS_UNKNOWN' })
+    const check = t.runtime.collect(HealthCheck).find(each => each.name === 'agents')!
+    assert.deepEqual(await check.check(AbortSignal.timeout(1_000)), { status: 'degraded', message: 'agent "helper" names the tool "calculator", which nothing contributes' })
+  })
+  it('answers GET /api/v1/agents and /api/v1/agents/:name', async () => {
+    await using t = await createTestRuntime({ plugins: [...plugins, { plugin: http, config: { port: 0 } }] })
+    const { url } = t.get(HttpServer)
+    const list = await (await fetch(`${url}/api/v1/agents`)).json() as { items: { name: string }[] }
+    assert.deepEqual(list.items.map(each => each.name), ['helper', 'math'])
+    assert.equal((await (await fetch(`${url}/api/v1/agents/math`)).json() as { plugin: string }).plugin, 'agent-pack-core')
+    const missing = await fetch(`${url}/api/v1/agents/toString`)
+    assert.deepEqual([missing.status, (await missing.json() as { code: string }).code], [404, 'AGENTS_UNKNOWN'])
+  })
+  it('asks who may see them, and shows nobody anything without an access plugin', async () => {
+    const denied = fake(Access, { async check(_, permission) { throw AccessErrors.FORBIDDEN({ permission, reason: 'no' }) } })
+    await using t = await createTestRuntime({ plugins: [models, agents], services: [denied] })
+    await assert.rejects(t.get(Agents).list(ann), { code: 'ACCESS_FORBIDDEN' })
+    await assert.rejects(t.get(Agents).get(ann, 'math'), { code: 'ACCESS_FORBIDDEN' })
+    await using bare = await createTestRuntime({ plugins: [models, agents] })
+    await assert.rejects(bare.get(Agents).list(ann), { code: 'ACCESS_UNAVAILABLE' })
+  })
+  it('refuses in config what can\'t be an agent', async () => {
+    for (const bad of [{ Helper: { summary: 'x' } }, { helper: {} }, { helper: { summary: 'x', max_steps: 0 } }, { helper: { summary: 'x', tool: [] } }]) {
+      await assert.rejects(createTestRuntime({ plugins: [models, { plugin: agents, config: { agents: bad } }] }), /config\.agents/, JSON.stringify(bad))
+    }
+  })
+  it('refuses two agents of one name', async () => {
+    await assert.rejects(
+      createTestRuntime({ plugins: [models, agents, contribute(Agent, { name: 'a', summary: '' }), contribute(Agent, { name: 'a', summary: '' })] }),
+      /POINT_DUPLICATE|"a"/,
+    )
+  })
+})
+
+/** What a command prints, and how it ends. */
+function terminal(t: TestRuntime, args: string[], { url, ...parts }: Partial<CommandIo> & { url?: string | undefined } = {}) {
+  const printed = { out: '', err: '', pieces: 0 }
+  const io: CommandIo = {
+    args, options: {}, json: false, tty: false, signal: new AbortController().signal, get: ref => t.get(ref),
+    out: text => { printed.out += `${text}\n` }, write: text => { printed.out += text; printed.pieces++ }, err: text => { printed.err += `${text}\n` },
+    server: url === undefined ? undefined : { url, fetch: (path, init) => fetch(url + path, init) }, ...parts,
+  }
+  return { io, printed }
+}
+const command = (name: string): Command => commands.find(each => each.name === name)!
+
+describe('agents: commands', () => {
+  it('run: without a server in this process, the words as they come, the tools beside them', async () => {
+    await using t = await createTestRuntime({ plugins: all, setupOnly: true })
+    const { io, printed } = terminal(t, ['math', 'What', 'is', '(2+3)*7,', 'and', '15%', 'of', '80?'])
+    assert.equal(await command('run').run(io), 0)
+    assert.match(printed.out, /^\(2\+3\)\*7 = 35\n15% of 80 = 12\n\nThis answer.*model\.\n$/s)
+    assert.ok(printed.pieces > 10)
+    assert.equal(printed.err, '→ calculator {"expressions":["(2+3)*7","15% of 80"]}\n')
+  })
+  it('run: by the server that is there, with the same answer', async () => {
+    await using t = await served()
+    const { io, printed } = terminal(t, ['math', QUESTION], { url: t.get(HttpServer).url })
+    assert.equal(await command('run').run(io), 0)
+    assert.match(printed.out, ANSWER)
+  })
+  it('run --json: the job', async () => {
+    await using t = await everything()
+    const { io, printed } = terminal(t, ['math', '2+2'], { json: true })
+    assert.equal(await command('run').run(io), 0)
+    const job = JSON.parse(printed.out) as Job
+    assert.deepEqual([job.status, job.agent], ['completed', 'math'])
+  })
+  it('run: ends with 1 when the job is dead, and says why', async () => {
+    const model = new ScriptedModel(() => [...say('half'), { type: 'error', error: new Error('cut') }])
+    const broken = [contribute(ModelProvider, scriptedProvider(model)), contribute(Agent, { name: 'broken', summary: '', model: 'scripted/m' })]
+    await using t = await served(...broken)
+    for (const url of [undefined, t.get(HttpServer).url]) {
+      const { io, printed } = terminal(t, ['broken', 'x'], { url })
+      assert.equal(await command('run').run(io), 1)
+      assert.match(printed.err, /is dead: model "scripted\/m" failed: cut \(MODELS_FAILED\)\n$/)
+    }
+  })
+  it('run: refuses an unknown agent, here and by the server', async () => {
+    await using t = await served()
+    for (const url of [undefined, t.get(HttpServer).url]) await assert.rejects(command('run').run(terminal(t, ['nobody', 'x'], { url }).io), { code: 'AGENTS_UNKNOWN', fix: 'Known agents: math.' })
+  })
+  it('run: Ctrl-C aborts the model\'s call and cancels the job', async () => {
+    let aborted = false
+    const model = new ScriptedModel(async function* ({ abortSignal }) {
+      yield* say('a')
+      abortSignal!.addEventListener('abort', () => { aborted = true })
+      await hang(abortSignal)
+    })
+    await using t = await everything(contribute(ModelProvider, scriptedProvider(model)), contribute(Agent, { name: 'slow', summary: '', model: 'scripted/m' }))
+    const stop = new AbortController()
+    const { io, printed } = terminal(t, ['slow', 'x'], { signal: stop.signal })
+    const pending = command('run').run(io)
+    await eventually('the first word', () => printed.out.length > 0)
+    stop.abort(new Error('Ctrl-C'))
+    assert.equal(await pending, 1)
+    assert.match(printed.err, /is cancelled/)
+    assert.ok(aborted)
+  })
+  it('run: Ctrl-C with a server says that the job goes on', async () => {
+    let release = () => {}
+    const model = new ScriptedModel(async function* () { await new Promise<void>(resolve => { release = resolve }); yield* answer('x') })
+    await using t = await served(contribute(ModelProvider, scriptedProvider(model)), contribute(Agent, { name: 'slow', summary: '', model: 'scripted/m' }))
+    const stop = new AbortController()
+    const { io, printed } = terminal(t, ['slow', 'x'], { url: t.get(HttpServer).url, signal: stop.signal })
+    const pending = command('run').run(io)
+    await eventually('the model call', () => model.calls.length > 0)
+    stop.abort(new Error('Ctrl-C'))
+    await assert.rejects(pending as Promise<unknown>)
+    const [, id] = /^job (\S+) goes on; look at it with: backplane jobs show \S+\n$/.exec(printed.err)!
+    release()
+    await eventually('the job', async () => (await t.get(Jobs).get(operator, id!)).status === 'completed')
+  })
+  it('agents list and agents info: the same from here and from the server', async () => {
+    await using t = await served()
+    const { url } = t.get(HttpServer)
+    for (const [name, args] of [['agents list', []], ['agents info', ['math']]] as const) {
+      for (const json of [false, true]) {
+        const [here, there] = [terminal(t, [...args], { json }), terminal(t, [...args], { json, url })]
+        await command(name).run(here.io)
+        await command(name).run(there.io)
+        assert.equal(here.printed.out, there.printed.out)
+        assert.match(here.printed.out, /math/)
+      }
+    }
+    await assert.rejects(command('agents info').run(terminal(t, ['nobody'], { url }).io), { code: 'AGENTS_UNKNOWN' })
+  })
+  it('each has a name, a summary and an example', () => {
+    for (const each of commands) assert.ok(each.summary && each.examples?.length && each.serverFirst && each.needs === 'runtime')
+  })
+})
+
+describe('agents: the job type', () => {
+  it('takes at most 64 KiB', async () => {
+    await using t = await createTestRuntime({ plugins: [models, agents], services: [fake(Access, {})] })
+    const [type] = t.runtime.collect(JobType)
+    const check = async (input: string) => (await type!.input['~standard'].validate({ agent: 'a', input })).issues === undefined
+    assert.deepEqual(
+      [await check('x'.repeat(65_536)), await check('x'.repeat(65_537)), await check('ä'.repeat(32_769)), await check('')],
+      [true, false, false, false],
+    )
+  })
+})
