@@ -191,7 +191,9 @@ describe('http lifecycle', () => {
     await using t = await serve([routesPlugin('a', route('/a', ({ signal }) => ({ stream: ticks(signal) }), { streams: true }))],
       { config: { streamGraceMs: 50 } })
     const reading = (await fetch(`${t.url}/a`)).text().catch(() => 'broken')
+    const from = performance.now()
     await t.runtime.stop()
+    assert.ok(performance.now() - from < 2_000, 'the rest of the grace is not waited for')
     assert.equal(await reading, 'broken')
     assert.equal(aborted, true)
   })
