@@ -17,6 +17,9 @@ import { closest, emptyMap, find, leaf, leaves, merge, parseYaml, valueOf, type 
 export { ConfigErrors } from './mistakes.ts'
 export type { Origin } from './tree.ts'
 
+type Report = (error: BackplaneError) => void
+/** What a part of a text became; `secret` names a value that must not be shown. */
+interface Piece { readonly value: SecretPart; readonly secret?: string }
 type Env = Readonly<Record<string, string | undefined>>
 export type Path = readonly string[]
 
@@ -104,7 +107,8 @@ export class Config {
       layers.push(file)
       const expected = ['development', 'production', 'test']
       if (variable === 'BACKPLANE_ENV' && !expected.includes(this.environment) && !existsSync(file)) {
-        this.#badEnvironment(variable, `but there is no ${this.shown(file)}`, `${didYouMean(this.environment, expected)} Or write ${this.shown(file)}.`, `a name with a file in ${this.shown(folder)}`)
+        const advice = `${didYouMean(this.environment, expected)} Or write ${this.shown(file)}.`
+        this.#badEnvironment(variable, `but there is no ${this.shown(file)}`, advice, `a name with a file in ${this.shown(folder)}`)
       }
     } else this.#badEnvironment(variable, 'which is no name for a file', 'Use letters, digits, dots and dashes, such as production.', 'letters, digits, dots and dashes')
     const named = configFile === undefined ? undefined : resolve(this.cwd, configFile)
@@ -115,32 +119,31 @@ export class Config {
       if (text === undefined) continue
       const layer = parseYaml(text, this.shown(file), dirname(file), this.report)
       if (!layer || (layer.is === 'leaf' && layer.value === null)) continue
-      if (layer.is !== 'map') { this.mistake(ConfigErrors.SHAPE, [], layer.at, { path: 'the file', reason: 'it holds no settings', expected: 'a map with runtime, log and plugins', got: show(valueOf(layer)) }); continue }
-      this.tree = merge(this.tree, layer, (path, node) => {
-        if (path[0] === 'plugins' && path.length === 2) this.mistake(ConfigErrors.NOTHING_TO_REMOVE, path, node.at, { key: path[1], expected: '{}, false or settings', got: 'nothing', advice: `Write \`${path[1]}: {}\` for a plugin without settings, or \`${path[1]}: false\` to leave it out.` })
+      if (layer.is !== 'map') {
+        const details = { reason: 'it holds no settings', expected: 'a map with runtime, log and plugins', got: show(valueOf(layer)) }
+        this.mistake(ConfigErrors.SHAPE, [], layer.at, details)
+        continue
+      }
+      this.tree = merge(this.tree, layer, ([section, key, ...below], node) => {
+        if (section !== 'plugins' || key === undefined || below.length) return
+        const advice = `Write \`${key}: {}\` for a plugin without settings, or \`${key}: false\` to leave it out.`
+        this.mistake(ConfigErrors.NOTHING_TO_REMOVE, [section, key], node.at, { key, expected: '{}, false or settings', got: 'nothing', advice })
       }) as MapTree
     }
   }
 
   #badEnvironment(variable: string, reason: string, advice: string, expected: string): void {
-    this.report(ConfigErrors.ENVIRONMENT({ variable, name: this.environment, reason, advice, expected, got: this.environment, file: `environment variable ${variable}`, line: 0, column: 0 }))
+    const name = this.environment
+    this.mistake(ConfigErrors.ENVIRONMENT, [variable], this.#placeOf(variable), { variable, name, reason, advice, expected, got: name })
   }
 
   async #readLayer(file: string, needed: boolean): Promise<string | undefined> {
-    const details = { file: this.shown(file), line: 0, column: 0, folder: this.cwd }
-    try {
-      const info = await stat(file)
-      if (!info.isFile()) throw new Error('it is not a file')
-      if (info.size > MAX_FILE) throw new Error(`it has ${info.size} bytes`)
-      return new TextDecoder('utf-8', { fatal: true }).decode(await readFile(file))
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException
-      if (code === 'ENOENT' || code === 'ENOTDIR') { if (needed) this.report(ConfigErrors.FILE_MISSING({ ...details, expected: 'a YAML file', got: 'nothing' })) } else {
-        const reason = code === 'ERR_ENCODING_INVALID_ENCODED_DATA' ? 'it is not UTF-8' : code === 'EACCES' ? 'permission denied' : reasonOf(cause)
-        this.report(ConfigErrors.FILE_UNREADABLE({ ...details, reason, expected: 'a readable YAML file in UTF-8', got: reason }, { cause }))
-      }
-      return undefined
-    }
+    const details = { file: this.shown(file), line: 0, column: 0, folder: this.cwd, expected: 'a readable YAML file in UTF-8' }
+    const text = await readText(file, MAX_FILE)
+    if ('text' in text) return text.text
+    if (!text.missing) this.report(ConfigErrors.FILE_UNREADABLE({ ...details, reason: text.reason, got: text.reason }))
+    else if (needed) this.report(ConfigErrors.FILE_MISSING({ ...details, got: 'nothing' }))
+    return undefined
   }
 
   /** In development only, and never over a real variable. */
@@ -160,7 +163,9 @@ export class Config {
   #placeOf(variable: string): Place { return { ...(this.#origins.get(variable) ?? { file: `environment variable ${variable}`, line: 0, column: 0 }), folder: this.cwd } }
 
   /** Reports something about one place; `got` never shows a value that may be secret. */
-  mistake<M extends (details: any) => BackplaneError>(make: M, path: readonly PropertyKey[], at: Origin | undefined, details: Record<string, unknown>, report = this.report): void {
+  mistake(
+    make: (details: any) => BackplaneError, path: readonly PropertyKey[], at: Origin | undefined, details: Readonly<Record<string, unknown>>, report = this.report,
+  ): void {
     report(make({ path: path.map(String).join('.') || 'the file', ...(at && { file: at.file, line: at.line, column: at.column }), ...details }))
   }
 
@@ -186,8 +191,9 @@ export class Config {
       const later = steps.length > 3 && normal(steps[0]!) === 'plugins' && normal(steps[2]!) === 'config'
       const plugins = find(this.tree, ['plugins'])
       const path = this.#match(variable, later ? steps.slice(0, 2) : steps, path => {
-        if (path[0] === 'plugins') return path.length === 1 ? { known: plugins?.is === 'map' ? [...plugins.entries.keys()] : [] } : path.length === 2 ? { known: keysOf([entry]) } : { known: [] }
-        return { known: keysOf(schemasAt(root, path)) }
+        if (path[0] !== 'plugins') return { known: keysOf(schemasAt(root, path)) }
+        if (path.length === 1) return { known: plugins?.is === 'map' ? [...plugins.entries.keys()] : [] }
+        return { known: path.length === 2 ? keysOf([entry]) : [] }
       })
       if (!path) continue
       if (later) this.waiting.set(path[1]!, [...(this.waiting.get(path[1]!) ?? []), { variable, rest: steps.slice(3), text }])
@@ -204,7 +210,7 @@ export class Config {
   }
 
   /** The short names and the waiting variables of one plugin, now that its schema is known. */
-  applyPluginVariables(instance: string, plugin: string, schema: JsonSchema | undefined, only: boolean, report: (error: BackplaneError) => void): void {
+  applyPluginVariables(instance: string, plugin: string, schema: JsonSchema | undefined, only: boolean, report: Report): void {
     const base = ['plugins', instance, 'config']
     const known = (path: Path) => {
       const schemas = schemasAt(schema, path)
@@ -220,7 +226,10 @@ export class Config {
       if (steps[0] !== 'plugins' || !this.env[name] || !(steps[1] === instance || (steps[1] === plugin && only))) continue
       const rest = steps.slice(3)
       if (schemasAt(schema, rest).length) this.#applyShort(name, [...base, ...rest], secret)
-      else if (dangerous) this.mistake(ConfigErrors.VARIABLE_UNUSED, ['plugins', instance, 'config', ...rest], this.#placeOf(name), { variable: name, plugin: instance, setting: rest.join('.'), expected: 'no such variable', got: 'a value (not shown)' }, report)
+      else if (dangerous) {
+        const details = { variable: name, plugin: instance, setting: rest.join('.'), expected: 'no such variable', got: 'a value (not shown)' }
+        this.mistake(ConfigErrors.VARIABLE_UNUSED, [...base, ...rest], this.#placeOf(name), details, report)
+      }
     }
   }
 
@@ -237,15 +246,18 @@ export class Config {
         const close = nearest(step, found.flatMap(path => children(path).known))
         const near = names.filter(name => close.some(key => name.endsWith(`__${key}`)))
         const where = [...base, ...found[0]!].join('.') || 'the config'
-        const advice = near.length ? `Did you mean ${near.join(' or ')}?` : names.length ? `Known here: ${names.slice(0, 20).join(', ')}.` : `Nothing is known below ${where}; unset it, or add what it is for to a config file.`
-        this.mistake(ConfigErrors.VARIABLE_UNKNOWN, [...base, ...steps.slice(0, at + 1)], this.#placeOf(variable), { variable, advice, expected: near.join(' or ') || `a setting of ${where}`, got: variable }, report)
+        const advice = near.length ? `Did you mean ${near.join(' or ')}?` : names.length ? `Known here: ${names.slice(0, 20).join(', ')}.`
+          : `Nothing is known below ${where}; unset it, or add what it is for to a config file.`
+        const details = { variable, advice, expected: near.join(' or ') || `a setting of ${where}`, got: variable }
+        this.mistake(ConfigErrors.VARIABLE_UNKNOWN, [...base, ...steps.slice(0, at + 1)], this.#placeOf(variable), details, report)
         return undefined
       }
       found = next
     }
     if (found.length === 1) return found[0]
     const matches = found.map(path => [...base, ...path].join('.')).join(', ')
-    this.mistake(ConfigErrors.VARIABLE_AMBIGUOUS, [...base, ...found[0]!], this.#placeOf(variable), { variable, matches, expected: 'a name for one setting', got: variable }, report)
+    const details = { variable, matches, expected: 'a name for one setting', got: variable }
+    this.mistake(ConfigErrors.VARIABLE_AMBIGUOUS, [...base, ...found[0]!], this.#placeOf(variable), details, report)
     return undefined
   }
 
@@ -256,14 +268,14 @@ export class Config {
   }
 
   /** Looks up every reference below `path`. What can't be found is reported to `report`. */
-  async resolve(path: Path, report: (error: BackplaneError) => void): Promise<void> {
+  async resolve(path: Path, report: Report): Promise<void> {
     for (const { path: rest, node } of leaves(find(this.tree, path), path)) {
       if (typeof node.value !== 'string' || node.literal || !node.value.includes('${')) continue
       const parts = parseReferences(node.value)
       if ('reason' in parts) { this.mistake(ConfigErrors.REFERENCE, rest, node.at, { ...parts, got: parts.source }, report); continue }
       const found = await Promise.all(parts.map(part => (typeof part === 'string' ? { value: part } : this.#lookUp(part, rest, node.at, report))))
       if (found.includes(undefined)) { node.value = undefined; continue }
-      const pieces = found as { value: SecretPart; secret?: string }[]
+      const pieces = found as Piece[]
       const names = pieces.flatMap(({ value, secret }) => (typeof value === 'string' ? secret ?? [] : value.secret))
       if (names.length) { node.value = new Secret(pieces.map(piece => piece.value), undefined, names.join(',')); node.others = []; continue }
       const text = pieces.map(piece => piece.value).join('')
@@ -275,31 +287,26 @@ export class Config {
     }
   }
 
-  async #lookUp({ kind, name, fallback }: Reference, path: Path, at: Place, report: (error: BackplaneError) => void): Promise<{ value: SecretPart; secret?: string } | undefined> {
+  async #lookUp({ kind, name, fallback }: Reference, path: Path, at: Place, report: Report): Promise<Piece | undefined> {
     if (kind === 'secret') return { value: { secret: name } }
     if (kind === 'env') {
       const value = fallback === undefined ? this.env[name] : this.env[name] || fallback
       if (value !== undefined) return soundsSecret(name) ? { value, secret: name } : { value }
-      this.mistake(ConfigErrors.VARIABLE_MISSING, path, at, { name, expected: `the environment variable ${name}`, got: 'nothing', advice: `Set ${name}, or give a default: \${env:${name}:-value}.` }, report)
+      const advice = `Set ${name}, or give a default: \${env:${name}:-value}.`
+      this.mistake(ConfigErrors.VARIABLE_MISSING, path, at, { name, expected: `the environment variable ${name}`, got: 'nothing', advice }, report)
       return undefined
     }
     const file = resolve(at.folder, name)
     this.files.add(file)
-    try {
-      const info = await stat(file)
-      if (!info.isFile()) throw new Error('it is not a file')
-      if (info.size > MAX_REFERENCED) throw new Error(`it has ${info.size} bytes`)
-      return { value: new TextDecoder('utf-8', { fatal: true }).decode(await readFile(file)).replace(/\r?\n$/, '') }
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException
-      const reason = code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'permission denied' : code === 'ERR_ENCODING_INVALID_ENCODED_DATA' ? 'it is not UTF-8' : reasonOf(cause)
-      this.mistake(ConfigErrors.FILE_REFERENCE, path, at, { target: this.shown(file), folder: at.folder, reason, expected: 'a text file of at most 64 kB', got: reason }, report)
-      return undefined
-    }
+    const text = await readText(file, MAX_REFERENCED)
+    if ('text' in text) return { value: text.text.replace(/\r?\n$/, '') }
+    const details = { target: this.shown(file), folder: at.folder, reason: text.reason, expected: 'a text file of at most 64 kB', got: text.reason }
+    this.mistake(ConfigErrors.FILE_REFERENCE, path, at, details, report)
+    return undefined
   }
 
   /** Checks what stands at `path` against a schema, and reports every mistake with its place. Returns the checked value, if there was none. */
-  check(path: Path, schema: StandardSchemaV1, json: JsonSchema | undefined, report: (error: BackplaneError) => void, plugin?: string): { value: unknown } | undefined {
+  check(path: Path, schema: StandardSchemaV1, json: JsonSchema | undefined, report: Report, plugin?: string): { value: unknown } | undefined {
     const tree = find(this.tree, path)
     const run = () => schema['~standard'].validate(valueOf(tree) ?? {}) as StandardSchemaV1.Result<unknown>
     const first = new Map<string, { issue: StandardSchemaV1.Issue; value: unknown }>()
@@ -318,10 +325,13 @@ export class Config {
       result = run()
     }
     let bad = false
-    const tell: typeof this.mistake = (make, at, origin, details) => { bad = true; this.mistake(make, at, origin, { ...details, ...(plugin !== undefined && { plugin }) }, report) }
+    const tell: typeof this.mistake = (make, at, origin, details) => {
+      bad = true
+      this.mistake(make, at, origin, { ...details, ...(plugin !== undefined && { plugin }) }, report)
+    }
     const unknown = (at: readonly PropertyKey[], key: string, known: readonly string[]) => {
-      const advice = didYouMean(key, known)
-      tell(ConfigErrors.UNKNOWN_KEY, [...path, ...at, key], closest(tree, [...at, key])?.at, { key, advice, expected: nearest(key, known).join(' or ') || known.join(', ') || 'no setting', got: key })
+      const expected = nearest(key, known).join(' or ') || known.join(', ') || 'no setting'
+      tell(ConfigErrors.UNKNOWN_KEY, [...path, ...at, key], closest(tree, [...at, key])?.at, { key, advice: didYouMean(key, known), expected, got: key })
     }
     const told = new Set<string>()
     for (const { at, key, known } of json ? unknownKeys(tree, variants(json), json) : []) { told.add(JSON.stringify([...at, key])); unknown(at, key, known) }
@@ -374,7 +384,10 @@ export class Config {
 }
 
 function* unknownKeys(tree: Tree | undefined, schemas: readonly JsonSchema[], root: JsonSchema, at: Path = []): Generator<{ at: Path; key: string; known: string[] }> {
-  if (tree?.is === 'list') for (const [index, item] of tree.items.entries()) yield* unknownKeys(item, schemas.flatMap(each => variants(each.items, root)), root, [...at, String(index)])
+  if (tree?.is === 'list') {
+    const items = schemas.flatMap(each => variants(each.items, root))
+    for (const [index, item] of tree.items.entries()) yield* unknownKeys(item, items, root, [...at, String(index)])
+  }
   if (tree?.is !== 'map') return
   for (const [key, child] of tree.entries) {
     const below = childrenOf(schemas, key, root)
@@ -386,6 +399,20 @@ function* unknownKeys(tree: Tree | undefined, schemas: readonly JsonSchema[], ro
 const stepsOf = (issue: StandardSchemaV1.Issue): PropertyKey[] => (issue.path ?? []).map(part => (typeof part === 'object' ? part.key : part))
 const normal = (name: string): string => name.toLowerCase().replace(/[-_]/g, '')
 const escape = (text: string): string => text.replace(/[^\w]/g, '\\$&')
+
+/** A text file, or why there is none. */
+async function readText(file: string, limit: number): Promise<{ text: string } | { reason: string; missing: boolean }> {
+  try {
+    const info = await stat(file)
+    if (!info.isFile()) return { reason: 'it is not a file', missing: false }
+    if (info.size > limit) return { reason: `it has ${info.size} bytes`, missing: false }
+    return { text: new TextDecoder('utf-8', { fatal: true }).decode(await readFile(file)) }
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    const reason = { ENOENT: 'there is no such file', ENOTDIR: 'there is no such file', EACCES: 'permission denied', ERR_ENCODING_INVALID_ENCODED_DATA: 'it is not UTF-8' }[code]
+    return { reason: reason ?? reasonOf(error), missing: code === 'ENOENT' || code === 'ENOTDIR' }
+  }
+}
 
 /** A short form of a value for an error. */
 export function show(value: unknown): string {

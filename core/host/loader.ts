@@ -106,7 +106,9 @@ export async function loadDeployment({ cwd, env, configFile, reload = new Set() 
   for (const each of candidates) if (each.found) {
     const { file } = each.found
     await attempt(each, async () => { each.plugin = await load(each, each.found!, config, reload.has(each.name)) })
-    if (reload.has(each.name) && !warned) { warned = true; warnings.push(`"${each.name}" was loaded again from ${config.shown(file)}; the code before stays in memory, since Node never evicts a module: restart now and then`) }
+    if (!reload.has(each.name) || warned) continue
+    warned = true
+    warnings.push(`"${each.name}" was loaded again from ${config.shown(file)}; the code before stays in memory, since Node never evicts a module: restart now and then`)
   }
   const schemas = new Map<string, JsonSchema | undefined>()
   for (const each of candidates) if (each.plugin) {
@@ -185,7 +187,8 @@ function locate({ name, use, folder }: Candidate, config: Config): Found {
   if (!use.trim() || /[\0-\x1f]/.test(use) || use === '__proto__') throw LoaderErrors.NAME({ name: use, expected: 'a name, a package or a path', got: JSON.stringify(use) })
   if (/^(\.{0,2}\/|file:)/.test(use) || use === '.' || use === '..') {
     const target = use.startsWith('file:') ? fileURLToPath(use) : resolve(folder, use)
-    if (!existsSync(target)) throw LoaderErrors.NOT_FOUND({ plugin: name, target: config.shown(target), folder: config.shown(folder), expected: 'a file or a folder', got: 'nothing' })
+    const details = { plugin: name, target: config.shown(target), folder: config.shown(folder), expected: 'a file or a folder', got: 'nothing' }
+    if (!existsSync(target)) throw LoaderErrors.NOT_FOUND(details)
     if (!statSync(target).isDirectory()) return { file: realpathSync(target), firstParty: false, folder: dirname(target) }
     return packageAt(name, target, '.', config)
   }
@@ -200,7 +203,8 @@ function locate({ name, use, folder }: Candidate, config: Config): Found {
     }
   }
   const known = firstParty()
-  throw LoaderErrors.UNKNOWN({ name: use, advice: didYouMean(use, known), expected: nearest(use, known).join(' or ') || 'a first-party plugin, a package or a path', got: use })
+  const expected = nearest(use, known).join(' or ') || 'a first-party plugin, a package or a path'
+  throw LoaderErrors.UNKNOWN({ name: use, advice: didYouMean(use, known), expected, got: use })
 }
 
 /** The names of the plugins that come with Backplane. */
@@ -215,7 +219,8 @@ function packageAt(plugin: string, given: string, subpath: string, config: Confi
   let manifest: Package | undefined
   if (existsSync(file)) {
     try { manifest = readJson(file) as Package } catch (cause) {
-      throw LoaderErrors.PACKAGE({ plugin, target: config.shown(file), reason: reasonOf(cause), file: config.shown(file), line: 0, column: 0, expected: 'a JSON object', got: 'something else' }, { cause })
+      const target = config.shown(file)
+      throw LoaderErrors.PACKAGE({ plugin, target, reason: reasonOf(cause), file: target, line: 0, column: 0, expected: 'a JSON object', got: 'something else' }, { cause })
     }
   }
   const none = (reason: string) => LoaderErrors.NO_ENTRY({ plugin, target: config.shown(folder), reason, expected: 'an entry file', got: reason })
@@ -314,12 +319,14 @@ async function load({ name: plugin }: Candidate, { file, firstParty, folder, man
   readings.set(file, reading)
   reading.failed = true
   let module: Record<string, unknown>
-  try { module = await import(pathToFileURL(file).href + (reading.count ? `?backplane-load=${reading.count}` : '')) as Record<string, unknown> } catch (cause) { throw importError(plugin, file, folder, cause, config) }
+  const url = pathToFileURL(file).href + (reading.count ? `?backplane-load=${reading.count}` : '')
+  try { module = await import(url) as Record<string, unknown> } catch (cause) { throw importError(plugin, file, folder, cause, config) }
   reading.failed = false
   const exported = module['default']
-  if (exported === undefined) throw LoaderErrors.NO_DEFAULT({ plugin, target, file: target, line: 1, column: 1, expected: 'a default export', got: Object.keys(module).join(', ') || 'no exports' })
+  const place = { plugin, target, file: target, line: 1, column: 1 }
+  if (exported === undefined) throw LoaderErrors.NO_DEFAULT({ ...place, expected: 'a default export', got: Object.keys(module).join(', ') || 'no exports' })
   const reason = whyNot(exported)
-  if (reason) throw LoaderErrors.NOT_A_PLUGIN({ plugin, target, reason, file: target, line: 1, column: 1, expected: 'definePlugin(…)', got: reason })
+  if (reason) throw LoaderErrors.NOT_A_PLUGIN({ ...place, reason, expected: 'definePlugin(…)', got: reason })
   return exported as Plugin
 }
 
@@ -358,22 +365,25 @@ function isCommonJs(file: string): boolean {
 function importError(plugin: string, file: string, folder: string, cause: unknown, config: Config): BackplaneError {
   const reason = reasonOf(cause).split('\n')[0]!
   const { code, stack = '' } = cause as NodeJS.ErrnoException
-  const place = placeOf(stack.slice(0, stack.indexOf('\n'))) ?? undefined
+  const place = placeOf(stack.slice(0, stack.indexOf('\n')))
+  const where = (at: { file: string; line: number; column: number } | undefined) => at && { file: config.shown(at.file), line: at.line, column: at.column }
   if (code === 'ERR_MODULE_NOT_FOUND' || code === 'ERR_PACKAGE_PATH_NOT_EXPORTED' || code === 'ERR_UNSUPPORTED_DIR_IMPORT') {
     const advice = /Cannot find package/.test(reason) ? `Install it: run \`npm install\` in ${config.shown(folder)}.` : 'Correct the import.'
-    return LoaderErrors.IMPORT({ plugin, reason: reason.replaceAll('file://', ''), advice, ...whereIn(reason, file, config), expected: 'a module that exists', got: reason }, { cause })
+    const details = { plugin, reason: reason.replaceAll('file://', ''), advice, expected: 'a module that exists', got: reason }
+    return LoaderErrors.IMPORT({ ...details, ...where(importerOf(reason, file)) }, { cause })
   }
   if (cause instanceof SyntaxError && place) {
-    return LoaderErrors.IMPORT({ plugin, reason, advice: 'Import a name that is exported there.', file: config.shown(place.file), line: place.line, column: place.column, expected: 'a name that is exported', got: reason }, { cause })
+    const details = { plugin, reason, advice: 'Import a name that is exported there.', expected: 'a name that is exported', got: reason }
+    return LoaderErrors.IMPORT({ ...details, ...where(place) }, { cause })
   }
   const syntax = cause instanceof SyntaxError || /Transform failed/.test(reason) ? syntaxAt(file) : undefined
   if (syntax || cause instanceof SyntaxError) {
-    const at = syntax ?? { file, line: 0, column: 0, text: reason }
-    const target = config.shown(at.file)
-    return LoaderErrors.SYNTAX({ plugin, target, reason: at.text, file: target, line: at.line, column: at.column, expected: 'JavaScript or TypeScript', got: at.text }, { cause })
+    const { text, ...at } = syntax ?? { file, line: 0, column: 0, text: reason }
+    const details = { plugin, target: config.shown(at.file), reason: text, expected: 'JavaScript or TypeScript', got: text }
+    return LoaderErrors.SYNTAX({ ...details, ...where(at) }, { cause })
   }
-  const frame = stack.split('\n').slice(1).map(placeOf).find(each => each && !each.file.includes('/node_modules/tsx/') && !each.file.includes('/node_modules/esbuild/'))
-  return LoaderErrors.THREW({ plugin, reason, expected: 'a module that loads', got: reason, ...(frame && { file: config.shown(frame.file), line: frame.line, column: frame.column }) }, { cause })
+  const frame = stack.split('\n').slice(1).map(placeOf).find(each => each && !/\/node_modules\/(tsx|esbuild)\//.test(each.file))
+  return LoaderErrors.THREW({ plugin, reason, expected: 'a module that loads', got: reason, ...where(frame) }, { cause })
 }
 
 function placeOf(line: string): { file: string; line: number; column: number } | undefined {
@@ -382,13 +392,13 @@ function placeOf(line: string): { file: string; line: number; column: number } |
 }
 
 /** Which line imports the thing that was not found. */
-function whereIn(reason: string, file: string, config: Config): Origin | undefined {
+function importerOf(reason: string, file: string): Origin | undefined {
   const importer = /imported from (?:file:\/\/)?(\/[^?\s]+)/.exec(reason)?.[1] ?? file
   const missing = /'([^']+)'|"([^"]+)"/.exec(reason)
   const name = (missing?.[1] ?? missing?.[2] ?? '').split('/').at(-1)?.replace(/\.[cm]?[jt]s$/, '')
   if (!name || !existsSync(importer)) return undefined
   const line = readFileSync(importer, 'utf8').split('\n').findIndex(each => /from|import/.test(each) && each.includes(name)) + 1
-  return { file: config.shown(importer), line, column: 1 }
+  return { file: importer, line, column: 1 }
 }
 
 /** V8 does not tell where a module is broken; esbuild, which tsx brings, does. */
@@ -429,7 +439,7 @@ function originAt(config: Config, path: readonly string[]): Origin | undefined {
 const masked = (value: unknown): unknown => (value instanceof Secret ? String(value) : value)
 
 function effective(config: Config, settings: Settings, schemas: ReadonlyMap<string, JsonSchema | undefined>): { path: string; value: unknown; origin: Origin }[] {
-  const rows = [...leaves(config.tree)].map(({ path, node }) => ({ path: path.join('.'), value: masked(node.value), origin: { file: node.at.file, line: node.at.line, column: node.at.column } }))
+  const rows = [...leaves(config.tree)].map(({ path, node: { value, at: { file, line, column } } }) => ({ path: path.join('.'), value: masked(value), origin: { file, line, column } }))
   const preset = (path: readonly string[], schema: JsonSchema | undefined): void => {
     for (const [key, child] of variants(schema).flatMap(each => Object.entries(each.properties ?? {}))) {
       const at = [...path, key]
@@ -487,13 +497,15 @@ export interface ProblemRow {
  * For one report of everything: `explain(deployment, [...deployment.problems, error])`.
  */
 export function explain(deployment: Deployment, error: unknown): ProblemRow[] {
-  const flat = (each: unknown): unknown[] => (Array.isArray(each) ? each.flatMap(flat) : each instanceof AggregateError ? each.errors.flatMap(flat) : each === undefined ? [] : [each])
+  const flat = (each: unknown): unknown[] => {
+    const inside = each instanceof AggregateError ? each.errors : each
+    return Array.isArray(inside) ? inside.flatMap(flat) : each === undefined ? [] : [each]
+  }
   const errors = [...new Set(flat(error))]
   const broken = deployment.entries.flatMap(entry => (entry.error ? entry.plugin.provides.map(ref => ref.id) : []))
   // Whoever needs the service of a plugin that is broken itself has no mistake of its own.
   return errors.filter(each => !(ServiceErrors.MISSING.is(each) && broken.includes(String(each.details['service'])))).map(each => rowOf(deployment, each)).sort((a, b) => {
-    const files = [...deployment.files].map(String)
-    const rank = ({ file }: ProblemRow) => files.findIndex(known => file !== undefined && known.endsWith(file))
+    const rank = ({ file }: ProblemRow) => deployment.files.findIndex(known => file !== undefined && known.endsWith(file))
     return rank(a) - rank(b) || (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0)
   })
 }

@@ -28,7 +28,8 @@ export function createLogger({ level: first, format, write, color = false, now =
   const at = (bound: Fields): Logger => {
     const log = (level: Level) => (message: string, fields?: Fields): void => {
       if (RANK[level] < least) return
-      try { write(`${maskSecrets(print(new Date(now()).toISOString(), level, maskSecrets(String(message)), { ...scope.current, ...bound, ...own(fields) }))}\n`) } catch { /* A log that can't be written has nowhere to say so. */ }
+      const all = { ...scope.current, ...bound, ...own(fields) }
+      try { write(`${maskSecrets(print(new Date(now()).toISOString(), level, maskSecrets(String(message)), all))}\n`) } catch { /* It has nowhere to say so. */ }
     }
     return { debug: log('debug'), info: log('info'), warn: log('warn'), error: log('error'), child: fields => at({ ...bound, ...own(fields) }) }
   }
@@ -40,10 +41,12 @@ function own(fields: unknown): Record<string, unknown> {
   if (typeof fields !== 'object' || fields === null) return {}
   const copy: Record<string, unknown> = {}
   for (const key of Object.keys(fields).slice(0, MAX_KEYS)) {
-    try { copy[key] = plain((fields as Fields)[key], 0, []) } catch (error) { copy[key] = `[unreadable: ${error instanceof Error ? error.message : 'it threw'}]` }
+    try { copy[key] = plain((fields as Fields)[key], 0, []) } catch (error) { copy[key] = unreadable(error) }
   }
   return copy
 }
+
+const unreadable = (error: unknown): string => `[unreadable: ${error instanceof Error ? error.message : 'it threw'}]`
 
 function plain(value: unknown, depth: number, above: readonly unknown[]): unknown {
   // Masked here, not in the finished line: there a quote or a line break inside a secret is written as an escape.
@@ -57,7 +60,7 @@ function plain(value: unknown, depth: number, above: readonly unknown[]): unknow
   if (depth >= MAX_DEPTH) return '[deep]'
   const inside = [...above, value]
   const read = (key: PropertyKey): unknown => {
-    try { return plain((value as Record<PropertyKey, unknown>)[key], depth + 1, inside) } catch (error) { return `[unreadable: ${error instanceof Error ? error.message : 'it threw'}]` }
+    try { return plain((value as Record<PropertyKey, unknown>)[key], depth + 1, inside) } catch (error) { return unreadable(error) }
   }
   if (types.isNativeError(value) || value instanceof Error) return errorOf(value, read)
   if (Array.isArray(value)) return value.slice(0, MAX_KEYS).map((_, at) => read(at))

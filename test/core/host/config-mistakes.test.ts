@@ -60,7 +60,7 @@ const mistakes: readonly Mistake[] = [
   { name: 'a list instead of settings', files: { [DEFAULT]: '- log\n' }, code: 'CONFIG_SHAPE', file: DEFAULT, line: 1, expected: /a map with runtime, log and plugins/, fix: /Write a map/ },
   { name: 'a file that is not UTF-8', files: { [DEFAULT]: Buffer.from([0x61, 0x3a, 0xff, 0xfe]) }, code: 'CONFIG_FILE_UNREADABLE', file: DEFAULT, line: 0, expected: /UTF-8/, fix: /UTF-8/ },
   // Files and environments.
-  { name: 'a --config that is not there', files: {}, configFile: 'my.yaml', code: 'CONFIG_FILE_MISSING', file: 'my.yaml', line: 0, expected: 'a YAML file', fix: /--config/ },
+  { name: 'a --config that is not there', files: {}, configFile: 'my.yaml', code: 'CONFIG_FILE_MISSING', file: 'my.yaml', line: 0, expected: /YAML file/, fix: /--config/ },
   { name: 'a --config that is a folder', files: {}, configFile: 'config', code: 'CONFIG_FILE_UNREADABLE', file: 'config', line: 0, expected: /readable/, fix: /readable/ },
   { name: 'an environment with a slip', files: {}, env: { BACKPLANE_ENV: 'prodution' }, code: 'CONFIG_ENVIRONMENT', file: 'environment variable BACKPLANE_ENV', line: 0, expected: /a file/, got: 'prodution', fix: /production/ },
   { name: 'an environment that climbs out', files: {}, env: { BACKPLANE_ENV: '../../etc/x' }, code: 'CONFIG_ENVIRONMENT', file: 'environment variable BACKPLANE_ENV', line: 0, expected: /letters/, fix: /letters/ },
