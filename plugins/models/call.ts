@@ -121,10 +121,12 @@ export class Call {
     this.ended(this)
     const { id, context, provider, model } = this
     // A call that never got an answer may have been refused before a token was read.
-    const estimate = () => (this.#firstToken === undefined && status !== 'completed' ? usageOf(0, 0) : usageOf(countPrompt(this.options.prompt), this.#output))
+    const unanswered = this.#firstToken === undefined && status !== 'completed'
+    const estimate = () => (unanswered ? usageOf(0, 0) : usageOf(countPrompt(this.options.prompt), this.#output))
     return this.hooks.called({
       ...context, id, provider, model, status, usage: this.#usage ?? estimate(), estimated: this.#usage === undefined,
-      duration_ms: performance.now() - this.#from, first_token_ms: this.#firstToken, ...(error && { error: { code: error.code, message: reasonOf(error) } }),
+      duration_ms: performance.now() - this.#from, first_token_ms: this.#firstToken,
+      ...(error && { error: { code: error.code, message: reasonOf(error) } }),
     })
   }
 }

@@ -39,7 +39,9 @@ export interface ModelCall extends ModelCallContext {
 }
 
 /** Before any money is spent: throw to refuse, and the caller gets that error. */
-export const BeforeModelCall = defineHook.series<ModelCallContext & { readonly id: string; readonly provider: string; readonly model: string; readonly options: LanguageModelV3CallOptions }>('models.before-call')
+export const BeforeModelCall = defineHook.series<
+  ModelCallContext & { readonly id: string; readonly provider: string; readonly model: string; readonly options: LanguageModelV3CallOptions }
+>('models.before-call')
 /** Once for each call, on every path. */
 export const ModelCalled = defineHook.notify<ModelCall>('models.called')
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { Command, CommandIo } from '#core'
+import { definePlugin, type Command, type CommandIo } from '#core'
 import { contribute, createTestRuntime, eventually, fake, type TestPlugin, type TestRuntime } from '#core/testing'
 import { Access, AccessErrors } from '#contracts/access'
 import { Agent, Agents } from '#contracts/agents'
@@ -17,7 +17,7 @@ import jobs from '../../../plugins/jobs/index.ts'
 import models from '../../../plugins/models/index.ts'
 import queue from '../../../plugins/queue-embedded/index.ts'
 import { ann } from '../../support/job-run.ts'
-import { answer, hang, say, ScriptedModel, scriptedProvider } from '../../support/scripted-model.ts'
+import { answer, callTool, finish, hang, say, ScriptedModel, scriptedProvider } from '../../support/scripted-model.ts'
 
 const QUESTION = 'What is (2+3)*7, and 15% of 80?'
 const ANSWER = /^\(2\+3\)\*7 = 35\n15% of 80 = 12\n\nThis answer was composed offline/
@@ -76,6 +76,36 @@ describe('agents: the main job, with everything real', () => {
       assert.ok([400, 404].includes(refused.status), JSON.stringify(refused))
     }
   })
+})
+
+describe('agents: swaps under a run', () => {
+  for (const name of ['models', 'agents']) {
+    it(`hands a run back when ${name} is swapped, and finishes it with the steps it had, in the same attempt`, async () => {
+      let hanging = true
+      const model = new ScriptedModel(async function* ({ prompt, abortSignal }) {
+        if (prompt.at(-1)!.role !== 'tool') { yield callTool('calculator', { expressions: ['1+1'] }); yield finish('tool-calls'); return }
+        yield* say('a').slice(0, 2)
+        if (hanging) { hanging = false; await hang(abortSignal) }
+        yield* answer('b')
+      })
+      const mine = definePlugin({
+        name: 'mine', contributes: [Agent, ModelProvider],
+        setup(ctx) {
+          ctx.contribute(ModelProvider, scriptedProvider(model))
+          ctx.contribute(Agent, { name: 'slow', summary: '', model: 'scripted/m', tools: ['calculator'] })
+        },
+      })
+      await using t = await everything(mine)
+      const { id } = await t.get(Jobs).submit(operator, request('x', 'slow'))
+      await eventually('the second model call', () => model.calls.length === 2)
+      await t.runtime.change(new Map([[name, t.runtime.options.plugins.find(each => (each.name ?? each.plugin.name) === name)!]]), true)
+      const job = await eventually('the job', async () => {
+        const each = await t.get(Jobs).get(operator, id)
+        return ['completed', 'dead'].includes(each.status) && each
+      })
+      assert.deepEqual([job.status, job.error, job.attempt, model.calls.length], ['completed', null, 1, 3])
+    })
+  }
 })
 
 describe('agents: registry', () => {
