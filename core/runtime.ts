@@ -217,7 +217,7 @@ export class Runtime implements AsyncDisposable {
   /** Everything an operator or a test may ask about, as plain data. */
   inspect() {
     const row = (name: string, { plugin, optional }: { plugin?: Plugin; optional?: boolean }, state: PluginState, problem?: PluginProblem) => ({
-      name, plugin: plugin?.name ?? name, summary: plugin?.summary ?? '', state, optional: optional === true, problem, faults: 0, ms: {} as Unit['ms'], held: [] as string[],
+      name, plugin: plugin?.name ?? name, summary: plugin?.summary ?? '', state, optional: optional === true, problem, faults: 0, ms: {} as Unit['ms'], held: [] as string[], reconfigures: false,
       uses: Object.values(plugin?.uses ?? {}).map(use => (use.is === 'live' ? `${use.ref.id}?` : use.is === 'settled' ? `${use.point.id}*` : use.id)),
       provides: (plugin?.provides ?? []).map(ref => ref.id), contributes: (plugin?.contributes ?? []).map(ref => ref.id), guards: (plugin?.guards ?? []).map(ref => ref.id),
     })
@@ -226,7 +226,7 @@ export class Runtime implements AsyncDisposable {
     return {
       state: this.#state,
       plugins: [
-        ...[...units.values()].map(unit => ({ ...row(unit.name, unit, unit.state, unit.problem), faults: unit.faults, ms: { ...unit.ms }, held: unit.holdings.held })),
+        ...[...units.values()].map(unit => ({ ...row(unit.name, unit, unit.state, unit.problem), faults: unit.faults, ms: { ...unit.ms }, held: unit.holdings.held, reconfigures: unit.life.reconfigure !== undefined })),
         ...leftOut.map(entry => row(nameOf(entry), entry, 'failed', out.get(nameOf(entry)))),
       ],
       order: graph.order,

@@ -1,0 +1,116 @@
+import { randomUUID } from 'node:crypto'
+import { readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
+import { nameOf, type PluginEntry } from '../plan.ts'
+import type { Runtime } from '../runtime.ts'
+import { Secret, maskSecrets } from '../secret.ts'
+import type { Settings } from './config.ts'
+import { planOf } from './deployment.ts'
+import type { Deployment } from './loader.ts'
+import { HostErrors } from './world.ts'
+
+interface Recorded { readonly plugin: string; readonly file: string; readonly version: string; readonly optional: boolean; readonly reconfigures: boolean; readonly config: unknown; readonly needs: readonly string[] }
+/** What a server runs with, as it leaves it in its data directory. Secrets are masked. */
+export interface Snapshot {
+  readonly at: string
+  readonly pid: number
+  readonly settings: Settings
+  readonly plugins: Readonly<Record<string, Recorded>>
+}
+
+const fileIn = (dataDir: string) => join(dataDir, 'config.snapshot.json')
+const plain = (value: unknown): unknown => JSON.parse(maskSecrets(JSON.stringify(value ?? {})))
+const needsOf = (edges: ReturnType<Runtime['inspect']>['edges'], name: string) => [...new Set(edges.flatMap(edge => (edge.from === name && edge.kind !== 'live' ? [edge.to] : [])))]
+
+export async function writeSnapshot({ settings, manifest }: Deployment, entries: Iterable<PluginEntry>, runtime: Runtime, pid: number): Promise<void> {
+  const { plugins, edges } = runtime.inspect()
+  const reconfigures = new Set(plugins.flatMap(each => (each.reconfigures ? [each.name] : [])))
+  const recorded = [...entries].map(entry => {
+    const name = nameOf(entry)
+    const { file = '', version = '' } = manifest.get(name) ?? {}
+    return [name, { plugin: entry.plugin.name, file, version, optional: entry.optional === true, reconfigures: reconfigures.has(name), config: plain(entry.config), needs: needsOf(edges, name) }] as const
+  })
+  const snapshot: Snapshot = { at: new Date().toISOString(), pid, settings, plugins: Object.fromEntries(recorded) }
+  const draft = `${fileIn(settings.dataDir)}.${randomUUID()}`
+  try {
+    await writeFile(draft, `${JSON.stringify(snapshot, null, 2)}\n`, { mode: 0o600, flag: 'wx' })
+    await rename(draft, fileIn(settings.dataDir))
+  } catch (error) { await rm(draft, { force: true }); throw error }
+}
+
+export async function readSnapshot(dataDir: string): Promise<Snapshot> {
+  try { return JSON.parse(await readFile(fileIn(dataDir), 'utf8')) as Snapshot } catch (cause) { throw HostErrors.NO_SNAPSHOT({ folder: dataDir }, { cause }) }
+}
+
+export interface SettingChange { readonly path: string; readonly from: unknown; readonly to: unknown; readonly restart: boolean }
+/** What putting the files into effect would do. `reconfigured` are offered the new settings first, and restarted with their dependents if they can't take them. */
+export interface ChangePlan {
+  readonly added: readonly string[]
+  readonly removed: readonly string[]
+  readonly reconfigured: readonly string[]
+  readonly restarted: readonly string[]
+  /** Restarted because of the ones before. */
+  readonly dependents: readonly string[]
+  readonly settings: readonly SettingChange[]
+}
+
+/** Compares what runs with the files as they are now. Runs no setup. */
+export function comparePlan(snapshot: Snapshot, deployment: Deployment): ChangePlan {
+  const { graph: { edges }, units } = planOf(deployment.entries, deployment.offers)
+  const now = new Map(deployment.entries.map(entry => [nameOf(entry), entry]))
+  const known = Object.keys(snapshot.plugins)
+  const added = [...now.keys()].filter(name => !known.includes(name))
+  const removed = known.filter(name => !now.has(name))
+  const reconfigured: string[] = []
+  const restarted: string[] = []
+  for (const [name, entry] of now) {
+    const was = snapshot.plugins[name]
+    if (!was) continue
+    const { file = '', version = '' } = deployment.manifest.get(name) ?? {}
+    const same = was.plugin === entry.plugin.name && was.file === file && was.version === version && was.optional === (entry.optional === true)
+    if (same && isDeepStrictEqual(was.config, plain(entry.config))) continue
+    if (same && was.reconfigures) reconfigured.push(name)
+    else restarted.push(name)
+  }
+  const affected = new Set([...added, ...removed, ...restarted])
+  for (const name of affected) {
+    for (const each of known) if (snapshot.plugins[each]!.needs.includes(name)) affected.add(each)
+    for (const each of units.keys()) if (needsOf(edges, each).includes(name)) affected.add(each)
+  }
+  const dependents = [...affected].filter(name => ![...added, ...removed, ...restarted].includes(name))
+  return { added, removed, reconfigured: reconfigured.filter(name => !affected.has(name)), restarted, dependents, settings: compareSettings(snapshot.settings, deployment.settings) }
+}
+
+/** Which of `runtime:` and `log:` differ; all but the log's level need a restart. */
+export function compareSettings(from: Settings, to: Settings): SettingChange[] {
+  const flat = ({ dataDir, graceMs, timeouts, log }: Settings): [string, unknown][] => [
+    ['runtime.dataDir', dataDir], ['runtime.graceMs', graceMs], ...Object.entries(timeouts).map(([key, value]): [string, unknown] => [`runtime.timeouts.${key}`, value]),
+    ['log.level', log.level], ['log.format', log.format],
+  ]
+  const before = new Map(flat(from))
+  return flat(to).flatMap(([path, value]) => (before.get(path) === value ? [] : [{ path, from: before.get(path), to: value, restart: path !== 'log.level' }]))
+}
+
+/** Plugins to exchange, add or (`undefined`) take out, to get from what runs to what the files say. */
+export async function changesBetween(running: ReadonlyMap<string, PluginEntry>, entries: readonly PluginEntry[]): Promise<Map<string, PluginEntry | undefined>> {
+  const changes = new Map<string, PluginEntry | undefined>()
+  const next = new Map(entries.map(entry => [nameOf(entry), entry]))
+  for (const name of running.keys()) if (!next.has(name)) changes.set(name, undefined)
+  for (const [name, entry] of next) {
+    const was = running.get(name)
+    // One that did not load has a stand-in, a new one each time.
+    const code = was?.error || entry.error ? was?.error?.message === entry.error?.message : was?.plugin === entry.plugin
+    const same = was && code && (was.optional === true) === (entry.optional === true)
+    if (!same || !isDeepStrictEqual(await open(was.config), await open(entry.config))) changes.set(name, entry)
+  }
+  return changes
+}
+
+/** Settings with each secret as what it refers to, for comparing within this process only. */
+async function open(value: unknown): Promise<unknown> {
+  if (value instanceof Secret) return ['secret', await value.bind({ read: name => Promise.resolve(`\0${name}\0`), watch: () => () => {} }).read()]
+  if (Array.isArray(value)) return Promise.all(value.map(open))
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(await Promise.all(Object.entries(value).map(async ([key, each]) => [key, await open(each)] as const)))
+}
