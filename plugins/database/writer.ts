@@ -1,4 +1,5 @@
 import type BetterSqlite3 from 'better-sqlite3'
+import { reasonOf } from '#core'
 import { DatabaseErrors } from '#contracts/database'
 
 const BUSY_MS = 5_000
@@ -45,8 +46,10 @@ export class Writer {
   readonly #sql: Record<'begin' | 'commit' | 'save' | 'undo' | 'release' | 'rollback', BetterSqlite3.Statement>
 
   constructor(readonly db: BetterSqlite3.Database) {
-    const [begin, commit, save, undo, release, rollback] = ['BEGIN IMMEDIATE', 'COMMIT', 'SAVEPOINT member', 'ROLLBACK TO member', 'RELEASE member', 'ROLLBACK'].map(sql => db.prepare(sql))
-    this.#sql = { begin: begin!, commit: commit!, save: save!, undo: undo!, release: release!, rollback: rollback! }
+    this.#sql = {
+      begin: db.prepare('BEGIN IMMEDIATE'), commit: db.prepare('COMMIT'), rollback: db.prepare('ROLLBACK'),
+      save: db.prepare('SAVEPOINT member'), undo: db.prepare('ROLLBACK TO member'), release: db.prepare('RELEASE member'),
+    }
   }
 
   get waiting(): number { return this.#queue.length }
@@ -124,7 +127,7 @@ export class Writer {
       await patiently(() => this.#sql.commit.run())
     } catch (error) {
       if (this.db.inTransaction) this.#sql.rollback.run()
-      for (const { member } of done) member.failed(DatabaseErrors.UNAVAILABLE({ reason: error instanceof Error ? error.message : String(error) }, { cause: error }))
+      for (const { member } of done) member.failed(DatabaseErrors.UNAVAILABLE({ reason: reasonOf(error) }, { cause: error }))
       return
     }
     for (const { member, value } of done) member.kept(value)

@@ -10,7 +10,8 @@ async function ask<T>(io: CommandIo, path: string): Promise<T | undefined> {
   return undefined
 }
 
-const line = (job: Job) => [job.id, job.status.padEnd(9), (job.agent ?? job.type).padEnd(16), `${job.attempt}/${job.max_attempts}`, job.created_at].join('  ')
+const line = (job: Job) =>
+  [job.id, job.status.padEnd(9), (job.agent ?? job.type).padEnd(16), `${job.attempt}/${job.max_attempts}`, job.created_at].join('  ')
 const text = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value, null, 2))
 
 const list: Command = {
@@ -50,7 +51,9 @@ const show: Command = {
     io.out(`input: ${text(job.input)}`)
     if (job.result !== null) io.out(`result: ${text(job.result)}`)
     if (job.error) io.out(`error: ${job.error.code}: ${job.error.message}`)
-    for (const each of job.attempts) io.out(`attempt ${each.attempt}: ${each.outcome ?? 'running'}  ${each.started_at} to ${each.finished_at ?? 'now'}${each.error ? `  ${each.error.code}` : ''}`)
+    for (const { attempt, outcome, started_at, finished_at, error } of job.attempts) {
+      io.out(`attempt ${attempt}: ${outcome ?? 'running'}  ${started_at} to ${finished_at ?? 'now'}${error ? `  ${error.code}` : ''}`)
+    }
     for (const each of job.steps) io.out(`step ${each.name}: attempt ${each.attempt}, ${each.finished_at}`)
     return 0
   },

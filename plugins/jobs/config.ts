@@ -8,7 +8,9 @@ export const config = z.strictObject({
   lease: z.strictObject({
     ms: ms(100).default(8_000).describe('How long a worker holds a job without a sign of life.'),
     renew_ms: ms(20).default(2_500).describe('How often it gives one.'),
-  }).prefault({}).refine(({ ms: length, renew_ms }) => renew_ms * 2 <= length, { message: 'renew_ms must be at most half of ms', path: ['renew_ms'] }),
+  }).prefault({}).refine(({ ms: length, renew_ms }) => renew_ms * 2 <= length, {
+    message: 'renew_ms must be at most half of ms', path: ['renew_ms'],
+  }),
   sweep_ms: ms(20).default(1_000).describe('How often jobs whose worker is gone, or whose time has come, are looked for.'),
   rehand_ms: ms(100).default(60_000).describe('After this time in the queue a job is handed to it again, should the queue have lost it.'),
   max_attempts: z.int().min(1).max(100).default(3).describe('For jobs that name none.'),

@@ -50,7 +50,9 @@ export class Execution implements Claim {
       step: (name, work) => this.#step(kept, name, work),
       emit: progress => {
         if (this.signal.aborted) return
-        try { this.onProgress?.(progress) } catch (error) { log.warn('a listener to progress failed', { job_id: row.id, reason: maskSecrets(reasonOf(error)) }) }
+        try { this.onProgress?.(progress) } catch (error) {
+          log.warn('a listener to progress failed', { job_id: row.id, reason: maskSecrets(reasonOf(error)) })
+        }
       },
     }
     return type.run(ctx)

@@ -16,4 +16,5 @@ export function failureOf(error: unknown, id: string): JobError {
 }
 
 /** Milliseconds to wait after so many failed attempts. */
-export const backoff = (attempt: number, { base_ms, max_ms }: { base_ms: number; max_ms: number }): number => Math.min(max_ms, base_ms * 2 ** Math.max(0, attempt - 1))
+export const backoff = (attempt: number, { base_ms, max_ms }: { base_ms: number; max_ms: number }): number =>
+  Math.min(max_ms, base_ms * 2 ** Math.max(0, attempt - 1))

@@ -1,13 +1,16 @@
 import { scope } from '#core'
 import { AccessErrors, type Access, type Caller, type Permission } from '#contracts/access'
 import type { Tx } from '#contracts/database'
-import { JobErrors, type Job, type JobProgress, type JobRequest, type Jobs, type JobStatus, type JobType, type Page } from '#contracts/jobs'
+import { JobErrors, type Job, type JobRequest, type Jobs, type JobType, type Page } from '#contracts/jobs'
 import { ID_PATTERN, newId } from './id.ts'
 import { checkInput } from './input.ts'
 import { instruments } from './instruments.ts'
 import { jsonOf } from './json.ts'
 import { toJob, type JobDetail, type JobRow } from './record.ts'
 import type { Worker } from './worker.ts'
+
+type RunOptions = NonNullable<Parameters<Jobs['run']>[2]>
+type Filter = NonNullable<Parameters<Jobs['list']>[1]>
 
 /** `Jobs` for callers: who may do what, what is taken in, what is shown. */
 export class JobService implements Jobs {
@@ -18,8 +21,9 @@ export class JobService implements Jobs {
     return toJob((tx ? await this.#insert(row, tx) : await this.worker.deps.database.transaction(own => this.#insert(row, own))).row)
   }
 
-  async run(caller: Caller, request: JobRequest, { signal, onProgress }: { readonly signal?: AbortSignal; readonly onProgress?: (progress: JobProgress) => void } = {}): Promise<Job> {
+  async run(caller: Caller, request: JobRequest, options: RunOptions = {}): Promise<Job> {
     const { worker } = this
+    const { signal, onProgress } = options
     const { database, store } = worker.deps
     const admitted = await this.#admit(caller, request)
     if (signal?.aborted) throw JobErrors.CANCELLED({}, { cause: signal.reason })
@@ -44,7 +48,7 @@ export class JobService implements Jobs {
     return { ...toJob(row), ...await this.worker.deps.store.history(id) }
   }
 
-  async list(caller: Caller, filter: { readonly status?: JobStatus; readonly agent?: string; readonly limit?: number; readonly cursor?: string } = {}): Promise<Page<Job>> {
+  async list(caller: Caller, filter: Filter = {}): Promise<Page<Job>> {
     const projects = await this.#access().projects(caller, 'jobs:read')
     const limit = Math.min(Math.max(1, Math.trunc(filter.limit ?? 20)), 100)
     const rows = await this.worker.deps.store.list({ ...filter, projects, limit: limit + 1 })
@@ -82,20 +86,22 @@ export class JobService implements Jobs {
     const { config, store, queue } = this.worker.deps
     const access = this.#access()
     const project_id = request.project_id ?? caller.project_id
-    const agent = request.agent ?? (request.type === 'agent' ? (request.input as { agent?: unknown } | null)?.agent : undefined)
+    const named = request.agent ?? (request.type === 'agent' ? (request.input as { agent?: unknown } | null)?.agent : undefined)
+    const agent = typeof named === 'string' ? named : null
     const may = (permission: Permission, kind: string, id: string) => access.check(caller, permission, { kind, id, project_id })
     await may('jobs:submit', 'project', project_id)
     const type = this.#type(request.type)
-    if (type.permission !== 'jobs:submit') await may(type.permission, typeof agent === 'string' ? 'agent' : 'job-type', typeof agent === 'string' ? agent : type.type)
+    if (type.permission !== 'jobs:submit') await may(type.permission, agent === null ? 'job-type' : 'agent', agent ?? type.type)
     const input = jsonOf('input', request.input, config.max_input_bytes)
     const metadata = jsonOf('metadata', request.metadata ?? {}, config.max_input_bytes)
     await checkInput(type.type, type.input, JSON.parse(input))
     await type.admit?.(caller, request)
     const { now } = store
     return {
-      id: newId(now), type: type.type, agent: typeof agent === 'string' ? agent : null, project_id, created_by: caller.id, principal_id: caller.id,
+      id: newId(now), type: type.type, agent, project_id, created_by: caller.id, principal_id: caller.id,
       traceparent: scope.current?.traceparent ?? null, status: 'queued', input, result: null, error: null,
-      priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts, timeout_ms: request.timeout_ms ?? config.timeout_ms,
+      priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts,
+      timeout_ms: request.timeout_ms ?? config.timeout_ms,
       seq: 1, idempotency_key: request.idempotency_key ?? null, metadata, lease_owner: null, lease_until: null, token: 0,
       created_at: now, run_at: now, started_at: null, finished_at: null, handed_at: queue.can.transactional ? now : 0,
     }

@@ -22,12 +22,17 @@ const request = z.strictObject({
 
 const error = z.strictObject({ code: z.string(), message: z.string(), retryable: z.boolean() })
 const job = z.object({
-  id, type: z.string(), agent: z.string().nullable(), project_id: z.string(), created_by: z.string(), status: z.enum(STATUSES), input: z.unknown(), result: z.unknown(),
-  error: error.nullable(), priority: z.int(), attempt: z.int(), max_attempts: z.int(), seq: z.int(), created_at: z.string(), run_at: z.string(), started_at: z.string().nullable(),
-  finished_at: z.string().nullable(), metadata: z.record(z.string(), z.unknown()),
+  id, type: z.string(), agent: z.string().nullable(), project_id: z.string(), created_by: z.string(), status: z.enum(STATUSES),
+  input: z.unknown(), result: z.unknown(), error: error.nullable(),
+  priority: z.int(), attempt: z.int(), max_attempts: z.int(), seq: z.int(),
+  created_at: z.string(), run_at: z.string(), started_at: z.string().nullable(), finished_at: z.string().nullable(),
+  metadata: z.record(z.string(), z.unknown()),
 })
 const detail = job.extend({
-  attempts: z.array(z.object({ attempt: z.int(), worker: z.string(), started_at: z.string(), finished_at: z.string().nullable(), outcome: z.string().nullable(), error: error.nullable() })),
+  attempts: z.array(z.object({
+    attempt: z.int(), worker: z.string(), started_at: z.string(), finished_at: z.string().nullable(),
+    outcome: z.string().nullable(), error: error.nullable(),
+  })),
   steps: z.array(z.object({ name: z.string(), attempt: z.int(), started_at: z.string(), finished_at: z.string() })),
 })
 
@@ -35,13 +40,17 @@ export const routes = (jobs: JobService): HttpRoute[] => [
   defineRoute({
     method: 'POST', path: '/api/v1/jobs', summary: 'Submits a job', permission: 'jobs:submit', body: request, answers: { 202: job },
     async handler({ caller, body: { agent, type, input, ...rest } }) {
-      const made = await jobs.submit(caller, agent === undefined ? { ...rest, type: type!, input } : { ...rest, type: 'agent', agent, input: { agent, input } })
+      const work = agent === undefined ? { type: type!, input } : { type: 'agent', agent, input: { agent, input } }
+      const made = await jobs.submit(caller, { ...rest, ...work })
       return { status: 202, headers: { Location: `/api/v1/jobs/${made.id}` }, body: made }
     },
   }),
   defineRoute({
     method: 'GET', path: '/api/v1/jobs', summary: 'Lists jobs, the newest first', permission: 'jobs:read',
-    query: z.strictObject({ status: z.enum(STATUSES).optional(), agent: name.optional(), limit: z.coerce.number().int().min(1).max(100).optional(), cursor: id.optional() }),
+    query: z.strictObject({
+      status: z.enum(STATUSES).optional(), agent: name.optional(), cursor: id.optional(),
+      limit: z.coerce.number().int().min(1).max(100).optional().describe('20.'),
+    }),
     answers: { 200: z.object({ items: z.array(job), next: z.string().nullable() }) },
     handler: async ({ caller, query }) => ({ body: await jobs.list(caller, query) }),
   }),

@@ -7,10 +7,13 @@ import { isFinal, next, type JobEvent } from './machine.ts'
 import { dataOf, timeOf, timeOrNull, type JobAttempt, type JobRow, type JobStep } from './record.ts'
 
 const COLUMNS = [
-  'id', 'type', 'agent', 'project_id', 'created_by', 'principal_id', 'traceparent', 'status', 'input', 'result', 'error', 'priority', 'attempt', 'max_attempts',
-  'timeout_ms', 'seq', 'idempotency_key', 'metadata', 'lease_owner', 'lease_until', 'token', 'created_at', 'run_at', 'started_at', 'finished_at', 'handed_at',
+  'id', 'type', 'agent', 'project_id', 'created_by', 'principal_id', 'traceparent', 'status', 'input', 'result', 'error',
+  'priority', 'attempt', 'max_attempts', 'timeout_ms', 'seq', 'idempotency_key', 'metadata', 'lease_owner', 'lease_until', 'token',
+  'created_at', 'run_at', 'started_at', 'finished_at', 'handed_at',
 ] as const satisfies readonly (keyof JobRow)[]
-const CHANGING = ['status', 'attempt', 'token', 'result', 'error', 'run_at', 'started_at', 'finished_at', 'lease_owner', 'lease_until', 'handed_at'] as const
+const CHANGING = [
+  'status', 'attempt', 'token', 'result', 'error', 'run_at', 'started_at', 'finished_at', 'lease_owner', 'lease_until', 'handed_at',
+] as const satisfies readonly (keyof JobRow)[]
 type Changes = Partial<Pick<JobRow, 'result' | 'run_at' | 'lease_owner' | 'lease_until' | 'handed_at'>> & { readonly error?: JobError | null }
 
 const PAST = {
@@ -20,10 +23,23 @@ const PAST = {
 /** An event holds at most 64 KiB; a result that is larger is read from the job. */
 const EVENT_RESULT = 32_768
 
+interface Selection {
+  readonly projects: readonly string[] | 'all'
+  readonly status?: string
+  readonly agent?: string
+  readonly limit: number
+  readonly cursor?: string
+}
+
 /** Who holds a job, and under which token. */
 export interface Claim { readonly id: string; readonly token: number; readonly owner: string }
 
-export interface StoreDeps { readonly database: Database; readonly queue: JobQueue; readonly clock: Clock; readonly events: () => EventLog | undefined }
+export interface StoreDeps {
+  readonly database: Database
+  readonly queue: JobQueue
+  readonly clock: Clock
+  readonly events: () => EventLog | undefined
+}
 
 /** The tables of jobs: every change of a state is made here, by the machine, with its event in the same transaction. */
 export class JobStore {
@@ -41,7 +57,9 @@ export class JobStore {
     const { database } = deps
     this.#byId = database.prepare('SELECT * FROM jobs WHERE id = ?')
     this.#byKey = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND idempotency_key = ?')
-    this.#insert = database.prepare(`INSERT INTO jobs (${COLUMNS.join(', ')}) VALUES (${COLUMNS.map(() => '?').join(', ')}) ON CONFLICT (project_id, idempotency_key) DO NOTHING`)
+    this.#insert = database.prepare(
+      `INSERT INTO jobs (${COLUMNS.join(', ')}) VALUES (${COLUMNS.map(() => '?').join(', ')})
+       ON CONFLICT (project_id, idempotency_key) DO NOTHING`)
     this.#change = database.prepare(`UPDATE jobs SET ${CHANGING.map(each => `${each} = ?`).join(', ')}, seq = seq + 1 WHERE id = ? AND seq = ?`)
     this.#begin = database.prepare('INSERT INTO job_attempts (job_id, token, attempt, worker, started_at) VALUES (?, ?, ?, ?, ?)')
     this.#end = database.prepare('UPDATE job_attempts SET finished_at = ?, outcome = ?, error = ? WHERE job_id = ? AND token = ?')
@@ -83,7 +101,10 @@ export class JobStore {
     }
     if (!await this.#change.run([...CHANGING.map(column => after[column]), row.id, row.seq], tx)) throw JobErrors.LEASE_LOST({ id: row.id })
     if (claims) await this.#begin.run([row.id, after.token, after.attempt, after.lease_owner, now], tx)
-    else if (row.status === 'running') await this.#end.run([now, event === 'interrupt' ? 'interrupted' : event === 'hand_back' ? 'handed_back' : standing.status, error, row.id, row.token], tx)
+    else if (row.status === 'running') {
+      const outcome = event === 'interrupt' ? 'interrupted' : event === 'hand_back' ? 'handed_back' : standing.status
+      await this.#end.run([now, outcome, error, row.id, row.token], tx)
+    }
     await this.#tell(after, standing.status === 'dead' ? 'job.dead' : PAST[event], tx)
     return after
   }
@@ -104,27 +125,38 @@ export class JobStore {
   /** True while this claim stands; its lease is longer then. */
   async renew({ id, token, owner }: Claim, until: number): Promise<boolean> { return await this.#renew.run([until, id, token, owner]) > 0 }
 
-  async steps(id: string): Promise<Map<string, string | null>> { return new Map((await this.#steps.all([id])).map(({ name, result }) => [name, result])) }
+  /** What earlier attempts left, by the name of the step. */
+  async steps(id: string): Promise<Map<string, string | null>> {
+    return new Map((await this.#steps.all([id])).map(({ name, result }) => [name, result]))
+  }
 
   /** Rejects with JOBS_LEASE_LOST if the claim no longer stands. */
   async saveStep({ id, token, owner }: Claim, name: string, result: string | null, startedAt: number): Promise<void> {
     if (!await this.#step.run([name, result, startedAt, this.now, id, token, owner])) throw JobErrors.LEASE_LOST({ id })
   }
 
-  /** Ids of running jobs whose lease is over, of jobs whose time has come, and rows that the queue may have lost. */
-  async expired(limit: number): Promise<string[]> {
-    return this.deps.database.knex()('jobs').where('status', 'running').where('lease_until', '<=', this.now).orderBy('lease_until').limit(limit).pluck('id')
-  }
-  async due(limit: number): Promise<string[]> {
-    return this.deps.database.knex()('jobs').whereIn('status', ['failed', 'delayed']).where('run_at', '<=', this.now).orderBy('run_at').limit(limit).pluck('id')
-  }
-  async unhanded(before: number, types: readonly string[], limit: number, tx?: Tx): Promise<JobRow[]> {
-    return this.deps.database.knex(tx)('jobs').where('status', 'queued').where('handed_at', '<', before).whereIn('type', [...types]).orderBy('run_at').limit(limit)
-  }
-  async setAside(id: string, tx: Tx): Promise<void> { await this.deps.database.knex(tx)('jobs').where({ id, status: 'queued' }).update({ handed_at: 0 }) }
+  get #jobs() { return this.deps.database.knex()('jobs') }
 
-  async list({ projects, status, agent, limit, cursor }: { projects: readonly string[] | 'all'; status?: string; agent?: string; limit: number; cursor?: string }): Promise<JobRow[]> {
-    const query = this.deps.database.knex()('jobs').orderBy('id', 'desc').limit(limit)
+  /** Ids of running jobs whose lease is over. */
+  async expired(limit: number): Promise<string[]> {
+    return this.#jobs.where('status', 'running').where('lease_until', '<=', this.now).orderBy('lease_until').limit(limit).pluck('id')
+  }
+  /** Ids of jobs whose time has come. */
+  async due(limit: number): Promise<string[]> {
+    return this.#jobs.whereIn('status', ['failed', 'delayed']).where('run_at', '<=', this.now).orderBy('run_at').limit(limit).pluck('id')
+  }
+  /** Queued jobs that were last given to the queue before that moment, and may be lost to it. */
+  async unhanded(before: number, types: readonly string[], limit: number, tx?: Tx): Promise<JobRow[]> {
+    return this.deps.database.knex(tx)('jobs')
+      .where('status', 'queued').where('handed_at', '<', before).whereIn('type', [...types]).orderBy('run_at').limit(limit)
+  }
+  /** Nothing here can run it now: the sweep looks at it again. */
+  async setAside(id: string, tx: Tx): Promise<void> {
+    await this.deps.database.knex(tx)('jobs').where({ id, status: 'queued' }).update({ handed_at: 0 })
+  }
+
+  async list({ projects, status, agent, limit, cursor }: Selection): Promise<JobRow[]> {
+    const query = this.#jobs.orderBy('id', 'desc').limit(limit)
     if (projects !== 'all') query.whereIn('project_id', [...projects])
     if (status !== undefined) query.where({ status })
     if (agent !== undefined) query.where({ agent })
@@ -135,12 +167,15 @@ export class JobStore {
   async history(id: string): Promise<{ attempts: JobAttempt[]; steps: JobStep[] }> {
     const knex = this.deps.database.knex()
     const attempts = await knex('job_attempts').where({ job_id: id }).orderBy('token')
-    const steps = await knex('job_steps').where({ job_id: id }).orderBy(['finished_at', 'name']).select('name', 'attempt', 'started_at', 'finished_at')
+    const steps = await knex('job_steps').where({ job_id: id }).orderBy(['finished_at', 'name'])
     return {
       attempts: attempts.map(each => ({
-        attempt: each.attempt, worker: each.worker, started_at: timeOf(each.started_at), finished_at: timeOrNull(each.finished_at), outcome: each.outcome, error: dataOf(each.error),
+        attempt: each.attempt, worker: each.worker, started_at: timeOf(each.started_at), finished_at: timeOrNull(each.finished_at),
+        outcome: each.outcome, error: dataOf(each.error),
       })),
-      steps: steps.map(each => ({ name: each.name, attempt: each.attempt, started_at: timeOf(each.started_at), finished_at: timeOf(each.finished_at) })),
+      steps: steps.map(each => ({
+        name: each.name, attempt: each.attempt, started_at: timeOf(each.started_at), finished_at: timeOf(each.finished_at),
+      })),
     }
   }
 
@@ -162,7 +197,10 @@ export class JobStore {
     await log.append(tx, [{
       type, project_id, created_by, job_id: id, seq,
       topics: [`job:${id}`, `project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])],
-      data: { id, type: row.type, agent, status, attempt, error: dataOf(row.error), ...(fits ? { result: dataOf(result) } : { result_bytes: Buffer.byteLength(result) }) },
+      data: {
+        id, type: row.type, agent, status, attempt, error: dataOf(row.error),
+        ...(fits ? { result: dataOf(result) } : { result_bytes: Buffer.byteLength(result) }),
+      },
     }])
   }
 }

@@ -9,7 +9,7 @@ import { backoff, failureOf } from './failure.ts'
 import { checkInput } from './input.ts'
 import { instruments } from './instruments.ts'
 import { jsonOf } from './json.ts'
-import { isFinal, type JobEvent } from './machine.ts'
+import { isFinal, next, type JobEvent } from './machine.ts'
 import { toJob, type JobRow } from './record.ts'
 import type { JobStore } from './store.ts'
 
@@ -105,7 +105,9 @@ export class Worker {
       this.#renewing = undefined
       for (const wake of this.#idle.splice(0)) wake()
     })
-    execution.done.catch(error => log.error('the end of an attempt could not be written; it is taken back when its lease is over', { job_id: row.id, err: error }))
+    execution.done.catch(error => {
+      log.error('the end of an attempt could not be written; it is taken back when its lease is over', { job_id: row.id, err: error })
+    })
     return execution.done
   }
 
@@ -131,7 +133,10 @@ export class Worker {
   }
 
   /** The columns that say who has a job from now on. */
-  lease(): { lease_owner: string; lease_until: number } { return { lease_owner: this.deps.owner, lease_until: this.deps.store.now + this.deps.config.lease.ms } }
+  lease(): { lease_owner: string; lease_until: number } {
+    const { owner, store, config } = this.deps
+    return { lease_owner: owner, lease_until: store.now + config.lease.ms }
+  }
 
   async #work(execution: Execution): Promise<Job> {
     const { row } = execution
@@ -220,8 +225,9 @@ export class Worker {
         if (row.status === 'completed') instruments.completed.inc({ type: row.type })
         else if (isFinal(row.status)) instruments.failed.inc({ reason: job.error?.code ?? row.status })
         if (isFinal(row.status)) {
-          instruments.duration.observe((row.finished_at! - (row.started_at ?? row.finished_at!)) / 1_000, { type: row.type })
-          log.info(`job ${row.status}`, { job_id: row.id, type: row.type, attempt: row.attempt, duration_ms: row.finished_at! - (row.started_at ?? row.finished_at!) })
+          const duration_ms = row.finished_at! - (row.started_at ?? row.finished_at!)
+          instruments.duration.observe(duration_ms / 1_000, { type: row.type })
+          log.info(`job ${row.status}`, { job_id: row.id, type: row.type, attempt: row.attempt, duration_ms })
         }
         if (row.status !== 'queued') this.deps.settled(job)
       })
@@ -254,7 +260,9 @@ export class Worker {
 
   #typesChanged(): void {
     for (const execution of this.#active.values()) {
-      if (execution.type && !this.deps.types.all.some(each => each.value === execution.type)) execution.abort(CoreErrors.Service.UNAVAILABLE({ service: `job type ${execution.row.type}` }))
+      const { type } = execution
+      if (!type || this.deps.types.all.some(each => each.value === type)) continue
+      execution.abort(CoreErrors.Service.UNAVAILABLE({ service: `job type ${type.type}` }))
     }
     if (this.#state === 'running') void this.sweep()
   }
@@ -262,7 +270,9 @@ export class Worker {
   /** Takes back what dead workers held, wakes what is due, and gives the queue again what it may have lost (`all`: whatever is queued). */
   async sweep(all = false): Promise<void> {
     if (this.#state !== 'running') return
-    this.#sweeping ??= this.#sweep(all).catch(error => this.deps.log.warn('a sweep failed and is done again', { err: error })).finally(() => { this.#sweeping = undefined })
+    this.#sweeping ??= this.#sweep(all)
+      .catch(error => this.deps.log.warn('a sweep failed and is done again', { err: error }))
+      .finally(() => { this.#sweeping = undefined })
     await this.#sweeping
   }
 
@@ -276,7 +286,8 @@ export class Worker {
         const rows: JobRow[] = []
         for (const id of due) {
           const row = await store.read(id, tx)
-          if (row && (row.status === 'failed' || row.status === 'delayed') && row.run_at <= store.now) rows.push(await store.change(row, 'due', {}, tx))
+          if (!row || !next(row, 'due') || row.run_at > store.now) continue
+          rows.push(await store.change(row, 'due', {}, tx))
         }
         await store.handOver(rows, tx)
       })

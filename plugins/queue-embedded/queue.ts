@@ -5,6 +5,9 @@ import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
 const POLL_MS = 1_000
 const RETRY = { first: 100, most: 5_000 }
 
+/** Delivers up to `room` entries; says how many as soon as it knows, and again when they are off the table. */
+type Take = (room: number, begun: (count: number) => void) => Promise<number>
+
 /** Takes entries off the table whenever there is room for them: told by those who add some, else once a second. */
 class TableConsumer implements Consumer {
   #room = 0
@@ -17,7 +20,7 @@ class TableConsumer implements Consumer {
   #cancelRetry = () => {}
   readonly #cancelPoll: () => void
 
-  constructor(readonly clock: Clock, readonly log: Logger, readonly take: (room: number, begun: (count: number) => void) => Promise<number>, readonly gone: () => void) {
+  constructor(readonly clock: Clock, readonly log: Logger, readonly take: Take, readonly gone: () => void) {
     // Only for entries that another process added: it can't wake us.
     this.#cancelPoll = clock.every(POLL_MS, () => this.look())
   }
@@ -94,7 +97,8 @@ export class EmbeddedQueue implements JobQueue {
   }
 
   async consume(deliver: Deliver): Promise<Consumer> {
-    const consumer: TableConsumer = new TableConsumer(this.clock, this.log, (room, begun) => this.#take(room, begun, deliver), () => this.#consumers.delete(consumer))
+    const take: Take = (room, begun) => this.#take(room, begun, deliver)
+    const consumer: TableConsumer = new TableConsumer(this.clock, this.log, take, () => this.#consumers.delete(consumer))
     this.#consumers.add(consumer)
     return consumer
   }

@@ -2,7 +2,15 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
-export interface Child { readonly process: ChildProcess; readonly lines: string[]; readonly errors: () => string; readonly ended: Promise<void>; kill(): Promise<void> }
+export interface Child {
+  readonly process: ChildProcess
+  /** What it printed so far. */
+  readonly lines: string[]
+  readonly errors: () => string
+  readonly ended: Promise<void>
+  /** With SIGKILL; resolves when it is gone. */
+  kill(): Promise<void>
+}
 
 /** Runs a TypeScript file of the tests in a process of its own, and keeps what it prints. */
 export function startChild(file: URL, ...args: string[]): Child {

@@ -10,7 +10,7 @@ import { Database, DatabaseErrors } from '#contracts/database'
 import { HealthCheck } from '#contracts/health'
 import database from '../../../plugins/database/index.ts'
 import { SqliteDatabase } from '../../../plugins/database/sqlite.ts'
-import { startChild } from '../../support/child.ts'
+import { startChild, type Child } from '../../support/child.ts'
 
 const start = (config?: unknown) => createTestRuntime({ plugins: [{ plugin: database, config }] })
 
@@ -22,7 +22,8 @@ describe('database', () => {
 
   it('writes with a write-ahead log, full fsyncs and foreign keys', async () => {
     await using t = await start()
-    const pragma = async (name: string) => t.get(Database).transaction(async tx => Object.values((await t.get(Database).prepare(`PRAGMA ${name}`).get([], tx))!)[0])
+    const db = t.get(Database)
+    const pragma = async (name: string) => db.transaction(async tx => Object.values((await db.prepare(`PRAGMA ${name}`).get([], tx))!)[0])
     assert.deepEqual(await Promise.all(['journal_mode', 'synchronous', 'foreign_keys', 'busy_timeout'].map(pragma)), ['wal', 2, 1, 10])
   })
 
@@ -148,7 +149,8 @@ describe('database', () => {
         // Two at once, so that they also wait for each other.
         const children = [0, 1].map(each => startChild(new URL('writer-child.ts', import.meta.url), file, `${round}.${each}`, '8'))
         try {
-          await eventually('both to write', () => children.every(child => child.lines.length > 5 || (child.process.exitCode !== null && assert.fail(child.errors()))), 20_000)
+          const writes = (child: Child) => child.lines.length > 5 || (child.process.exitCode !== null && assert.fail(child.errors()))
+          await eventually('both to write', () => children.every(writes), 20_000)
           await new Promise(resolve => setTimeout(resolve, Math.random() * 150))
         } finally { await Promise.all(children.map(child => child.kill())) }
         for (const child of children) acknowledged.push(...child.lines.filter(line => /^\d+\.\d-\d+$/.test(line)))

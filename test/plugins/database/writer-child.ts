@@ -6,7 +6,8 @@ const nothing = () => {}
 const log = { debug: nothing, info: nothing, warn: nothing, error: nothing, child: () => log }
 const database = await SqliteDatabase.open(file, log)
 await database.migrate('kill', [{
-  name: '0001', up: async knex => { await knex.schema.createTable('left_half', t => { t.text('id').primary() }); await knex.schema.createTable('right_half', t => { t.text('id').primary() }) },
+  name: '0001',
+  async up(knex) { for (const table of ['left_half', 'right_half']) await knex.schema.createTable(table, t => { t.text('id').primary() }) },
 }])
 const left = database.prepare('INSERT INTO left_half (id) VALUES (?)')
 const right = database.prepare('INSERT INTO right_half (id) VALUES (?)')

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { definePlugin, SystemClock } from '#core'
-import { contribute, eventually, fake, FakeClock, recordHook } from '#core/testing'
+import { eventually, fake, FakeClock, recordHook } from '#core/testing'
 import { AccessErrors, type Caller } from '#contracts/access'
 import { Database } from '#contracts/database'
 import { EventLog, type NewEvent } from '#contracts/events'
@@ -10,6 +10,7 @@ import { JobErrors, Jobs, JobSettled, JobSettling, JobType, type Job, type JobCo
 import { Metric } from '#contracts/metrics'
 import { JobQueue } from '#contracts/queue'
 import jobsPlugin from '../../../plugins/jobs/index.ts'
+import type { JobService } from '../../../plugins/jobs/jobs.ts'
 import { jobType, openAccess, operator, runtime, until } from './kit.ts'
 
 const double = jobType('double', async ({ input }) => input * 2)
@@ -103,7 +104,10 @@ describe('jobs', () => {
 
     it('leaves nothing when the transaction that it was handed fails', async () => {
       await using t = await runtime({ types: [double] })
-      await assert.rejects(t.get(Database).transaction(async tx => { await t.get(Jobs).submit(operator, { type: 'double', input: 1 }, tx); throw new Error('no') }))
+      await assert.rejects(t.get(Database).transaction(async tx => {
+        await t.get(Jobs).submit(operator, { type: 'double', input: 1 }, tx)
+        throw new Error('no')
+      }))
       assert.deepEqual([(await t.get(Jobs).list(operator)).items, await t.get(JobQueue).depth()], [[], 0])
     })
 
@@ -123,7 +127,10 @@ describe('jobs', () => {
       await jobs.submit(operator, { type: 'double', input: 1, project_id: 'elsewhere' })
       assert.deepEqual((await jobs.list(operator)).items.map(each => each.id), [job.id])
       const guest = { ...operator, id: 'guest' }
-      for (const refused of [jobs.submit(guest, { type: 'double', input: 1 }), jobs.run(guest, { type: 'double', input: 1 }), jobs.get(guest, job.id), jobs.get(guest, 'none')]) {
+      const request = { type: 'double', input: 1 }
+      for (const refused of [
+        () => jobs.submit(guest, request), () => jobs.run(guest, request), () => jobs.get(guest, job.id), () => jobs.get(guest, 'none'),
+      ]) {
         await assert.rejects(refused, { code: 'ACCESS_FORBIDDEN' })
       }
       assert.deepEqual((await jobs.list(guest)).items, [])
@@ -133,7 +140,10 @@ describe('jobs', () => {
     it('lets nobody in without an access plugin', async () => {
       await using t = await runtime({ types: [double], services: [] })
       const jobs = t.get(Jobs)
-      for (const refused of [jobs.submit(operator, { type: 'double', input: 1 }), jobs.run(operator, { type: 'double', input: 1 }), jobs.get(operator, 'x'), jobs.list(operator)]) {
+      const request = { type: 'double', input: 1 }
+      for (const refused of [
+        () => jobs.submit(operator, request), () => jobs.run(operator, request), () => jobs.get(operator, 'x'), () => jobs.list(operator),
+      ]) {
         await assert.rejects(refused, { code: 'ACCESS_UNAVAILABLE' })
       }
     })
@@ -146,20 +156,25 @@ describe('jobs', () => {
       const job = await t.get(Jobs).submit(operator, { type: 'flaky', input: null })
       const done = await until(t, job.id, 'completed')
       assert.deepEqual([done.result, done.attempt, done.error], [3, 3, null])
-      const detail = await (t.get(Jobs) as unknown as { detail(caller: Caller, id: string): Promise<{ attempts: { outcome: string; error: unknown }[] }> }).detail(operator, job.id)
+      const detail = await (t.get(Jobs) as JobService).detail(operator, job.id)
       assert.deepEqual(detail.attempts.map(each => each.outcome), ['failed', 'failed', 'completed'])
       assert.doesNotMatch(JSON.stringify(detail), /hunter22/)
     })
 
     it('waits as long as it says between attempts', async () => {
       const clock = new FakeClock()
-      await using t = await runtime({ types: [jobType('bad', async () => { throw new Error('x') })], clock, config: { retry: { base_ms: 10_000, max_ms: 15_000 } } })
+      const bad = jobType('bad', async () => { throw new Error('x') })
+      await using t = await runtime({ types: [bad], clock, config: { retry: { base_ms: 10_000, max_ms: 15_000 } } })
       const parked = await t.get(Jobs).run(operator, { type: 'bad', input: null })
       assert.deepEqual([parked.status, Date.parse(parked.run_at) - clock.now(), parked.error!.code], ['failed', 10_000, 'JOBS_FAILED'])
       await clock.advance(9_900)
       assert.equal((await t.get(Jobs).get(operator, parked.id)).status, 'failed')
       await clock.advance(200)
-      const again = await eventually('a second attempt', async () => { await clock.advance(1); const job = await t.get(Jobs).get(operator, parked.id); return job.attempt === 2 && job.status === 'failed' && job })
+      const again = await eventually('a second attempt', async () => {
+        await clock.advance(1)
+        const job = await t.get(Jobs).get(operator, parked.id)
+        return job.attempt === 2 && job.status === 'failed' && job
+      })
       assert.ok(Date.parse(again.run_at) - clock.now() > 14_000)
     })
 
@@ -168,7 +183,7 @@ describe('jobs', () => {
         jobType('typed', async () => { throw JobErrors.INPUT_INVALID({ type: 'x', reason: 'shown' }) }),
         jobType('hidden', async () => { throw AccessErrors.BIND_REFUSED({ host: 'h', reason: 'hunter22' }) }),
         jobType('marked', async () => { throw Object.assign(new Error('hunter22'), { retryable: false }) }),
-        jobType('spent', async () => { throw 'hunter22' }),
+        jobType('spent', () => Promise.reject('hunter22')),
         jobType('huge', async () => 'x'.repeat(2_000_000)),
         jobType('circle', async () => { const a: { a?: unknown } = {}; a.a = a; return a }),
       ]
@@ -272,7 +287,8 @@ describe('jobs', () => {
 
     it('abort a run that lost its own', async () => {
       let aborted: unknown
-      await using t = await runtime({ types: [hanging(ctx => ctx.signal.addEventListener('abort', () => { aborted = ctx.signal.reason.code }))], config: quick })
+      const listening = hanging(({ signal }) => signal.addEventListener('abort', () => { aborted = signal.reason.code }))
+      await using t = await runtime({ types: [listening], config: quick })
       const { id } = await t.get(Jobs).submit(operator, { type: 'hanging', input: null })
       await until(t, id, 'running')
       await t.get(Database).knex()('jobs').where({ id }).update({ token: 9, lease_owner: 'another' })
@@ -295,7 +311,7 @@ describe('jobs', () => {
     const clock = new SystemClock()
     let ahead = 0
     clock.now = () => Date.now() + ahead
-    await using t = await runtime({ types: [double], config: { ...quick, concurrency: 1 }, clock, plugins: [contribute(JobType, hanging())], graceMs: 400 })
+    await using t = await runtime({ types: [double, hanging()], config: { ...quick, concurrency: 1 }, clock, graceMs: 400 })
     await until(t, (await t.get(Jobs).submit(operator, { type: 'hanging', input: null })).id, 'running')
     const { id } = await t.get(Jobs).submit(operator, { type: 'double', input: 1 })
     await t.get(JobQueue).remove([id])
@@ -341,7 +357,9 @@ describe('jobs', () => {
         name: 'owner', contributes: [JobType],
         setup(ctx) {
           const mine = ++life
-          ctx.contribute(JobType, jobType('owned', ({ job, signal }) => (mine > 1 ? Promise.resolve([mine, job.attempt]) : new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('gone')))))))
+          ctx.contribute(JobType, jobType('owned', ({ job, signal }) => (mine > 1
+            ? Promise.resolve([mine, job.attempt])
+            : new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('gone')))))))
         },
       })
       await using t = await runtime({ plugins: [owner], config: { sweep_ms: 30 } })
@@ -369,7 +387,8 @@ describe('jobs', () => {
 
     it('lets others write in its transaction, and tells everybody after it', async () => {
       const settled = recordHook(JobSettled)
-      await using t = await runtime({ types: [double], plugins: [settled.plugin, guard((job, { knex }) => knex('costs').insert({ job: job.id, status: job.status }))] })
+      const costs = guard((job, { knex }) => knex('costs').insert({ job: job.id, status: job.status }))
+      await using t = await runtime({ types: [double], plugins: [settled.plugin, costs] })
       await t.get(Database).knex().schema.createTable('costs', k => { k.text('job'); k.text('status') })
       const job = await t.get(Jobs).run(operator, { type: 'double', input: 1 })
       assert.deepEqual(await t.get(Database).knex()('costs'), [{ job: job.id, status: 'completed' }])
@@ -417,7 +436,11 @@ describe('jobs', () => {
       await using t = await runtime({ types: [double], config: { concurrency: 0 } })
       const jobs = t.get(Jobs)
       const ids: string[] = []
-      for (let at = 0; at < 5; at++) { ids.unshift((await jobs.submit(operator, { type: 'double', agent: at % 2 ? 'odd' : 'even', input: at })).id); await new Promise(resolve => setTimeout(resolve, 2)) }
+      for (let at = 0; at < 5; at++) {
+        ids.unshift((await jobs.submit(operator, { type: 'double', agent: at % 2 ? 'odd' : 'even', input: at })).id)
+        const { now } = Date
+        for (const from = now(); now() === from;) await new Promise(resolve => setImmediate(resolve))
+      }
       const one = await jobs.list(operator, { limit: 2 })
       const two = await jobs.list(operator, { limit: 2, cursor: one.next! })
       const three = await jobs.list(operator, { limit: 2, cursor: two.next! })
@@ -429,7 +452,10 @@ describe('jobs', () => {
 
     it('tells how the queue is, and counts', async () => {
       await using t = await runtime({ types: [double], config: { concurrency: 0 } })
-      const counted = (name: string, labels: object) => t.runtime.collect(Metric).find(each => each.name === name)!.samples().find(each => JSON.stringify(each.labels) === JSON.stringify(labels))?.value ?? 0
+      const counted = (name: string, labels: object) => {
+        const samples = t.runtime.collect(Metric).find(each => each.name === name)!.samples()
+        return samples.find(each => JSON.stringify(each.labels) === JSON.stringify(labels))?.value ?? 0
+      }
       const before = counted('jobs_total', { type: 'double', project: 'metrics' })
       await t.get(Jobs).run(operator, { type: 'double', input: 1, project_id: 'metrics' })
       await t.get(Jobs).submit(operator, { type: 'double', input: 1, project_id: 'metrics' })

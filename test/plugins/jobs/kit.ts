@@ -22,7 +22,9 @@ export interface KitOptions extends Partial<TestRuntimeOptions> { readonly types
 
 /** Database, queue and jobs as they are, with these types. */
 export const runtime = ({ types = [], config = {}, plugins = [], services = [openAccess()], ...options }: KitOptions = {}): Promise<TestRuntime> =>
-  createTestRuntime({ plugins: [database, queue, { plugin: jobs, config }, ...(types.length ? [contribute(JobType, ...types)] : []), ...plugins], services, ...options })
+  createTestRuntime({
+    plugins: [database, queue, { plugin: jobs, config }, ...(types.length ? [contribute(JobType, ...types)] : []), ...plugins], services, ...options,
+  })
 
 export const until = (t: TestRuntime, id: string, status: Job['status'], ms?: number): Promise<Job> =>
   eventually(`job ${id} to be ${status}`, async () => {

@@ -13,7 +13,8 @@ const errors = async (route: HttpRoute, part: 'body' | 'query', value: unknown):
   return (checked.issues ?? []).map(issue => `${(issue.path ?? []).join('.')}: ${issue.message}`)
 }
 /** As http calls it, once the schemas let it through. */
-async function call(t: TestRuntime, method: string, path: string, { params = {}, query = {}, body }: { params?: object; query?: object; body?: unknown } = {}) {
+interface Parts { readonly params?: object; readonly query?: object; readonly body?: unknown }
+async function call(t: TestRuntime, method: string, path: string, { params = {}, query = {}, body }: Parts = {}) {
   const route = t.runtime.collect(Routes).find(each => each.method === method && each.path === path)!
   const read = async (part: 'params' | 'query' | 'body', value: unknown) => {
     const checked = await route[part]?.['~standard'].validate(value)
@@ -72,7 +73,9 @@ describe('the routes of jobs', () => {
     }
     assert.match((await submit({ agent: 'a', input: 'x', prioritty: 1 }))[0]!, /prioritty/)
     assert.match((await submit('x'))[0]!, /object/)
-    for (const query of [{ limit: '0' }, { limit: '101' }, { limit: 'x' }, { status: 'gone' }, { cursor: 'x' }, { other: '1' }]) assert.equal((await errors(of('GET'), 'query', query)).length, 1, JSON.stringify(query))
+    for (const query of [{ limit: '0' }, { limit: '101' }, { limit: 'x' }, { status: 'gone' }, { cursor: 'x' }, { other: '1' }]) {
+      assert.equal((await errors(of('GET'), 'query', query)).length, 1, JSON.stringify(query))
+    }
   })
 })
 
@@ -83,7 +86,8 @@ describe('the commands of jobs', () => {
     const out: string[] = []
     const err: string[] = []
     const io: CommandIo = {
-      args, options, json, tty: false, signal: new AbortController().signal, out: text => void out.push(text), write: text => void out.push(text), err: text => void err.push(text), get: () => assert.fail(),
+      args, options, json, tty: false, signal: new AbortController().signal,
+      out: text => void out.push(text), write: text => void out.push(text), err: text => void err.push(text), get: () => assert.fail(),
       server: {
         url: 'http://x',
         async fetch(path) {
