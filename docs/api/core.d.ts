@@ -174,6 +174,10 @@ export type Order = 'pre' | 'normal' | 'post';
 
 export type GuardState = 'coming' | 'open' | 'away' | 'failed';
 
+// core/host/cli.ts
+
+export declare function run(argv: readonly string[], world: World): Promise<number>;
+
 // core/host/command.ts
 
 export type CommandNeeds = 'nothing' | 'config' | 'runtime' | 'server';
@@ -211,6 +215,8 @@ export interface Command {
    */
   readonly needs: CommandNeeds;
   readonly serverFirst?: boolean;
+  /** With `needs: 'runtime'`: every plugin of the config is set up, not only what this one needs. */
+  readonly everyPlugin?: boolean;
   /** As commander writes them: `<agent>`, `[input...]`. */
   readonly arguments?: readonly {
     readonly name: string;
@@ -610,6 +616,8 @@ export interface Host {
   readonly instanceId: string;
   /** Where everything that is kept on disk belongs. */
   readonly dataDir: string;
+  /** The command of the CLI that this process runs; none in a server. */
+  readonly command?: string;
   inspect(): ReturnType<Runtime['inspect']>;
   /** Restarts one plugin and its dependents; the old one stays if the new one can't start. Resolves to those restarted. */
   reload(name: string): Promise<readonly string[]>;

@@ -99,7 +99,7 @@ export function apiReport(all: Declarations): string {
     }
   }
   const modules = [...all].filter(([module]) => module.startsWith('core/') && !module.startsWith('core/testing/') && module !== 'core/index')
-  const known = new Map(modules.flatMap(([module, { all: list }]) => list.map(each => [`${module} ${each.name}`, each] as const)))
+  const known = new Map(modules.flatMap(([module, { all: list }]) => list.map((each): [string, Declaration] => [`${module} ${each.name}`, each])))
   const wanted = new Set([...known].filter(([, each]) => each.exported && publicNames.has(each.name)).map(([key]) => key))
   const names = new Map<string, string[]>()
   for (const [key, { name }] of known) names.set(name, [...(names.get(name) ?? []), key])

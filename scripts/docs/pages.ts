@@ -87,7 +87,8 @@ export function configPage(): string {
   return `# Configuration
 
 ${HEAD}
-Layers, each over the one before: \`config/default.yaml\`, \`config/<environment>.yaml\` (\`BACKPLANE_ENV\`, else \`NODE_ENV\`, else \`development\`), the file given with \`--config\`, environment variables. Maps merge, lists replace, \`null\` removes.
+Layers, each over the one before: \`config/default.yaml\`, \`config/<environment>.yaml\` (\`BACKPLANE_ENV\`, else \`NODE_ENV\`, else \`development\`),
+the file given with \`--config\`, environment variables. Maps merge, lists replace, \`null\` removes.
 
 ## Settings of the whole
 
@@ -97,7 +98,8 @@ ${settingsTable(schema)}
 
 ## Environment variables
 
-Any setting can be given as \`BACKPLANE__<path, parts joined by __>\`: \`BACKPLANE__plugins__http__config__port=9000\`. Upper and lower case, \`-\` and \`_\` count as the same. These have short names too; the value of a secret one is never shown.
+Any setting can be given as \`BACKPLANE__<path, parts joined by __>\`: \`BACKPLANE__plugins__http__config__port=9000\`.
+Upper and lower case, \`-\` and \`_\` count as the same. These have short names too; the value of a secret one is never shown.
 
 ${table(['variable', 'setting', 'meaning', 'secret'], rows)}
 `

@@ -1,6 +1,7 @@
 // Compiled and never run: each @ts-expect-error is something that must not compile.
 import { z } from 'zod'
-import { defineErrors, defineHook, definePlugin, definePoint, defineService, live, settled, type Live, type Logger, type Plugin, type ServiceRef } from '#core'
+import { defineErrors, defineHook, definePlugin, definePoint, defineService, live, settled } from '#core'
+import type { Live, Logger, Plugin, ServiceRef } from '#core'
 
 interface Mail { send(to: string): Promise<void> }
 interface Page { readonly path: string }
