@@ -106,7 +106,7 @@ export const JobErrors = defineErrors('JOBS', {
   TYPE_AWAY: { message: 'what runs jobs of type "{type}" is being restarted', fix: 'Try again in a moment.', status: 503, retryable: true, expose: true },
   TOO_LARGE: { message: 'the {what} has {bytes} bytes, more than {limit}', fix: 'Keep it elsewhere and put a reference into the job.', status: 413, expose: true },
   NOT_JSON: { message: 'the {what} cannot be written as JSON: {reason}', fix: 'Use plain data: no functions, circles or BigInt.', status: 400, expose: true },
-  FAILED: { message: 'the run failed', fix: 'Look for job {id} in the server\'s log.', retryable: true, expose: true },
+  FAILED: { message: 'the run failed; the server\'s log has the reason', fix: 'Look there for job {id}.', retryable: true, expose: true },
   TIMEOUT: { message: 'the job took longer than {ms} ms', fix: 'Give it a larger timeout_ms, or less to do.', status: 504, retryable: true, expose: true },
   LEASE_LOST: { message: 'another worker has job "{id}" now', fix: 'Nothing to do: the result of this attempt is dropped.', retryable: true },
   INTERRUPTED: { message: 'the process that ran this attempt ended', fix: 'Nothing to do: another attempt follows while there are any left.', retryable: true, expose: true },

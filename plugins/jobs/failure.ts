@@ -1,11 +1,14 @@
 import { BackplaneError, maskSecrets, reasonOf, rootOf } from '#core'
 import { JobErrors, type JobError } from '#contracts/jobs'
 
+/** Characters of a message that are kept. */
+const LONGEST = 2_000
+
 /** What a job shows of the error that ended its attempt. A message that was not written for callers stays in the log. */
 export function failureOf(error: unknown, id: string): JobError {
   const root = rootOf(error) as Partial<BackplaneError> | undefined
   const typed = root instanceof Error && typeof root.code === 'string' && typeof root.fix === 'string'
-  if (typed && root.expose) return { code: root.code!, message: maskSecrets(reasonOf(root)), retryable: root.retryable === true }
+  if (typed && root.expose) return { code: root.code!, message: maskSecrets(reasonOf(root)).slice(0, LONGEST), retryable: root.retryable === true }
   const hidden = JobErrors.FAILED({ id })
   return {
     code: typed ? root.code! : hidden.code,

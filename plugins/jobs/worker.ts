@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import { CoreErrors, reasonOf, rootOf, scope, type Clock, type Contributions, type Live, type Logger } from '#core'
 import type { Access } from '#contracts/access'
 import type { Database, Tx } from '#contracts/database'
@@ -47,6 +48,8 @@ export class Worker {
   #renewal: Promise<void> | undefined
   #sweeping: Promise<void> | undefined
   #idle: (() => void)[] = []
+  // The queue is woken by whoever submits: what it brings must not run in the scope of that request.
+  readonly #outside = new AsyncResource('BackplaneJob', { requireManualDestroy: true })
 
   constructor(readonly deps: WorkerDeps) {}
 
@@ -56,6 +59,8 @@ export class Worker {
     const same = (each: { value: JobType }) => each.value.type === type
     return this.deps.types.away.some(same) ? undefined : this.deps.types.all.find(same)?.value
   }
+
+  #ownerOf(type: JobType): string { return this.deps.types.all.find(each => each.value === type)?.plugin ?? 'jobs' }
 
   async start(): Promise<void> {
     const { clock, config, queue, types } = this.deps
@@ -127,7 +132,7 @@ export class Worker {
       } else claimed.push(await store.change(row, 'claim', this.lease(), tx))
     }
     tx.afterCommit(() => {
-      for (const row of claimed) void this.begin(row).catch(() => {})
+      for (const row of claimed) this.#outside.runInAsyncScope(() => void this.begin(row).catch(() => {}))
       this.#report()
     })
   }
@@ -162,7 +167,8 @@ export class Worker {
     try {
       const value = await execution.race(async () => {
         const caller = await access.current!.restore(row.principal_id, row.project_id)
-        return execution.run(type, caller, await checkInput(row.type, type.input, JSON.parse(row.input)))
+        const input = await checkInput(row.type, type.input, JSON.parse(row.input))
+        return scope.run({ plugin: this.#ownerOf(type) }, () => execution.run(type, caller, input))
       })
       return { is: 'completed', result: jsonOf('result', value, config.max_result_bytes) }
     } catch (error) {
@@ -277,7 +283,7 @@ export class Worker {
   }
 
   async #sweep(all: boolean): Promise<void> {
-    const { store, database, config } = this.deps
+    const { store, database, config, access } = this.deps
     const from = store.now
     await Promise.all((await store.expired(BATCH)).map(id => this.#interrupt(id)))
     const due = await store.due(BATCH)
@@ -292,7 +298,7 @@ export class Worker {
         await store.handOver(rows, tx)
       })
     }
-    const types = [...this.deps.types].map(type => type.type).filter(type => this.typeOf(type))
+    const types = access.current ? [...this.deps.types].map(type => type.type).filter(type => this.typeOf(type)) : []
     const before = all ? from : from - config.rehand_ms
     while (types.length && this.#state === 'running' && (await store.unhanded(before, types, 1)).length) {
       await database.transaction(async tx => store.handOver(await store.unhanded(before, types, BATCH, tx), tx))

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { definePlugin, SystemClock } from '#core'
+import { definePlugin, scope, SystemClock, type ScopeFields } from '#core'
 import { eventually, fake, FakeClock, recordHook } from '#core/testing'
 import { AccessErrors, type Caller } from '#contracts/access'
 import { Database } from '#contracts/database'
@@ -60,6 +60,19 @@ describe('jobs', () => {
     await eventually('all', () => order.length === 10 && now === 0)
     assert.deepEqual(order, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0])
     assert.equal(most, 2)
+  })
+
+  it('runs in the scope of the job and of the plugin that knows how, and of the request only when that waits for it', async () => {
+    const seen: (ScopeFields | undefined)[] = []
+    const looking = definePlugin({ name: 'looking', contributes: [JobType], setup: ctx => { ctx.contribute(JobType, jobType('look', async () => { seen.push(scope.current) })) } })
+    await using t = await runtime({ plugins: [looking] })
+    const request = { type: 'look', input: null }
+    const trace = { request_id: 'r', traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' }
+    const queued = await scope.run(trace, () => t.get(Jobs).submit(operator, request))
+    await until(t, queued.id, 'completed')
+    const waited = await scope.run(trace, () => t.get(Jobs).run(operator, request))
+    const both = { plugin: 'looking', project_id: 'default', traceparent: trace.traceparent }
+    assert.deepEqual(seen, [{ ...both, job_id: queued.id }, { ...both, job_id: waited.id, request_id: 'r' }])
   })
 
   describe('taking in', () => {
