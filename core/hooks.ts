@@ -60,9 +60,9 @@ class Entry {
     return true
   }
 
-  /** In its plugin's scope. Times one call in sixteen: the clock costs more than the handler of a hot hook. */
+  /** In its plugin's scope. Times the first calls and then one in sixty-four: the clock costs more than the handler of a hot hook. */
   enter(input: unknown, call: HookCall): unknown {
-    if ((this.calls++ & 15) !== 0) return this.scope.run(this.run, input, call)
+    if (this.calls++ >= 16 && (this.calls & 63) !== 0) return this.scope.run(this.run, input, call)
     const from = performance.now()
     const done = () => { this.timed++; this.ms += performance.now() - from }
     const result = this.scope.run(this.run, input, call)
@@ -91,36 +91,53 @@ class Line {
 
 /** One call: the node that hangs on the shared clock, and what the handlers get as their second argument. */
 abstract class Call extends Deadline implements HookCall {
-  #controller: AbortController | undefined
-  #reason: unknown
-  constructor(readonly bus: Hooks, readonly line: Line, readonly parent: AbortSignal | undefined) { super() }
-  get signal(): AbortSignal {
-    if (!this.#controller) {
-      this.#controller = new AbortController()
-      const abort = () => this.abort(this.parent!.reason)
-      if (this.#reason !== undefined) this.#controller.abort(this.#reason)
-      else if (this.parent?.aborted) abort()
-      else this.parent?.addEventListener('abort', abort, { once: true, signal: this.#controller.signal })
-    }
-    return this.#controller.signal
+  declare private controller: AbortController | undefined
+  declare private reason: unknown
+  declare readonly bus: Hooks
+  declare readonly line: Line
+  declare readonly parent: AbortSignal | undefined
+  constructor(bus: Hooks, line: Line, parent: AbortSignal | undefined) {
+    super()
+    this.bus = bus
+    this.line = line
+    this.parent = parent
+    this.controller = this.reason = undefined
   }
-  abort(reason: unknown): void { this.#reason = reason; this.#controller?.abort(reason) }
+  get signal(): AbortSignal {
+    if (!this.controller) {
+      this.controller = new AbortController()
+      const abort = () => this.abort(this.parent!.reason)
+      if (this.reason !== undefined) this.controller.abort(this.reason)
+      else if (this.parent?.aborted) abort()
+      else this.parent?.addEventListener('abort', abort, { once: true, signal: this.controller.signal })
+    }
+    return this.controller.signal
+  }
+  abort(reason: unknown): void { this.reason = reason; this.controller?.abort(reason) }
   timeout(entry: Entry): BackplaneError { return HookErrors.TIMEOUT({ hook: this.line.ref.id, plugin: entry.plugin, ms: this.bus.timeoutOf(this.line.ref) }) }
 }
 
 /** series, waterfall and first: one by one. Makes no promise until a handler does. */
 class Walk extends Call {
-  #at = 0
-  #over = false
-  #resolve: ((value: unknown) => void) | undefined
-  #reject: ((error: unknown) => void) | undefined
-  readonly entries: readonly Entry[]
-  constructor(bus: Hooks, line: Line, public value: unknown, parent: AbortSignal | undefined) { super(bus, line, parent); this.entries = line.entries }
+  declare private place: number
+  declare private over: boolean
+  declare private resolve: ((value: unknown) => void) | undefined
+  declare private reject: ((error: unknown) => void) | undefined
+  declare private value: unknown
+  declare private readonly entries: readonly Entry[]
+  constructor(bus: Hooks, line: Line, value: unknown, parent: AbortSignal | undefined) {
+    super(bus, line, parent)
+    this.place = 0
+    this.over = false
+    this.resolve = this.reject = undefined
+    this.value = value
+    this.entries = line.entries
+  }
 
   run(): unknown {
     const { entries } = this
-    while (this.#at < entries.length) {
-      const entry = entries[this.#at]!
+    while (this.place < entries.length) {
+      const entry = entries[this.place]!
       // Its plugin left while this call was on its way: a guard never opens by leaving.
       if (!entry.present) return this.#fail(PluginErrors.UNAVAILABLE({ plugin: entry.plugin, hook: entry.ref.id, state: 'being swapped' }))
       let result: unknown
@@ -133,7 +150,7 @@ class Walk extends Call {
 
   /** Is this the answer? */
   #took(entry: Entry, result: unknown): boolean {
-    this.#at++
+    this.place++
     entry.row = 0
     if (result === undefined) return false
     if (this.line.ref.mode === 'waterfall') this.value = result
@@ -141,36 +158,36 @@ class Walk extends Call {
   }
 
   #wait(result: Promise<unknown>): unknown {
-    const entry = this.entries[this.#at]!
+    const entry = this.entries[this.place]!
     this.bus.options.deadlines.arm(this, this.bus.timeoutOf(this.line.ref))
-    result.then(answer => { if (!this.#over) { if (this.#took(entry, answer)) this.#end(answer); else this.run() } }, cause => { if (!this.#over) this.#fail(cause, entry) })
-    if (this.#resolve) return
+    result.then(answer => { if (!this.over) { if (this.#took(entry, answer)) this.#end(answer); else this.run() } }, cause => { if (!this.over) this.#fail(cause, entry) })
+    if (this.resolve) return
     this.line.running++
-    return new Promise((resolve, reject) => { this.#resolve = resolve; this.#reject = reject })
+    return new Promise((resolve, reject) => { this.resolve = resolve; this.reject = reject })
   }
 
   #end(value: unknown): unknown {
-    if (!this.#resolve) return value
+    if (!this.resolve) return value
     this.#leave()
-    this.#resolve(value)
+    this.resolve(value)
   }
 
   #fail(cause: unknown, entry?: Entry): void {
     entry?.failed(this.bus.options.now())
     const error = entry ? entry.failure(cause) : cause
-    if (!this.#reject) throw error
+    if (!this.reject) throw error
     this.#leave()
-    this.#reject(error)
+    this.reject(error)
   }
 
   #leave(): void {
-    this.#over = true
+    this.over = true
     this.line.running--
     this.bus.options.deadlines.disarm(this)
   }
 
   expire(): void {
-    const entry = this.entries[this.#at]!
+    const entry = this.entries[this.place]!
     const error = this.timeout(entry)
     this.#fail(error, entry)
     this.abort(error)
