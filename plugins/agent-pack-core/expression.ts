@@ -130,12 +130,11 @@ function computes(tree: MathNode): boolean {
   }).length > 0
 }
 
-/** Do the units fit? Tried with every number a one, which takes no time, whatever the expression would take. */
+/** Do the units fit? Tried with every number a plain one, not a big one, which takes no time, whatever the expression would take. */
 function unitsFit(tree: MathNode): boolean {
   const { ConstantNode: Constant } = mathjs() as unknown as { ConstantNode: new (value: number) => MathNode }
   const trial = tree.transform((node, path, parent) => {
     if (node.type === 'FunctionNode' && !UNIT_FUNCTIONS.has((node as FunctionNode).fn.name)) return new Constant(1)
-    if (node.type === 'OperatorNode' && (node as OperatorNode).fn === 'factorial') return new Constant(1)
     if (node.type !== 'ConstantNode') return node
     const exponent = parent?.type === 'OperatorNode' && (parent as OperatorNode).fn === 'pow' && path === 'args[1]'
     return exponent && Math.abs(Number((node as ConstantNode).value)) <= 10 ? node : new Constant(1)

@@ -115,6 +115,10 @@ describe('agents: what a model gets wrong', () => {
     assert.deepEqual([error.code, error.retryable, it.model.calls.length], ['AGENTS_TOOL_INPUT', false, 3])
     assert.match(error.message, /^the arguments for tool "echo" do not fit: Invalid input/)
   })
+  it('may be wrong again after it was right', async () => {
+    await using it = await setUp(calls('echo', {}, { word: 1 }, { word: 'x' }, { word: 2 }, '[]', { word: 'y' }))
+    assert.equal((await runJob(it.type, input)).result.text, 'done')
+  })
   it('is told of a tool that there is not, and what there is', async () => {
     await using it = await setUp(calls('shell', { cmd: 'x' }))
     const { result, steps } = await runJob(it.type, input)
