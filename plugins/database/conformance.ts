@@ -8,6 +8,25 @@ const things: Migration = {
   name: '0001-things',
   up: async knex => knex.schema.createTable('things', t => { t.text('name').primary(); t.integer('size').notNullable(); t.text('data') }),
 }
+const wide: Migration = {
+  name: '0002-wide',
+  up: async knex => knex.schema.createTable('wide', t => {
+    t.increments('id')
+    t.boolean('flag').notNullable()
+    t.bigInteger('count')
+    t.bigInteger('at')
+    t.double('ratio')
+    t.binary('bytes')
+    t.text('note')
+  }),
+}
+const ruled: Migration = {
+  name: '0003-ruled',
+  up: async knex => knex.schema.createTable('ruled', t => {
+    t.text('thing').references('things.name')
+    t.integer('age').checkPositive()
+  }),
+}
 const made = async ({ database }: DatabaseSubject) => {
   await database.migrate('conformance', [things])
   const insert = database.prepare('INSERT INTO things (name, size) VALUES (?, ?)')
@@ -21,7 +40,13 @@ export const databaseConformance = defineConformance<DatabaseSubject>(Database, 
   'keeps what a transaction wrote, and resolves to what its work returned': {
     async run(subject) {
       const { database, add, names } = await made(subject)
-      assert.equal(await database.transaction(async tx => { await add('a', tx); await later(); await database.knex(tx)('things').insert({ name: 'b', size: 2 }); return 7 }), 7)
+      const result = await database.transaction(async tx => {
+        await add('a', tx)
+        await later()
+        await database.knex(tx)('things').insert({ name: 'b', size: 2 })
+        return 7
+      })
+      assert.equal(result, 7)
       assert.deepEqual(await names(), ['a', 'b'])
     },
   },
@@ -138,10 +163,134 @@ export const databaseConformance = defineConformance<DatabaseSubject>(Database, 
       assert.deepEqual(await database.prepare('UPDATE things SET size = ? RETURNING size').all([3]), [{ size: 3 }])
     },
   },
+  'answers numbers, booleans, times, bytes and sums alike': {
+    async run({ database }) {
+      await database.migrate('conformance', [wide])
+      const row = { flag: 1, count: Number.MAX_SAFE_INTEGER, at: 1_700_000_000_123, ratio: 0.25, bytes: Buffer.from([0, 255]), note: null }
+      const given = { ...row, flag: true, at: new Date(row.at), bytes: new Uint8Array(row.bytes), note: undefined }
+      assert.deepEqual(await database.knex()('wide').insert(given).returning('*'), [{ id: 1, ...row }])
+      assert.deepEqual(await database.knex()('wide').insert({ ...row, flag: false }).returning(['id', 'flag']), [{ id: 2, flag: 0 }])
+      assert.deepEqual(await database.prepare('SELECT * FROM wide WHERE flag = ? AND count = ?').all([true, BigInt(row.count)]), [{ id: 1, ...row }])
+      assert.deepEqual(await database.knex()('wide').where({ flag: false }).pluck('id'), [2])
+      assert.deepEqual(await database.prepare('SELECT count(*) AS n, sum(id) AS ids, sum(ratio) AS ratios, max(at) AS latest FROM wide').all([]),
+        [{ n: 2, ids: 3, ratios: 0.5, latest: row.at }])
+      await database.knex()('wide').update({ count: 5 })
+      assert.deepEqual(await database.knex()('wide').sum({ sum: 'count' }), [{ sum: 10 }])
+      assert.deepEqual(await database.knex()('wide').count({ n: '*' }), [{ n: 2 }])
+      assert.deepEqual(await database.knex().raw('SELECT id FROM wide WHERE id = ?', [2]), [{ id: 2 }])
+      assert.equal(await database.knex()('wide').where({ id: 2 }).update({ ratio: 1 }), 1)
+      assert.equal(await database.knex()('wide').where({ id: 3 }).del(), 0)
+    },
+  },
+  'refuses what one of the dialects could not keep': {
+    async run(subject) {
+      const { database, insert, names } = await made(subject)
+      const refused = { code: DatabaseErrors.VALUE.code, status: 400 }
+      for (const name of ['a\0b', NaN, Infinity, 2n ** 60n]) await assert.rejects(insert.run([name, 1]), refused)
+      for (const name of [['a'], { a: 1 }, () => 1]) await assert.rejects(insert.run([name, 1]), TypeError)
+      const clean = (error: unknown) => DatabaseErrors.VALUE.is(error) && !/insert/i.test(error.message)
+      await assert.rejects(async () => database.knex()('things').insert({ name: 'a\0b', size: 1 }), clean)
+      assert.deepEqual(await names(), [])
+    },
+  },
+  'names the broken rule of the schema alike, and tells no value': {
+    async run({ database }) {
+      await database.migrate('conformance', [things, ruled])
+      await database.knex()('things').insert({ name: 'hunter22', size: 1 })
+      const rule = (kind: string) => (error: unknown) => {
+        assert.ok(DatabaseErrors.CONSTRAINT.is(error), String(error))
+        assert.equal(error.details['kind'], kind)
+        assert.doesNotMatch(`${error.stack} ${JSON.stringify(error)} ${JSON.stringify(error.cause)} ${String(error.cause)}`, /hunter2/)
+        return true
+      }
+      await assert.rejects(async () => database.knex()('things').insert({ name: 'hunter22', size: 1 }), rule('unique'))
+      await assert.rejects(database.prepare('INSERT INTO things (name, size) VALUES (?, ?)').run(['hunter23', null]), rule('not-null'))
+      await assert.rejects(database.transaction(async tx => database.knex(tx)('ruled').insert({ thing: 'hunter24', age: 1 })), rule('foreign key'))
+      await assert.rejects(async () => database.knex()('ruled').insert({ thing: 'hunter22', age: -1 }), rule('check'))
+      assert.equal(await database.prepare('INSERT INTO things (name, size) VALUES (?, ?) ON CONFLICT (name) DO NOTHING').run(['hunter22', 1]), 0)
+    },
+  },
+  'keeps nothing of a transaction in which a statement failed, although the failure was caught': {
+    async run(subject) {
+      const { database, add, names } = await made(subject)
+      await add('a')
+      const failed = { code: DatabaseErrors.TX_FAILED.code }
+      await assert.rejects(database.transaction(async tx => { await add('b', tx); await add('a', tx).catch(() => {}) }), failed)
+      await assert.rejects(database.transaction(async tx => { await add('a', tx).catch(() => {}); await add('c', tx) }), failed)
+      assert.deepEqual(await names(), ['a'])
+    },
+  },
+  'undoes a nested part alone, and goes on': {
+    async run(subject) {
+      const { database, add, names } = await made(subject)
+      await add('a')
+      await database.transaction(async tx => {
+        await add('b', tx)
+        const part = database.knex(tx).transaction(async inner => { await inner('things').insert({ name: 'c', size: 1 }); await inner('things').insert({ name: 'a', size: 1 }) })
+        await assert.rejects(part, { code: DatabaseErrors.CONSTRAINT.code })
+        await database.knex(tx).transaction(async inner => inner('things').insert({ name: 'd', size: 1 }))
+        await add('e', tx)
+      })
+      assert.deepEqual(await names(), ['a', 'b', 'd', 'e'])
+    },
+  },
+  'loses no update of one row by many at once': {
+    async run(subject) {
+      const { database, add } = await made(subject)
+      await add('a')
+      const more = database.prepare('UPDATE things SET size = size + 1 WHERE name = ?')
+      const one = (at: number) => (at % 2 ? more.run(['a']) : database.transaction(async tx => { await later(); await more.run(['a'], tx) }))
+      await Promise.all(Array.from({ length: 40 }, (_, at) => one(at)))
+      assert.equal((await database.knex()('things').first()).size, 41)
+    },
+  },
+  'takes many statements of one transaction at once, awaited or not': {
+    async run(subject) {
+      const { database, add, names } = await made(subject)
+      await database.transaction(async tx => {
+        await Promise.all(['a', 'b', 'c'].map(name => add(name, tx)))
+        void add('d', tx)
+      })
+      assert.deepEqual(await names(), ['a', 'b', 'c', 'd'])
+    },
+  },
+  'takes a ? for a parameter only where it is one': {
+    async run(subject) {
+      const { database, insert } = await made(subject)
+      await insert.run(['what?', 5])
+      const found = database.prepare(`SELECT '?''' AS mark, name /* ? */ FROM things WHERE name = ? -- ?\n AND size = ?`)
+      assert.deepEqual(await found.all(['what?', 5]), [{ mark: '?\'', name: 'what?' }])
+    },
+  },
+  'refuses to begin or end a transaction by statement, and two statements in one': {
+    async run(subject) {
+      const { database, add, names } = await made(subject)
+      for (const sql of ['BEGIN', ' commit', 'ROLLBACK', 'SAVEPOINT a']) await assert.rejects(async () => database.knex().raw(sql), /Database\.transaction/)
+      await assert.rejects(database.transaction(async tx => { await add('a', tx); await database.knex(tx).raw('COMMIT') }), /Database\.transaction/)
+      await assert.rejects(async () => database.knex().transaction(async () => {}), /Database\.transaction/)
+      await assert.rejects(async () => database.knex().raw('SELECT 1; DELETE FROM things'))
+      await assert.rejects(database.prepare('SELECT 1; SELECT 2').all([]))
+      assert.deepEqual(await names(), [])
+    },
+  },
+  'goes on with a prepared statement after its table was altered': {
+    async run(subject) {
+      const { database, add } = await made(subject)
+      const all = database.prepare('SELECT * FROM things')
+      await add('a')
+      assert.deepEqual(await all.all([]), [{ name: 'a', size: 1, data: null }])
+      await database.migrate('later', [{ name: '0001', up: async knex => knex.schema.alterTable('things', t => { t.text('more') }) }])
+      assert.deepEqual(await all.all([]), [{ name: 'a', size: 1, data: null, more: null }])
+      assert.deepEqual(await database.transaction(async tx => all.all([], tx)), [{ name: 'a', size: 1, data: null, more: null }])
+    },
+  },
   'migrates once, in order of name, however many ask at once': {
     async run({ database }) {
       const ran: string[] = []
-      const step = (name: string): Migration => ({ name, up: async knex => { ran.push(name); await knex.schema.createTable(`t_${name}`, t => { t.text('a') }) } })
+      const step = (name: string): Migration => ({
+        name,
+        up: async knex => { ran.push(name); await knex.schema.createTable(`t_${name}`, t => { t.text('a') }) },
+      })
       await Promise.all([1, 2, 3].map(() => database.migrate('mine', [step('0002'), step('0001')])))
       await database.migrate('mine', [step('0001'), step('0002'), step('0003')])
       assert.deepEqual(ran, ['0001', '0002', '0003'])
@@ -149,7 +298,10 @@ export const databaseConformance = defineConformance<DatabaseSubject>(Database, 
   },
   'keeps nothing of a migration that fails': {
     async run({ database }) {
-      const bad: Migration = { name: '0002-bad', up: async knex => { await knex.schema.createTable('half', t => { t.text('a') }); throw new Error('oh') } }
+      const bad: Migration = {
+        name: '0002-bad',
+        up: async knex => { await knex.schema.createTable('half', t => { t.text('a') }); throw new Error('oh') },
+      }
       await assert.rejects(database.migrate('conformance', [things, bad]), { code: DatabaseErrors.MIGRATION_FAILED.code })
       assert.equal(await database.knex().schema.hasTable('half'), false)
       assert.equal(await database.knex().schema.hasTable('things'), false)

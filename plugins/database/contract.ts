@@ -25,8 +25,9 @@ export interface Migration {
 }
 
 /**
- * The one database. Columns hold the same types on both dialects: text, integer (safe range), boolean as 0 or 1,
- * time as integer milliseconds since the epoch, JSON as text.
+ * The one database. Columns hold the same types on both dialects: text (without U+0000), integer (safe range), boolean as 0 or 1,
+ * time as integer milliseconds since the epoch, JSON as text, floating point, bytes as Buffer. Money is integers: a decimal is text
+ * on PostgreSQL and a float on SQLite. Ask for the ids of new rows with RETURNING.
  */
 export interface Database {
   readonly dialect: Dialect
@@ -35,7 +36,11 @@ export interface Database {
    * while this flow of control has one open, and writes without one are single statements of their own.
    */
   knex(tx?: Tx): Knex
-  /** Runs `work` in a transaction (SQLite: BEGIN IMMEDIATE, grouped with its neighbours; retried while busy). Rejects as `work` does, after rolling back. */
+  /**
+   * Runs `work` in a transaction (SQLite: BEGIN IMMEDIATE, grouped with its neighbours; PostgreSQL: READ COMMITTED). Rejects as `work` does,
+   * after rolling back. A failed statement ends it: what may fail goes into `knex(tx).transaction(…)`, which undoes only itself. After a
+   * deadlock `work` is run again, so it acts through `tx` and `tx.afterCommit` alone.
+   */
   transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>
   prepare<Row = Record<string, unknown>>(sql: string): Statement<Row>
   /** Brings the tables of one plugin up to date, under a lock; the first thing in its setup. Extends the set-up deadline to 10 minutes. */
@@ -43,13 +48,43 @@ export interface Database {
 }
 export const Database = defineService<Database>('database.database')
 
+export interface CopyOptions {
+  /** Overwrites a backup file that is there; restores although a server seems to run. */
+  readonly force?: boolean
+  readonly signal?: AbortSignal
+  /** Between 0 and 1; only where it is known. */
+  progress?(done: number): void
+}
+
+/** What an operator does with the whole database, from the command line. */
+export interface DatabaseAdmin {
+  /** The migrations that this process ran. */
+  migrated(): readonly { readonly owner: string; readonly name: string }[]
+  /** A consistent copy in one new file, taken while others write, and checked. */
+  backup(file: string, options?: CopyOptions): Promise<{ readonly bytes: number }>
+  /** Puts a backup in the place of what is there. This process can't use the database afterwards. Rejects with DATABASE_IN_USE, DATABASE_BACKUP_INVALID. */
+  restore(file: string, options?: CopyOptions): Promise<{ /** Where what was there is kept. */ readonly kept?: string }>
+}
+export const DatabaseAdmin = defineService<DatabaseAdmin>('database.admin')
+
 export const DatabaseErrors = defineErrors('DATABASE', {
   UNAVAILABLE: { message: 'the database does not answer: {reason}', fix: 'See `backplane health database`; the operation may be tried again.', status: 503, retryable: true },
   OUTSIDE_TX: { message: 'the database was used outside the transaction that is open here', fix: 'Hand `tx` on to the method, or do it in tx.afterCommit().' },
   TX_ENDED: { message: 'a transaction was used after it had ended', fix: 'Await everything that uses `tx` inside transaction().' },
+  TX_FAILED: {
+    message: 'a statement of this transaction failed, so nothing of it is kept', fix: 'Let it fail, or put what may fail into knex(tx).transaction(…), which undoes only itself.',
+  },
+  CONSTRAINT: { message: 'a {kind} rule of the database refused this: {reason}', fix: 'Correct what is written, or write it with ON CONFLICT.', status: 409 },
+  VALUE: { message: 'a value can not be stored: {reason}', fix: 'Send text without U+0000, and numbers that their column can hold.', status: 400, expose: true },
   BUSY: { message: 'the database was locked for {ms} ms', fix: 'Try again; more than four processes need PostgreSQL.', status: 503, retryable: true },
   MIGRATION_FAILED: { message: 'migration "{name}" of plugin "{owner}" failed: {reason}', fix: 'Nothing of it was kept. Correct the cause and start again.' },
   MIGRATION_CHANGED: { message: 'plugin "{owner}" was migrated to "{found}", which this release does not know', fix: 'Run the release that made it, or a newer one.' },
+  MIGRATIONS_PENDING: { message: 'plugin "{owner}" has migrations that did not run yet: {names}', fix: 'Run `backplane migrate`, or set database.migrate to auto.' },
+  BACKUP_FAILED: { message: 'the backup was not made: {reason}', fix: 'Nothing was left behind. Correct the cause and run it again.' },
+  BACKUP_INVALID: { message: '{file} is not a backup of this database: {reason}', fix: 'Name a file that `backplane database backup` made on the same kind of database.' },
+  RESTORE_FAILED: { message: 'the backup was not restored: {reason}', fix: 'The database is as it was. Correct the cause and run it again.' },
+  IN_USE: { message: 'the database is in use: {reason}', fix: 'Stop every Backplane process that uses it, then run it again.' },
+  TOOL_MISSING: { message: '{tool} was not found', fix: 'Install the PostgreSQL client programs (Debian: postgresql-client) of the server\'s version or newer.' },
   DIALECT: { message: 'the database address "{url}" is not understood: {reason}', fix: 'Leave it out for SQLite in the data folder.' },
   TOO_MANY_PROCESSES: { message: '{count} processes have {file} open already', fix: 'At most four share one SQLite file; use PostgreSQL (DATABASE_URL) for more.' },
 })

@@ -1,21 +1,23 @@
 import { definePlugin, Host } from '#core'
-import { Database } from '#contracts/database'
+import { Database, DatabaseAdmin } from '#contracts/database'
 import { HealthCheck } from '#contracts/health'
-import { fileOf } from './address.ts'
 import { config } from './config.ts'
+import { openDatabase } from './dialect.ts'
 import { healthCheck } from './health.ts'
-import { SqliteDatabase } from './sqlite.ts'
 
 export default definePlugin({
   name: 'database',
-  summary: 'Keeps everything, in a SQLite file',
+  summary: 'Keeps everything, in a SQLite file or in PostgreSQL',
   config,
   uses: { host: Host },
-  provides: [Database],
+  provides: [Database, DatabaseAdmin],
   contributes: [HealthCheck],
+  commands: () => import('./commands.ts'),
   async setup(ctx, { host }) {
-    const database = ctx.own(await SqliteDatabase.open(await fileOf(ctx.config, host.dataDir), ctx.log), each => each.close())
+    const { database, admin } = await openDatabase(ctx.config, host.dataDir, ctx.log, host.command === 'migrate' ? 'auto' : ctx.config.migrate)
+    ctx.own(database, each => each.close())
     ctx.provide(Database, database)
+    ctx.provide(DatabaseAdmin, admin)
     ctx.contribute(HealthCheck, healthCheck(database))
   },
 })

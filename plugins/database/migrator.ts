@@ -1,11 +1,16 @@
 import { reasonOf } from '#core'
-import { DatabaseErrors, type Database, type Migration } from '#contracts/database'
+import { DatabaseErrors, type Migration } from '#contracts/database'
+import type { CommonDatabase } from './transaction.ts'
+
+/** `check` refuses instead of changing anything. */
+export type MigrateMode = 'auto' | 'check'
+export interface Migrated { readonly owner: string; readonly name: string }
 
 /** Every plugin has its own history, so that one can leave and come back without the others. */
 const historyOf = (owner: string) => `${owner.replaceAll('-', '_')}_migrations`
 
-/** Runs what is missing, in order of name and all in one transaction, which is the lock too. */
-export async function migrate(database: Database, owner: string, migrations: readonly Migration[]): Promise<void> {
+/** Runs what is missing, in order of name and all in one transaction; resolves to what ran. */
+export async function migrate(database: CommonDatabase, owner: string, migrations: readonly Migration[], mode: MigrateMode): Promise<Migrated[]> {
   if (!/^[a-z][a-z0-9-]*$/.test(owner)) throw new TypeError(`"${owner}" is not the name of a plugin`)
   const table = historyOf(owner)
   const sorted = [...migrations].sort((a, b) => (a.name < b.name ? -1 : 1))
@@ -18,15 +23,22 @@ export async function migrate(database: Database, owner: string, migrations: rea
   }
   const reading = database.knex()
   // Most starts have nothing to do, and need no lock to see it.
-  if (await reading.schema.hasTable(table) && !missing(await reading(table).select('name')).length) return
-  await database.transaction(async tx => {
+  const pending = missing(await reading.schema.hasTable(table) ? await reading(table).select('name') : [])
+  if (!pending.length) return []
+  if (mode === 'check') throw DatabaseErrors.MIGRATIONS_PENDING({ owner, names: pending.map(each => each.name).join(', ') })
+  return database.transaction(async tx => {
+    await database.lockMigrations(owner, tx)
     const knex = database.knex(tx)
     if (!await knex.schema.hasTable(table)) {
       await knex.schema.createTable(table, t => { t.text('name').primary(); t.bigInteger('applied_at').notNullable() })
     }
-    for (const { name, up } of missing(await knex(table).select('name'))) {
-      try { await up(knex, database.dialect) } catch (cause) { throw DatabaseErrors.MIGRATION_FAILED({ owner, name, reason: reasonOf(cause) }, { cause }) }
+    const todo = missing(await knex(table).select('name'))
+    for (const { name, up } of todo) {
+      try { await up(knex, database.dialect) } catch (cause) {
+        throw DatabaseErrors.MIGRATION_FAILED({ owner, name, reason: reasonOf(cause) }, { cause })
+      }
       await knex(table).insert({ name, applied_at: Date.now() })
     }
+    return todo.map(({ name }) => ({ owner, name }))
   })
 }

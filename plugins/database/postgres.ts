@@ -1,0 +1,260 @@
+import { createHash, randomUUID } from 'node:crypto'
+import pg from 'pg'
+import type { Client, ClientConfig, Pool, PoolClient, QueryConfig } from 'pg'
+import { BackplaneError, type Logger } from '#core'
+import { DatabaseErrors, type Statement, type Tx } from '#contracts/database'
+import type { Ran } from './builder.ts'
+import type { PostgresSettings } from './config.ts'
+import { errorOf, isLost, reasonFrom, stateOf } from './postgres-error.ts'
+import { types } from './postgres-types.ts'
+import { numbered } from './placeholders.ts'
+import type { MigrateMode } from './migrator.ts'
+import { CommonDatabase, OpenTx, refuseControl } from './transaction.ts'
+import { bindable } from './values.ts'
+
+const ATTEMPTS = 6
+/** Serialization failure, deadlock, and a prepared statement whose table was altered: nothing was kept, so the work may be run again. */
+const AGAIN = /^(40001|40P01|0A000)$/
+/** How long an answer may be late before the connection is taken for dead, in addition to the time of the statement. */
+const LATE_MS = 5_000
+const FOREVER_MS = 2 ** 31 - 1
+
+// Whoever waits for an answer hears of it; without a listener the process would end.
+const ignored = () => {}
+const sleep = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
+const nameOf = (sql: string) => `bp_${createHash('sha256').update(sql).digest('hex').slice(0, 24)}`
+
+interface Prepared { readonly text: string; readonly name?: string }
+
+async function ask(client: Pick<PoolClient, 'query'>, { text, name }: Prepared, params: readonly unknown[], lateMs?: number): Promise<Ran> {
+  // Without `extended` a text without parameters might hold several statements.
+  const query = { text, name, values: bindable(params), types, queryMode: 'extended', query_timeout: lateMs }
+  const { rows, rowCount, command, fields } = await client.query(query as QueryConfig)
+  // The sum of integers is `numeric` without a precision; a column that was declared as a decimal has one.
+  const sums = fields.filter(field => field.dataTypeID === pg.types.builtins.NUMERIC && field.dataTypeModifier === -1)
+  for (const { name: column } of sums) for (const row of rows) if (row[column] !== null) row[column] = Number(row[column])
+  return { rows: fields.length ? rows : undefined, changes: rowCount ?? 0, command }
+}
+
+class PostgresTx extends OpenTx {
+  readonly dialect = 'postgres'
+  /** SQLSTATE of the first statement that failed. */
+  state: string | undefined
+  lost = false
+  /** For migrations: a statement takes as long as it takes. */
+  unbounded = false
+  #last: Promise<unknown> = Promise.resolve()
+  constructor(readonly client: PoolClient, readonly database: PostgresDatabase) { super() }
+
+  execute(sql: string, params: readonly unknown[]): Promise<Ran> { return this.perform({ text: sql }, params) }
+
+  async perform(prepared: Prepared, params: readonly unknown[]): Promise<Ran> {
+    this.expectOpen()
+    return this.#enqueue(async () => {
+      this.expectSound()
+      refuseControl(prepared.text)
+      try { return await ask(this.client, prepared, params, this.unbounded ? FOREVER_MS : undefined) } catch (error) {
+        this.note(error)
+        throw this.failed(errorOf(error))
+      }
+    })
+  }
+
+  note(error: unknown): void {
+    this.state ??= stateOf(error)
+    this.lost ||= isLost(error)
+  }
+
+  protected async control(sql: string): Promise<void> {
+    await this.#enqueue(async () => {
+      try { await this.client.query(sql) } catch (error) {
+        this.note(error)
+        throw this.failed(errorOf(error))
+      }
+    })
+  }
+
+  override async settled(): Promise<void> { await this.#last.catch(() => {}) }
+
+  // A connection answers one question at a time.
+  #enqueue<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#last.then(work, work)
+    this.#last = done
+    done.catch(() => {})
+    return done
+  }
+}
+
+/** Where PostgreSQL is and who we are there, read from its address. Throws DATABASE_DIALECT, never with the address in it. */
+export function settingsOf(url: string): Pick<Client, 'host' | 'port' | 'user' | 'database' | 'password'> & Pick<ClientConfig, 'ssl'> {
+  try {
+    const { host, port, user, database, password, ssl } = new pg.Client({ connectionString: url }) as Client & { ssl: ClientConfig['ssl'] }
+    return { host, port, user, database, password, ssl }
+  } catch {
+    // The error that was thrown holds the address, and so the password.
+    throw DatabaseErrors.DIALECT({ url: 'postgres://…', reason: 'it is not of the form postgres://user:password@host:port/database' })
+  }
+}
+
+export interface PostgresOptions extends Partial<PostgresSettings> {
+  /** Asked again for each connection, so that a rotated password is used from the next one on. */
+  address(): Promise<string>
+  readonly migrateMode?: MigrateMode
+}
+
+/** `Database` on PostgreSQL: a pool of connections, each transaction on one of them. */
+export class PostgresDatabase extends CommonDatabase {
+  readonly dialect = 'postgres'
+  readonly #pool: Pool
+  // Tells our connections from those of other processes.
+  readonly #name = `backplane ${randomUUID()}`
+  readonly #begun = new Set<Promise<unknown>>()
+
+  private constructor(readonly options: PostgresOptions, log: Logger, config: ClientConfig) {
+    super(log, options.migrateMode)
+    const { poolMax = 10, acquireMs = 5_000, idleMs = 30_000, statementMs = 30_000, poolMin = 0 } = options
+    this.#pool = new pg.Pool({
+      ...config, min: poolMin, max: poolMax, connectionTimeoutMillis: acquireMs, idleTimeoutMillis: idleMs,
+      statement_timeout: statementMs, query_timeout: statementMs + LATE_MS, idle_in_transaction_session_timeout: statementMs * 2,
+      application_name: this.#name, keepAlive: true,
+    })
+    // An idle connection that breaks is replaced when it is needed; nobody asked it anything.
+    this.#pool.on('error', error => log.warn('a connection to PostgreSQL broke', { reason: reasonFrom(error) }))
+  }
+
+  /** Connects once. Rejects with DATABASE_UNAVAILABLE or DATABASE_DIALECT. */
+  static async open(options: PostgresOptions, log: Logger): Promise<PostgresDatabase> {
+    const { password, ...where } = settingsOf(await options.address())
+    const current = async () => (settingsOf(await options.address()).password as string | null) ?? ''
+    const database = new PostgresDatabase(options, log, { ...where, ...(password ? { password: current } : {}) } as ClientConfig)
+    try { await database.execute('SELECT 1', []) } catch (error) {
+      await database.close()
+      throw error
+    }
+    return database
+  }
+
+  /** Figures of the pool. */
+  get pool(): { readonly connections: number; readonly idle: number; readonly waiting: number; readonly max: number } {
+    const { totalCount, idleCount, waitingCount, options } = this.#pool
+    return { connections: totalCount, idle: idleCount, waiting: waitingCount, max: options.max }
+  }
+
+  async transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
+    this.expectOutside()
+    return this.#track(this.#retried(work))
+  }
+
+  async #retried<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      const { outcome, again } = await this.#attempt(work)
+      if (!again || attempt === ATTEMPTS) return outcome()
+      await sleep(Math.random() * 10 * 2 ** attempt)
+    }
+  }
+
+  async #attempt<T>(work: (tx: Tx) => Promise<T>): Promise<{ outcome: () => T; again: boolean }> {
+    const client = await this.#acquire()
+    const tx = new PostgresTx(client, this)
+    let step: 'begin' | 'work' | 'commit' = 'begin'
+    try {
+      await client.query('BEGIN ISOLATION LEVEL READ COMMITTED')
+      step = 'work'
+      const value = await this.run(tx, work)
+      step = 'commit'
+      // A transaction in which a statement failed answers COMMIT with ROLLBACK, and calls it a success.
+      if ((await client.query('COMMIT')).command !== 'COMMIT') throw DatabaseErrors.TX_FAILED()
+      this.#release(client)
+      tx.committed(this.log)
+      return { outcome: () => value, again: false }
+    } catch (error) {
+      if (step !== 'work') tx.note(error)
+      if (!tx.lost) await client.query('ROLLBACK').catch(failed => tx.note(failed))
+      // A statement that was prepared for what a table was before is no good any more.
+      this.#release(client, tx.lost || tx.state === '0A000')
+      const unknown = step === 'commit' && tx.lost
+      const again = unknown ? false : step === 'begin' ? tx.lost : AGAIN.test(tx.state ?? '')
+      const told = unknown ? DatabaseErrors.UNAVAILABLE({ reason: 'the connection broke during COMMIT: whether it was kept is not known' }) : step === 'work' ? error : errorOf(error)
+      return { outcome: () => { throw told }, again }
+    }
+  }
+
+  async execute(sql: string, params: readonly unknown[]): Promise<Ran> { return this.#single({ text: sql }, params) }
+
+  prepare<Row = Record<string, unknown>>(sql: string): Statement<Row> {
+    const text = numbered(sql)
+    const prepared = { text, name: nameOf(text) }
+    return this.statement((params, tx) => (tx ? this.#run(prepared, params, tx) : this.#single(prepared, params)))
+  }
+  async #run(prepared: Prepared, params: readonly unknown[], tx: Tx): Promise<Ran> { return this.of(tx).perform(prepared, params) }
+
+  async #single(prepared: Prepared, params: readonly unknown[]): Promise<Ran> {
+    this.expectOutside()
+    refuseControl(prepared.text)
+    return this.#track(this.#alone(prepared, params))
+  }
+
+  async #alone(prepared: Prepared, params: readonly unknown[]): Promise<Ran> {
+    for (let attempt = 1; ; attempt++) {
+      const client = await this.#acquire()
+      try {
+        const ran = await ask(client, prepared, params)
+        this.#release(client)
+        return ran
+      } catch (error) {
+        const state = stateOf(error) ?? ''
+        this.#release(client, isLost(error) || state === '0A000')
+        if (!AGAIN.test(state) || attempt === ATTEMPTS) throw errorOf(error)
+      }
+      await sleep(Math.random() * 10 * 2 ** attempt)
+    }
+  }
+
+  async lockMigrations(owner: string, tx: Tx): Promise<void> {
+    const key = createHash('sha256').update(`backplane.migrations.${owner}`).digest().readBigInt64BE()
+    const open = this.of(tx)
+    open.unbounded = true
+    for (const setting of ['statement_timeout', 'idle_in_transaction_session_timeout']) await open.execute(`SET LOCAL ${setting} = 0`, [])
+    // As text: the key has more digits than a number can keep.
+    await open.execute('SELECT pg_advisory_xact_lock(CAST($1 AS bigint))', [String(key)])
+  }
+
+  /** How many connections other processes of Backplane have to this database. */
+  async others(): Promise<number> {
+    const { rows } = await this.execute(
+      'SELECT count(*) AS count FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1 AND application_name <> $2', ['backplane %', this.#name])
+    return (rows as [{ count: number }])[0].count
+  }
+
+  /** Waits for what was begun, then closes the connections. */
+  async close(): Promise<void> {
+    if (this.closed) return
+    this.closed = true
+    while (this.#begun.size) await Promise.allSettled(this.#begun)
+    await this.#pool.end()
+  }
+
+  protected of(tx: Tx): PostgresTx {
+    if (!(tx instanceof PostgresTx) || tx.database !== this) throw DatabaseErrors.TX_ENDED()
+    tx.expectOpen()
+    return tx
+  }
+
+  async #acquire(): Promise<PoolClient> {
+    try {
+      const client = await this.#pool.connect()
+      client.on('error', ignored)
+      return client
+    } catch (error) { throw errorOf(error) }
+  }
+
+  #release(client: PoolClient, broken = false): void {
+    client.off('error', ignored)
+    client.release(broken)
+  }
+
+  async #track<T>(work: Promise<T>): Promise<T> {
+    this.#begun.add(work)
+    try { return await work } finally { this.#begun.delete(work) }
+  }
+}
