@@ -35,6 +35,8 @@ export interface Host {
   readonly instanceId: string
   /** Where everything that is kept on disk belongs. */
   readonly dataDir: string
+  /** The command of the CLI that this process runs; none in a server. */
+  readonly command?: string
   inspect(): ReturnType<Runtime['inspect']>
   /** Restarts one plugin and its dependents; the old one stays if the new one can't start. Resolves to those restarted. */
   reload(name: string): Promise<readonly string[]>

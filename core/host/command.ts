@@ -32,6 +32,8 @@ export interface Command {
    */
   readonly needs: CommandNeeds
   readonly serverFirst?: boolean
+  /** With `needs: 'runtime'`: every plugin of the config is set up, not only what this one needs. */
+  readonly everyPlugin?: boolean
   /** As commander writes them: `<agent>`, `[input...]`. */
   readonly arguments?: readonly { readonly name: string; readonly summary: string }[]
   readonly options?: readonly { readonly flags: string; readonly summary: string; readonly default?: string | boolean }[]
