@@ -228,7 +228,10 @@ export class Runtime implements AsyncDisposable {
     return {
       state: this.#state,
       plugins: [
-        ...[...units.values()].map(unit => ({ ...row(unit.name, unit, unit.state, unit.problem), faults: unit.faults, ms: { ...unit.ms }, held: unit.holdings.held, reconfigures: unit.life.reconfigure !== undefined })),
+        ...[...units.values()].map(unit => ({
+          ...row(unit.name, unit, unit.state, unit.problem),
+          faults: unit.faults, ms: { ...unit.ms }, held: unit.holdings.held, reconfigures: unit.life.reconfigure !== undefined,
+        })),
         ...leftOut.map(entry => row(nameOf(entry), entry, 'failed', out.get(nameOf(entry)))),
       ],
       order: graph.order,

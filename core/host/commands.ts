@@ -24,6 +24,11 @@ export interface HostIo {
   out(text: string): void
   err(text: string): void
 }
+const LABELS = [
+  ['provides', 'provides'], ['uses', 'needs'], ['live', 'uses if there'], ['settled', 'waits for all of'],
+  ['contributes', 'adds to'], ['guards', 'guards'], ['secrets', 'may read'], ['hosts', 'talks to'],
+] as const
+
 /** `plain`: it prints no data, so it has no --json. */
 export interface HostCommand extends Omit<Command, 'run' | 'needs'> { readonly plain?: true; run(io: HostIo): Promise<number | void> }
 
@@ -58,12 +63,13 @@ function describe(entry: PluginEntry, { manifest }: Deployment) {
   }
 }
 
+interface Described { type?: string | string[]; description?: string; enum?: unknown[]; anyOf?: { type?: string }[]; default?: unknown }
 interface Setting { readonly path: string; readonly type: string; readonly default?: unknown; readonly required: boolean; readonly description?: string }
 function settingsOf(schema: JsonSchema | undefined, path = ''): Setting[] {
   return variants(schema).flatMap(each => Object.entries(each.properties ?? {}).flatMap(([key, child]): Setting[] => {
     const at = path ? `${path}.${key}` : key
     if (child.properties) return settingsOf(child, at)
-    const { type, description, enum: options, anyOf, default: preset } = child as { type?: string | string[]; description?: string; enum?: unknown[]; anyOf?: { type?: string }[]; default?: unknown }
+    const { type, description, enum: options, anyOf, default: preset } = child as Described
     const kind = options?.map(option => JSON.stringify(option)).join(' | ') ?? (Array.isArray(type) ? type.join(' | ') : type) ?? anyOf?.map(one => one.type ?? 'any').join(' | ') ?? 'any'
     const required = preset === undefined && ((each as { required?: string[] }).required ?? []).includes(key)
     return [{ path: at, type: kind, required, ...(preset !== undefined && { default: preset }), ...(description !== undefined && { description }) }]
@@ -175,9 +181,7 @@ export const hostCommands: readonly HostCommand[] = [
       const commands = ((await entry.plugin.commands?.())?.default ?? []).map(each => ({ name: each.name, summary: each.summary }))
       if (io.json) return print(io, { ...info, settings, commands })
       io.out(`${info.name}${info.plugin === info.name ? '' : ` (${info.plugin})`}  ${info.summary}`)
-      for (const [key, label] of [['provides', 'provides'], ['uses', 'needs'], ['live', 'uses if there'], ['settled', 'waits for all of'], ['contributes', 'adds to'], ['guards', 'guards'], ['secrets', 'may read'], ['hosts', 'talks to']] as const) {
-        if (info[key].length) io.out(`  ${label.padEnd(17)}${info[key].join(', ')}`)
-      }
+      for (const [key, label] of LABELS) if (info[key].length) io.out(`  ${label.padEnd(17)}${info[key].join(', ')}`)
       if (info.file) io.out(`  ${'file'.padEnd(17)}${short(info.file, io.world.cwd)}${info.version ? ` (${info.version})` : ''}`)
       if (info.error) io.out(`  ${'error'.padEnd(17)}${info.error.message}`)
       if (settings.length) io.out(`\nsettings, under plugins.${info.name}.config:`)

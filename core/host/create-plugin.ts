@@ -5,7 +5,7 @@ import { firstParty, host } from './loader.ts'
 import { didYouMean } from './nearest.ts'
 import { HostErrors } from './world.ts'
 
-const TEMPLATES = join(host.root, 'scripts/create-plugin')
+const TEMPLATES = join(host.root, 'scripts/create-plugin/templates')
 /** What every kind has. */
 const SHARED = 'shared'
 

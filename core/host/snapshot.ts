@@ -10,7 +10,16 @@ import { planOf } from './deployment.ts'
 import type { Deployment } from './loader.ts'
 import { HostErrors } from './world.ts'
 
-interface Recorded { readonly plugin: string; readonly file: string; readonly version: string; readonly optional: boolean; readonly reconfigures: boolean; readonly config: unknown; readonly needs: readonly string[] }
+interface Recorded {
+  readonly plugin: string
+  readonly file: string
+  readonly version: string
+  readonly optional: boolean
+  readonly reconfigures: boolean
+  readonly config: unknown
+  /** Whom it is restarted with. */
+  readonly needs: readonly string[]
+}
 /** What a server runs with, as it leaves it in its data directory. Secrets are masked. */
 export interface Snapshot {
   readonly at: string
@@ -29,7 +38,8 @@ export async function writeSnapshot({ settings, manifest }: Deployment, entries:
   const recorded = [...entries].map(entry => {
     const name = nameOf(entry)
     const { file = '', version = '' } = manifest.get(name) ?? {}
-    return [name, { plugin: entry.plugin.name, file, version, optional: entry.optional === true, reconfigures: reconfigures.has(name), config: plain(entry.config), needs: needsOf(edges, name) }] as const
+    const needs = needsOf(edges, name)
+    return [name, { plugin: entry.plugin.name, file, version, optional: entry.optional === true, reconfigures: reconfigures.has(name), config: plain(entry.config), needs }] as const
   })
   const snapshot: Snapshot = { at: new Date().toISOString(), pid, settings, plugins: Object.fromEntries(recorded) }
   const draft = `${fileIn(settings.dataDir)}.${randomUUID()}`
