@@ -44,7 +44,7 @@ function sentence({ toolName, output }: LanguageModelV3ToolResultPart): string {
   }
 }
 
-const firstSentence = (text: string): string => /^.*?[.:](?=\s|$)/s.exec(text)?.[0].replace(/[.:]$/, '') ?? text
+const firstSentence = (text: string): string => /^.*?\.(?=\s|$)/s.exec(text)?.[0].slice(0, -1) ?? text
 
 /**
  * A model without a model: it asks the offered tools which of them recognize the request, calls those, and composes
