@@ -64,7 +64,8 @@ describe('jobs', () => {
 
   it('runs in the scope of the job and of the plugin that knows how, and of the request only when that waits for it', async () => {
     const seen: (ScopeFields | undefined)[] = []
-    const looking = definePlugin({ name: 'looking', contributes: [JobType], setup: ctx => { ctx.contribute(JobType, jobType('look', async () => { seen.push(scope.current) })) } })
+    const look = jobType('look', async () => { seen.push(scope.current) })
+    const looking = definePlugin({ name: 'looking', contributes: [JobType], setup: ctx => { ctx.contribute(JobType, look) } })
     await using t = await runtime({ plugins: [looking] })
     const request = { type: 'look', input: null }
     const trace = { request_id: 'r', traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' }
