@@ -139,7 +139,7 @@ async function runOfPlugin(plugin: string, command: Command, { args, options, wo
   let server: CommandIo['server']
   if (command.needs === 'server') server = await connect(dataDir, url, 'only')
   else if (command.serverFirst) server = await connect(dataDir, url, 'first').catch((error: unknown) => { if (url !== undefined) throw error; return undefined })
-  const runtime = command.needs === 'runtime' && !server ? await setUp(plugin, deployment, world) : undefined
+  const runtime = command.needs === 'runtime' && !server ? await setUp(plugin, command, deployment, world) : undefined
   if (runtime === 'broken' || (command.needs === 'config' && told(deployment, world))) return 2
   const io: CommandIo = {
     args, options, json: options['json'] === true, tty: world.tty, signal: world.signal, server, ...lines(world), write: world.out,
@@ -161,12 +161,14 @@ function told(deployment: Deployment, world: World): boolean {
 }
 
 /** A runtime with what a command of this plugin needs: set up, never started. */
-async function setUp(plugin: string, deployment: Deployment, world: World): Promise<Runtime | 'broken'> {
+async function setUp(plugin: string, command: Command, deployment: Deployment, world: World): Promise<Runtime | 'broken'> {
   if (deployment.problems.length && told(deployment, world)) return 'broken'
   const { settings: { dataDir, timeouts, graceMs, log: { format } }, entries, offers } = deployment
   await makeDataDir(dataDir)
   const log = createLogger({ level: 'warn', format: format === 'json' ? 'json' : 'pretty', write: line => world.err(line) })
-  const runtime = createRuntime({ plugins: neededFor([plugin], entries), log, timeouts, graceMs, offers, host: { version: host.version, dataDir } })
+  const runtime = createRuntime({
+    plugins: command.everyPlugin ? entries : neededFor([plugin], entries), log, timeouts, graceMs, offers, host: { version: host.version, dataDir, command: command.name },
+  })
   world.onStray(({ error, where, plugin: owner }) => {
     if (owner !== undefined) { runtime.fault(owner, error, where); return }
     log.error(`${where}: ${reasonOf(error)}`, { err: error })
