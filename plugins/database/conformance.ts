@@ -226,7 +226,10 @@ export const databaseConformance = defineConformance<DatabaseSubject>(Database, 
       await add('a')
       await database.transaction(async tx => {
         await add('b', tx)
-        const part = database.knex(tx).transaction(async inner => { await inner('things').insert({ name: 'c', size: 1 }); await inner('things').insert({ name: 'a', size: 1 }) })
+        const part = database.knex(tx).transaction(async inner => {
+          await inner('things').insert({ name: 'c', size: 1 })
+          await inner('things').insert({ name: 'a', size: 1 })
+        })
         await assert.rejects(part, { code: DatabaseErrors.CONSTRAINT.code })
         await database.knex(tx).transaction(async inner => inner('things').insert({ name: 'd', size: 1 }))
         await add('e', tx)

@@ -1,7 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
 import pg from 'pg'
 import type { Client, ClientConfig, Pool, PoolClient, QueryConfig } from 'pg'
-import { BackplaneError, type Logger } from '#core'
+import type { Logger } from '#core'
 import { DatabaseErrors, type Statement, type Tx } from '#contracts/database'
 import type { Ran } from './builder.ts'
 import type { PostgresSettings } from './config.ts'
