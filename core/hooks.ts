@@ -89,14 +89,17 @@ class Line {
   constructor(readonly ref: AnyHook) {}
 }
 
+/** Who calls. Its signal is made when a handler asks for it. */
+interface Stoppable { readonly signal: AbortSignal }
+
 /** One call: the node that hangs on the shared clock, and what the handlers get as their second argument. */
 abstract class Call extends Deadline implements HookCall {
   declare private controller: AbortController | undefined
   declare private reason: unknown
   declare readonly bus: Hooks
   declare readonly line: Line
-  declare readonly parent: AbortSignal | undefined
-  constructor(bus: Hooks, line: Line, parent: AbortSignal | undefined) {
+  declare readonly parent: Stoppable | undefined
+  constructor(bus: Hooks, line: Line, parent: Stoppable | undefined) {
     super()
     this.bus = bus
     this.line = line
@@ -106,10 +109,10 @@ abstract class Call extends Deadline implements HookCall {
   get signal(): AbortSignal {
     if (!this.controller) {
       this.controller = new AbortController()
-      const abort = () => this.abort(this.parent!.reason)
+      const abort = () => this.abort(this.parent!.signal.reason)
       if (this.reason !== undefined) this.controller.abort(this.reason)
-      else if (this.parent?.aborted) abort()
-      else this.parent?.addEventListener('abort', abort, { once: true, signal: this.controller.signal })
+      else if (this.parent?.signal.aborted) abort()
+      else this.parent?.signal.addEventListener('abort', abort, { once: true, signal: this.controller.signal })
     }
     return this.controller.signal
   }
@@ -125,7 +128,7 @@ class Walk extends Call {
   declare private reject: ((error: unknown) => void) | undefined
   declare private value: unknown
   declare private readonly entries: readonly Entry[]
-  constructor(bus: Hooks, line: Line, value: unknown, parent: AbortSignal | undefined) {
+  constructor(bus: Hooks, line: Line, value: unknown, parent: Stoppable | undefined) {
     super(bus, line, parent)
     this.place = 0
     this.over = false
@@ -304,16 +307,16 @@ export class Hooks {
     if (line?.shut.size && !ref.options.early) return this.#opened(line)
   }
 
-  call<H extends AnyHook>(ref: H, input: HookInput<H>, signal?: AbortSignal): Awaitable<HookResult<H>> {
+  call<H extends AnyHook>(ref: H, input: HookInput<H>, caller?: Stoppable): Awaitable<HookResult<H>> {
     const line = this.#lines.get(ref.slot)
     if (line === undefined) return (ref.mode === 'waterfall' ? input : ref.mode === 'notify' ? NOTHING : undefined) as HookResult<H>
-    if (line.shut.size === 0 || ref.options.early) return this.#run(line, input, signal) as Awaitable<HookResult<H>>
+    if (line.shut.size === 0 || ref.options.early) return this.#run(line, input, caller) as Awaitable<HookResult<H>>
     if (ref.options.tx) throw this.#absent(line)
-    return this.#opened(line).then(() => this.#run(line, input, signal)) as Promise<HookResult<H>>
+    return this.#opened(line).then(() => this.#run(line, input, caller)) as Promise<HookResult<H>>
   }
 
-  #run(line: Line, input: unknown, signal: AbortSignal | undefined): unknown {
-    return line.ref.mode === 'notify' ? new Announcement(this, line, signal).run(input) : new Walk(this, line, input, signal).run()
+  #run(line: Line, input: unknown, caller: Stoppable | undefined): unknown {
+    return line.ref.mode === 'notify' ? new Announcement(this, line, caller).run(input) : new Walk(this, line, input, caller).run()
   }
 
   timeoutOf(ref: AnyHook): number { return ref.options.timeout ?? (ref.options.tx ? 500 : this.options.timeout) }

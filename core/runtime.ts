@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { createContext, type Board } from './context.ts'
 import { BackplaneError, LifecycleErrors, PluginErrors, RuntimeErrors, SecretErrors, ServiceErrors, reasonOf } from './errors.ts'
 import { Hooks, type GuardState, type HookInput, type HookResult } from './hooks.ts'
@@ -9,7 +8,7 @@ import { defineHook, defineService, type PointRef, type ServiceRef } from './ref
 import { runPhase } from './scope.ts'
 import { SecretResolve, SecretRotated } from './secret.ts'
 import { Services } from './services.ts'
-import { SystemClock, within, type Clock } from './time.ts'
+import { SystemClock, isPromise, within, type Clock } from './time.ts'
 
 export type { PluginEntry, PluginProblem, PluginState } from './plan.ts'
 
@@ -82,8 +81,11 @@ export class Runtime implements AsyncDisposable {
       onFailure: (plugin, failure) => this.#log(plugin).error(failure.message, { code: failure.code, fix: failure.fix, err: failure.cause }),
     })
     this.#board = { services: new Services(), points: new Points(), hooks, clock, fault: (plugin, error, where) => this.fault(plugin, error, where) }
+    let id: string | undefined
     this.host = {
-      version: '0.0.0', instanceId: randomUUID(), dataDir: 'data', enable: name => this.#cannot('enable', name), disable: name => this.change(new Map([[name, undefined]])),
+      // Made when somebody asks: loading node:crypto takes as long as booting a hundred plugins.
+      get instanceId() { return (id ??= crypto.randomUUID()) },
+      version: '0.0.0', dataDir: 'data', enable: name => this.#cannot('enable', name), disable: name => this.change(new Map([[name, undefined]])),
       reload: name => this.change(new Map([[name, this.#unit(name).entry]]), true), inspect: () => this.inspect(), ...options.host,
     }
     const given: readonly (readonly [ServiceRef<any>, unknown])[] = [[Host, this.host], ...(options.services ?? [])]
@@ -275,12 +277,15 @@ export class Runtime implements AsyncDisposable {
 
   /** Sets up all, then starts all. `optional` ones (or any, with `lost`) that fail are taken down with their dependents and left out. */
   async #up(order: readonly string[], { setupOnly = false, boot = false, lost }: { setupOnly?: boolean; boot?: boolean; lost?: ((error: BackplaneError) => void) | undefined }): Promise<void> {
-    const step = async (phase: 'setup' | 'start', work: (unit: Unit) => Promise<void>) => {
+    const step = async (phase: 'setup' | 'start', work: (unit: Unit) => void | Promise<void>) => {
       for (const name of order) {
         if (boot && this.#state !== 'starting') return
         const unit = this.#unit(name)
         if (unit.state === 'failed') continue
-        try { await work(unit) } catch (error) {
+        try {
+          const working = work(unit)
+          if (working) await working
+        } catch (error) {
           if (!unit.optional && !lost) throw error
           lost?.(error as BackplaneError)
           const leaving = this.#plan.graph.dependents([name])
@@ -293,23 +298,22 @@ export class Runtime implements AsyncDisposable {
     }
     await step('setup', unit => this.#setup(unit))
     if (setupOnly) return
-    await step('start', async unit => {
-      if (unit.life.start) await this.#phase(unit, 'start', () => unit.life.start!())
-      await this.#enter(unit, 'running')
-    })
+    const running = (unit: Unit) => this.#enter(unit, 'running')
+    await step('start', unit => (unit.life.start ? this.#phase(unit, 'start', () => unit.life.start!()).then(() => running(unit)) : running(unit)))
   }
 
   async #setup(unit: Unit): Promise<void> {
     const { name, plugin, holdings } = unit
     unit.state = 'setup'
     const life = await this.#phase(unit, 'setup', () => {
-      const { ctx, deps } = createContext(plugin, this.#board, { name, config: unit.config, log: this.#log(name), signal: unit.stopper.signal, holdings })
+      const { ctx, deps } = createContext(plugin, this.#board, { name, config: unit.config, log: this.#log(name), stopper: unit.stopper, holdings })
       return plugin.setup(ctx, deps)
     })
     unit.life = life ?? {}
     for (const ref of plugin.provides) if (!this.#board.services.has(ref)) throw ServiceErrors.NOT_PROVIDED({ plugin: name, service: ref.id })
     this.#guards(name, 'open')
-    await this.#enter(unit, 'ready')
+    const told = this.#enter(unit, 'ready')
+    if (told) await told
   }
 
   /**
@@ -351,17 +355,18 @@ export class Runtime implements AsyncDisposable {
     const from = performance.now()
     const ms = Math.round(limit ?? this.#timeouts[phase as 'setup' | 'start'])
     try {
-      return await within(this.#board.clock.deadlines, ms, () => LifecycleErrors.TIMEOUT({ phase, plugin, ms }), extend => runPhase(plugin, extend, work))
+      const result = within(this.#board.clock.deadlines, ms, () => LifecycleErrors.TIMEOUT({ phase, plugin, ms }), extend => runPhase(plugin, extend, work))
+      return isPromise(result) ? await result : result
     } catch (cause) {
       if (cause instanceof BackplaneError && cause.details['plugin'] === plugin) throw cause
       throw LifecycleErrors.FAILED({ phase, plugin, reason: reasonOf(cause) }, { cause })
     } finally { unit.ms[phase] = Math.round((performance.now() - from) * 10) / 10 }
   }
 
-  async #enter(unit: Unit, state: PluginState): Promise<void> {
+  #enter(unit: Unit, state: PluginState): Promise<void> | undefined {
     unit.state = state
     const told = this.call(RuntimeHooks.state, { plugin: unit.name, state })
-    if (told instanceof Promise) await told
+    return isPromise(told) ? told.then(() => undefined) : undefined
   }
 
   #unit(name: string): Unit {
