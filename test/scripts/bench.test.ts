@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { promisify } from 'node:util'
+
+const RUN = new URL('../../scripts/bench/run.mjs', import.meta.url).pathname
+const PEERS = new URL('../../scripts/bench/node_modules/hookable', import.meta.url).pathname
+
+async function bench(...args: string[]): Promise<Record<string, any>> {
+  const { stdout } = await promisify(execFile)(process.execPath, [RUN, ...args, '--json'])
+  const results = JSON.parse(stdout) as Record<string, any>[]
+  assert.equal(results.length, 1)
+  return results[0]!
+}
+const positive = (values: Record<string, number>, ...names: string[]) => {
+  for (const name of names) assert.ok(values[name]! > 0, `${name} is ${values[name]}`)
+}
+
+// How fast anything is, no test says: the machine that runs tests has other things to do.
+describe('the benchmarks', function () {
+  this.timeout(60_000)
+
+  it('measure hooks through a running runtime, against every peer', async function () {
+    if (!existsSync(PEERS)) this.skip()
+    const { cases, rounds } = await bench('hooks', '--rounds', '2', '--batch-ms', '1', '--counts', '2')
+    assert.equal(rounds, 2)
+    assert.deepEqual(cases.map((each: any) => [each.kind, each.handlers]), [['sync', 2], ['async', 2]])
+    for (const each of cases) {
+      positive(each.ns, 'loop', 'hookable', 'tapable', 'emittery', 'backplane series', 'backplane notify')
+      positive(each.bareNs, 'loop', 'hookable', 'tapable', 'emittery')
+      positive(each.timesAsFast, 'loop', 'hookable', 'tapable', 'emittery')
+      assert.equal(each.bareNs['backplane series'], undefined)
+    }
+  })
+
+  it('boot the same chain with every peer', async function () {
+    if (!existsSync(PEERS)) this.skip()
+    const { cases } = await bench('boot', '--rounds', '1', '--counts', '3')
+    assert.equal(cases.length, 1)
+    positive(cases[0].insideMs, 'backplane', 'avvio', 'fastify', 'cordis')
+    positive(cases[0].timesAsFast, 'avvio', 'fastify', 'cordis')
+  })
+
+  it('start the host with plugins by path, and tell time and memory', async () => {
+    const { node, backplane, timesNode, count } = await bench('start', '--rounds', '1', '--counts', '2')
+    assert.equal(count, 2)
+    positive(node, 'ms', 'rssMb')
+    positive(backplane, 'ms', 'rssMb')
+    assert.ok(timesNode > 0)
+  })
+
+  it('that do not exist are refused with those that do', async () => {
+    await assert.rejects(bench('nothing'), (error: any) => error.code === 2 && /there are hooks, boot, start/.test(error.stderr))
+  })
+})
