@@ -23,11 +23,11 @@ export async function testPlugin(given: string, world: World): Promise<number> {
   const mocha = mochaFrom(host.root, folder)
   if (!mocha) throw HostErrors.NO_MOCHA({ folder })
   const preload = new URL(`preload.${host.source ? 'ts' : 'js'}`, import.meta.url).href
-  const source = host.source ? ['--conditions=backplane-source', '--import', createRequire(import.meta.url).resolve('tsx')] : []
-  // Modules that are required would go past the hook that answers `backplane`.
-  const required = ['--no-experimental-require-module']
+  const source = host.source ? ['--conditions=backplane-source'] : []
+  // Modules that are required would go past the hook that answers `backplane`; mocha's own need tsx then.
+  const hooks = ['--no-experimental-require-module', '--import', createRequire(import.meta.url).resolve('tsx'), '--import', preload]
   const own = ['.mocharc.json', '.mocharc.cjs', '.mocharc.js', '.mocharc.yaml', '.mocharc.yml'].some(name => existsSync(join(folder, name)))
-  const args = [...source, ...required, '--import', preload, mocha, ...(own ? [] : ['--no-config']), '--no-package', ...files]
+  const args = [...source, ...hooks, mocha, ...(own ? [] : ['--no-config']), '--no-package', ...files]
   const child = spawn(world.node, args, { cwd: folder, stdio: 'inherit', env: world.env as NodeJS.ProcessEnv, signal: world.signal })
   return new Promise((done, failed) => {
     child.once('error', error => (world.signal.aborted ? done(1) : failed(error)))
