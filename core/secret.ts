@@ -1,10 +1,12 @@
-import { inspect } from 'node:util'
 import { defineHook } from './refs.ts'
 
 /** Who reads which secret. The stores answer; once `secrets` is up, it answers for all of them. */
 export const SecretResolve = defineHook.first<{ readonly name: string; readonly plugin: string }, string>('core.secret-resolve', { early: true })
 /** A secret got a new value. Carries the name only. */
 export const SecretRotated = defineHook.notify<{ readonly name: string }>('core.secret-rotated')
+
+/** How Node asks what to print; `inspect.custom` by its name, since node:util is one more module to load. */
+const INSPECT = Symbol.for('nodejs.util.inspect.custom')
 
 export type SecretPart = string | { readonly secret: string }
 /** What a bound handle asks. */
@@ -63,7 +65,7 @@ export class Secret {
 
   toString(): string { return `[secret ${this.name}]` }
   toJSON(): string { return this.toString() }
-  [inspect.custom](): string { return this.toString() }
+  [INSPECT](): string { return this.toString() }
 }
 
 /** The same config with every handle bound; what holds no handle is not copied. */
