@@ -161,7 +161,8 @@ describe('the backplane command', function () {
       place.write('next.yaml', 'log: { level: debug }\nruntime: { graceMs: 5000 }\nplugins:\n  shop: { config: { size: 6 } }\n  other: null\n  second: { use: ./other.js }\n')
       const text = await place.run('config', 'plan', '-c', 'next.yaml')
       assert.equal(text.code, 0, text.err)
-      for (const row of ['+ second: added', '- other: removed', '~ shop: re-configured', '~ log.level: info -> debug', '! runtime.graceMs: 30000 -> 5000; takes a restart']) assert.ok(text.out.includes(row), `${row} in:\n${text.out}`)
+      const rows = ['+ second: added', '- other: removed', '~ shop: re-configured', '~ log.level: info -> debug', '! runtime.graceMs: 30000 -> 5000; takes a restart']
+      for (const row of rows) assert.ok(text.out.includes(row), `${row} in:\n${text.out}`)
       assert.doesNotMatch(text.err, /SETUP RAN|OTHER/)
 
       place.write('store2.js', STORE)

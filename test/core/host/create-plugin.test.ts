@@ -46,7 +46,8 @@ describe('create-plugin', function () {
     symlinkSync(join(root, 'node_modules'), join(place.folder, 'node_modules'))
     const config = JSON.parse(readFileSync(join(folder, 'my-tool/tsconfig.json'), 'utf8')) as { compilerOptions: object }
     const paths = { backplane: [join(root, 'core/index.ts')], 'backplane/testing': [join(root, 'core/testing/index.ts')], 'backplane/contracts/*': [join(root, 'plugins/*/contract.ts')] }
-    writeFileSync(join(place.folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: { ...config.compilerOptions, paths, customConditions: ['backplane-source'] }, include: ['plugins/**/*.ts'] }))
+    const compilerOptions = { ...config.compilerOptions, paths, customConditions: ['backplane-source'] }
+    writeFileSync(join(place.folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['plugins/**/*.ts'] }))
     const tsc = join(dirname(createRequire(import.meta.url).resolve('typescript/package.json')), 'bin/tsc')
     const said = await promisify(execFile)(process.execPath, [tsc, '-p', place.folder]).then(() => '', (error: { stdout: string }) => error.stdout)
     const ours = said.split('\n').filter(line => /(^|\/)plugins\/my-/.test(line))
