@@ -91,8 +91,17 @@ function widths(lines) {
   })
 }
 
-/** @returns {{ problems: { line: number, what: string }[], fixed: string }} */
+/** What is wrong with a text, and how it is right; what cannot be mended is left. */
 export function format(path, text) {
+  const first = pass(path, text)
+  let fixed = first.fixed
+  // Mending one thing may show another, as a quote that was a text until now. Each pass leaves less of them.
+  for (let next = pass(path, fixed).fixed; next !== fixed; next = pass(path, fixed).fixed) fixed = next
+  return { problems: first.problems, fixed }
+}
+
+/** @returns {{ problems: { line: number, what: string }[], fixed: string }} */
+function pass(path, text) {
   const problems = []
   const tell = (line, what) => problems.push({ line, what })
   const lineOf = index => text.slice(0, index).split('\n').length
@@ -108,8 +117,8 @@ export function format(path, text) {
       } else if (kind === 'code') {
         for (const found of part.matchAll(/\t/g)) tell(lineOf(from + found.index), 'a tab')
         part = part.replace(/\t/g, '  ')
-        part = part.replace(/;(?= *(?:\n|$))/g, (found, index) => {
-          const next = fixed.slice(from + index + 1, from + index + 200)
+        part = part.replace(/;+(?= *(?:\n|$))/g, (found, index) => {
+          const next = fixed.slice(from + index + found.length, from + index + 200)
           // Without it, what stands in the next line would go on from this one.
           const ends = /^ *(\n|$|\/\/|\/\*.*\*\/ *\n)/.test(next) && !/^\s*[([`+-]|^\s*\/[^/*]/.test(next)
           if (!ends) return found

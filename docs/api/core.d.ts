@@ -759,6 +759,8 @@ export declare const SecretRotated: import("./refs.ts").HookRef<"notify", {
   readonly name: string;
 }, void>;
 
+declare const INSPECT: unique symbol;
+
 export type SecretPart = string | {
   readonly secret: string;
 };
@@ -790,7 +792,7 @@ export declare class Secret {
   watch(changed: (secret: Secret) => void): () => void;
   toString(): string;
   toJSON(): string;
-  [inspect.custom](): string;
+  [INSPECT](): string;
 }
 
 // core/services.ts
@@ -819,6 +821,7 @@ export declare abstract class Deadline {
   at: number;
   before: Deadline | undefined;
   after: Deadline | undefined;
+  constructor();
   abstract expire(): void;
 }
 

@@ -84,4 +84,3 @@ export const startText = ({ count, node, backplane, timesNode }) => [
   table(['', 'ms to ready', 'MB at rest'], [['node that does nothing', node.ms.toFixed(0), node.rssMb.toFixed(0)], [`backplane start, ${count} plugins by path`, backplane.ms.toFixed(0), backplane.rssMb.toFixed(0)]]),
   `Start to ready takes ${times(timesNode)} of what bare node takes (aim: at most 1.4x).`,
 ].join('\n\n')
-

@@ -76,7 +76,8 @@ const HANDED = new RegExp(String.raw`^(?!import\s*\{)|\{(?:[^}]*,)?\s*(${NAMES})
 
 /** Every way in which the sources break the architecture, one line each. */
 export function violations(sources: Sources): string[] {
-  const ofFile = (file: string, text: string) => [...importViolations(file, text), ...ambientViolations(file, text), ...shapeViolations(file, text, sources)]
+  const ofFile = (file: string, text: string) =>
+    [...importViolations(file, text), ...ambientViolations(file, text), ...shapeViolations(file, text, sources)]
   return [...sources].flatMap(([file, text]) => ofFile(file, text)).concat(cycleViolations(sources), idViolations(sources))
 }
 
