@@ -8,17 +8,21 @@ export interface Child {
   readonly lines: string[]
   readonly errors: () => string
   readonly ended: Promise<void>
+  /** Writes a line to its standard input. */
+  tell(line: string): void
   /** With SIGKILL; resolves when it is gone. */
   kill(): Promise<void>
 }
 
 /** Runs a TypeScript file of the tests in a process of its own, and keeps what it prints. */
 export function startChild(file: URL, ...args: string[]): Child {
-  const child = spawn(process.execPath, ['--import=tsx', '--conditions=backplane-source', fileURLToPath(file), ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, ['--import=tsx', '--conditions=backplane-source', fileURLToPath(file), ...args], { stdio: ['pipe', 'pipe', 'pipe'] })
   const lines: string[] = []
   let errors = ''
   child.stderr.on('data', chunk => { errors += String(chunk) })
   createInterface({ input: child.stdout }).on('line', line => lines.push(line))
   const ended = new Promise<void>(resolve => child.on('close', () => resolve()))
-  return { process: child, lines, errors: () => errors, ended, async kill() { child.kill('SIGKILL'); await ended } }
+  child.stdin.on('error', () => {})
+  const tell = (line: string) => void child.stdin.write(`${line}\n`)
+  return { process: child, lines, errors: () => errors, ended, tell, async kill() { child.kill('SIGKILL'); await ended } }
 }

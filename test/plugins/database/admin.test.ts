@@ -47,7 +47,10 @@ function backups(place: () => Promise<Place>): void {
       const writer = (async () => {
         while (going) {
           const id = String(count++)
-          await db.transaction(async tx => { await db.knex(tx)('notes').insert({ id }); await db.knex(tx)('notes').insert({ id: `${id}-pair`, body: 'x'.repeat(2_000) }) })
+          await db.transaction(async tx => {
+            await db.knex(tx)('notes').insert({ id })
+            await db.knex(tx)('notes').insert({ id: `${id}-pair`, body: 'x'.repeat(2_000) })
+          })
         }
       })()
       try {
@@ -113,13 +116,15 @@ function backups(place: () => Promise<Place>): void {
 }
 
 const runtime = (config: Record<string, unknown>, dataDir: string, command?: string) => createTestRuntime({
-  plugins: [{ plugin: database, config }, notes], host: { dataDir, ...(command !== undefined && { command }) }, setupOnly: command !== undefined, timeouts: { setup: 20_000 },
+  plugins: [{ plugin: database, config }, notes], timeouts: { setup: 20_000 }, setupOnly: command !== undefined,
+  host: { dataDir, ...(command !== undefined && { command }) },
 })
 
 describe('database commands on SQLite', () => {
   const place = async (): Promise<Place> => {
     const folder = mkdtempSync(join(tmpdir(), 'backplane-admin-'))
-    return { folder, start: (config = {}, command) => runtime(config, folder, command), async [Symbol.asyncDispose]() { rmSync(folder, { recursive: true }) } }
+    const start: Place['start'] = (config = {}, command) => runtime(config, folder, command)
+    return { folder, start, async [Symbol.asyncDispose]() { rmSync(folder, { recursive: true }) } }
   }
   backups(place)
 
@@ -153,10 +158,12 @@ describe('database commands on SQLite', () => {
   it('leaves nothing of a backup that was interrupted', async () => {
     await using p = await place()
     await using t = await p.start()
-    await t.get(Database).knex().raw('CREATE TABLE big AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 4000) SELECT x, randomblob(2000) AS y FROM n')
+    const rows = 'WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 4000) SELECT x, randomblob(2000) AS y FROM n'
+    await t.get(Database).knex().raw(`CREATE TABLE big AS ${rows}`)
     const file = join(p.folder, 'copy')
     const abort = new AbortController()
-    await assert.rejects(t.get(DatabaseAdmin).backup(file, { signal: abort.signal, progress: () => abort.abort() }), { code: DatabaseErrors.BACKUP_FAILED.code })
+    const backup = t.get(DatabaseAdmin).backup(file, { signal: abort.signal, progress: () => abort.abort() })
+    await assert.rejects(backup, { code: DatabaseErrors.BACKUP_FAILED.code })
     assert.deepEqual(readdirSync(p.folder).filter(name => name.startsWith('copy')), [])
   })
 

@@ -4,13 +4,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Sqlite from 'better-sqlite3'
 import { BootError, Secret } from '#core'
-import { conform, createTestRuntime, eventually, recordLog } from '#core/testing'
+import { conform, createTestRuntime, recordLog } from '#core/testing'
 import { databaseConformance } from '#conformance/database'
 import { Database, DatabaseErrors } from '#contracts/database'
 import { HealthCheck } from '#contracts/health'
 import database from '../../../plugins/database/index.ts'
 import { SqliteDatabase } from '../../../plugins/database/sqlite.ts'
-import { startChild, type Child } from '../../support/child.ts'
 
 const start = (config?: unknown) => createTestRuntime({ plugins: [{ plugin: database, config }] })
 
@@ -137,32 +136,5 @@ describe('database', () => {
     await t[Symbol.asyncDispose]()
     assert.throws(() => db.knex(), { code: DatabaseErrors.UNAVAILABLE.code })
     await assert.rejects(db.prepare('SELECT 1').get([]), { code: DatabaseErrors.UNAVAILABLE.code })
-  })
-
-  it('has every acknowledged row, and nothing half, after kill -9 at any moment', async function () {
-    this.timeout(60_000)
-    const dir = mkdtempSync(join(tmpdir(), 'backplane-kill-'))
-    const file = join(dir, 'kill.db')
-    const acknowledged: string[] = []
-    try {
-      for (let round = 0; round < 5; round++) {
-        // Two at once, so that they also wait for each other.
-        const children = [0, 1].map(each => startChild(new URL('writer-child.ts', import.meta.url), file, `${round}.${each}`, '8'))
-        try {
-          const writes = (child: Child) => child.lines.length > 5 || (child.process.exitCode !== null && assert.fail(child.errors()))
-          await eventually('both to write', () => children.every(writes), 20_000)
-          await new Promise(resolve => setTimeout(resolve, Math.random() * 150))
-        } finally { await Promise.all(children.map(child => child.kill())) }
-        for (const child of children) acknowledged.push(...child.lines.filter(line => /^\d+\.\d-\d+$/.test(line)))
-        const db = new Sqlite(file)
-        try {
-          assert.equal(db.pragma('integrity_check', { simple: true }), 'ok')
-          const [left, right] = ['left_half', 'right_half'].map(table => new Set(db.prepare(`SELECT id FROM ${table}`).pluck().all()))
-          assert.deepEqual(left, right)
-          assert.deepEqual(acknowledged.filter(id => !left!.has(id)), [])
-        } finally { db.close() }
-      }
-      assert.ok(acknowledged.length > 100, `${acknowledged.length} rows`)
-    } finally { rmSync(dir, { recursive: true }) }
   })
 })

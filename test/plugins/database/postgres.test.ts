@@ -3,7 +3,7 @@ import { inspect } from 'node:util'
 import { Secret } from '#core'
 import { conform, createTestRuntime, eventually, recordLog } from '#core/testing'
 import { databaseConformance } from '#conformance/database'
-import { Database, DatabaseErrors } from '#contracts/database'
+import { Database, DatabaseErrors, type Migration } from '#contracts/database'
 import { HealthCheck } from '#contracts/health'
 import database from '../../../plugins/database/index.ts'
 import { PostgresDatabase } from '../../../plugins/database/postgres.ts'
@@ -15,7 +15,10 @@ const start = (url: string, config: Record<string, unknown> = {}) =>
 /** Everything that a log or an answer could show of an error. */
 const shown = (error: unknown): string => `${inspect(error, { depth: 8, showHidden: true })} ${JSON.stringify(error)}`
 const unavailable = { code: DatabaseErrors.UNAVAILABLE.code, retryable: true }
-const counted = async (db: Database) => { await db.migrate('counted', [{ name: '0001', up: async knex => knex.schema.createTable('counted', t => { t.text('id').primary(); t.integer('n') }) }]) }
+const counted = async (db: Database) => {
+  const up: Migration['up'] = async knex => knex.schema.createTable('counted', t => { t.text('id').primary(); t.integer('n') })
+  await db.migrate('counted', [{ name: '0001', up }])
+}
 
 describe('database on PostgreSQL', () => {
   let server: PostgresServer

@@ -1,9 +1,16 @@
-/** Writes rows in pairs and says so on stdout once they are acknowledged, until it is killed. `file owner members`. */
+/**
+ * Writes rows in pairs and says so on stdout once they are acknowledged, until it is killed.
+ * `file owner members [wait]`: with wait, it begins when told.
+ */
 import { SqliteDatabase } from '../../../plugins/database/sqlite.ts'
 
-const [file, owner, members] = process.argv.slice(2) as [string, string, string]
+const [file, owner, members, wait] = process.argv.slice(2) as [string, string, string, string?]
 const nothing = () => {}
 const log = { debug: nothing, info: nothing, warn: nothing, error: nothing, child: () => log }
+if (wait) {
+  process.stdout.write('loaded\n')
+  await new Promise<void>(resolve => process.stdin.once('data', () => resolve()))
+}
 const database = await SqliteDatabase.open(file, log)
 await database.migrate('kill', [{
   name: '0001',
