@@ -45,7 +45,8 @@ describe('create-plugin', function () {
     }
     symlinkSync(join(root, 'node_modules'), join(place.folder, 'node_modules'))
     const config = JSON.parse(readFileSync(join(folder, 'my-tool/tsconfig.json'), 'utf8')) as { compilerOptions: object }
-    const paths = { backplane: [join(root, 'core/index.ts')], 'backplane/testing': [join(root, 'core/testing/index.ts')], 'backplane/contracts/*': [join(root, 'plugins/*/contract.ts')] }
+    const at = (file: string) => [join(root, file)]
+    const paths = { backplane: at('core/index.ts'), 'backplane/testing': at('core/testing/index.ts'), 'backplane/contracts/*': at('plugins/*/contract.ts') }
     const compilerOptions = { ...config.compilerOptions, paths, customConditions: ['backplane-source'] }
     writeFileSync(join(place.folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['plugins/**/*.ts'] }))
     const tsc = join(dirname(createRequire(import.meta.url).resolve('typescript/package.json')), 'bin/tsc')
