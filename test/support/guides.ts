@@ -86,7 +86,7 @@ class Page {
     const script = `[ "$1" = "-s" ] && shift; [ "$1" = backplane ] || exit 64; shift; [ "$1" = "--" ] && shift; ${cli} "$@"`
     const programs = {
       backplane: `${cli} "$@"`,
-      npm: `case "$1" in start) shift; ${cli} start "$@";; run) shift; ${script};; *) exit 64;; esac`,
+      npm: `case "$1" in start) shift; [ "$1" = "--" ] && shift; ${cli} start "$@";; run) shift; ${script};; *) exit 64;; esac`,
       npx: `[ "$1" = backplane ] || exit 64; shift; ${cli} "$@"`,
     }
     for (const [program, body] of Object.entries(programs)) {
