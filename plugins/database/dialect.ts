@@ -1,19 +1,19 @@
-import type { Logger } from '#core'
+import type { Host, Logger } from '#core'
 import type { DatabaseAdmin } from '#contracts/database'
 import { addressOf } from './address.ts'
 import type { DatabaseConfig } from './config.ts'
-import type { MigrateMode } from './migrator.ts'
 import type { PostgresDatabase } from './postgres.ts'
 import type { SqliteDatabase } from './sqlite.ts'
 
 export interface Opened { readonly database: SqliteDatabase | PostgresDatabase; readonly admin: DatabaseAdmin }
 
 /** Opens what the config names, and loads the driver of that dialect only. */
-export async function openDatabase(config: DatabaseConfig, dataDir: string, log: Logger, migrateMode: MigrateMode = config.migrate): Promise<Opened> {
+export async function openDatabase(config: DatabaseConfig, { dataDir, command }: Pick<Host, 'dataDir' | 'command'>, log: Logger): Promise<Opened> {
+  const migrateMode = command === 'migrate' ? 'auto' : config.migrate
   const address = await addressOf(config, dataDir)
   if (address.dialect === 'sqlite') {
     const [{ SqliteDatabase }, { SqliteAdmin }] = await Promise.all([import('./sqlite.ts'), import('./sqlite-admin.ts')])
-    const database = await SqliteDatabase.open(address.file, log, migrateMode)
+    const database = await SqliteDatabase.open(address.file, log, { migrateMode, server: command === undefined })
     return { database, admin: new SqliteAdmin(database) }
   }
   const [{ PostgresDatabase }, { PostgresAdmin }] = await Promise.all([import('./postgres.ts'), import('./postgres-admin.ts')])

@@ -14,7 +14,7 @@ export default definePlugin({
   contributes: [HealthCheck],
   commands: () => import('./commands.ts'),
   async setup(ctx, { host }) {
-    const { database, admin } = await openDatabase(ctx.config, host.dataDir, ctx.log, host.command === 'migrate' ? 'auto' : ctx.config.migrate)
+    const { database, admin } = await openDatabase(ctx.config, host, ctx.log)
     ctx.own(database, each => each.close())
     ctx.provide(Database, database)
     ctx.provide(DatabaseAdmin, admin)

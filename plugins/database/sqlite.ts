@@ -7,6 +7,7 @@ import type { Ran } from './builder.ts'
 import type { MigrateMode } from './migrator.ts'
 import { CommonDatabase, OpenTx, refuseControl } from './transaction.ts'
 import { bindable } from './values.ts'
+import { takeSeat } from './seat.ts'
 import { patiently, Writer } from './writer.ts'
 
 const CACHED = 1_000
@@ -64,23 +65,31 @@ class SqliteTx extends OpenTx {
   protected control(sql: string): void { this.connection.db.exec(sql) }
 }
 
+export interface SqliteOptions {
+  readonly migrateMode?: MigrateMode
+  /** Stays, and so counts among those that may share the file; a command does not. */
+  readonly server?: boolean
+}
+
 /** `Database` on one SQLite file: one connection writes, another one reads, and neither waits for the other. */
 export class SqliteDatabase extends CommonDatabase {
   readonly dialect = 'sqlite'
   readonly #reader: Connection
   readonly #writing: Connection
   readonly #writer: Writer
+  readonly #seat: { close(): unknown } | undefined
 
-  private constructor(readonly file: string, log: Logger, migrateMode: MigrateMode | undefined, reader: Sqlite.Database, writer: Sqlite.Database) {
+  private constructor(readonly file: string, log: Logger, migrateMode: MigrateMode | undefined, reader: Sqlite.Database, writer: Sqlite.Database, seat: { close(): unknown } | undefined) {
     super(log, migrateMode)
     this.#reader = new Connection(reader)
     this.#writing = new Connection(writer)
     this.#writer = new Writer(writer)
+    this.#seat = seat
   }
 
-  /** Makes the file and its folder if they are missing. Rejects with DATABASE_UNAVAILABLE or DATABASE_BUSY. */
-  static async open(file: string, log: Logger, migrateMode?: MigrateMode): Promise<SqliteDatabase> {
-    const opened: Sqlite.Database[] = []
+  /** Makes the file and its folder if they are missing. Rejects with DATABASE_UNAVAILABLE, DATABASE_BUSY or, for a `server`, DATABASE_TOO_MANY_PROCESSES. */
+  static async open(file: string, log: Logger, { migrateMode, server = false }: SqliteOptions = {}): Promise<SqliteDatabase> {
+    const opened: { close(): unknown }[] = []
     // busy_timeout blocks the event loop: it is only for the moment that a COMMIT elsewhere takes.
     const open = (options: Sqlite.Options) => {
       const db = new Sqlite(file, { timeout: 10, ...options })
@@ -89,14 +98,16 @@ export class SqliteDatabase extends CommonDatabase {
     }
     try {
       mkdirSync(dirname(file), { recursive: true })
+      if (server) opened.push(await takeSeat(file))
+      const seat = opened[0]
       const writer = open({})
       await patiently(() => writer.pragma('journal_mode = WAL'))
       for (const pragma of ['synchronous = FULL', 'foreign_keys = ON']) await patiently(() => writer.pragma(pragma))
       const reader = open({ readonly: true })
-      return new SqliteDatabase(file, log, migrateMode, reader, writer)
+      return new SqliteDatabase(file, log, migrateMode, reader, writer, server ? seat : undefined)
     } catch (error) {
       for (const db of opened) db.close()
-      if (DatabaseErrors.BUSY.is(error)) throw error
+      if (error instanceof BackplaneError) throw error
       throw DatabaseErrors.UNAVAILABLE({ reason: `${file}: ${reasonOf(error)}` }, { cause: error })
     }
   }
@@ -133,6 +144,7 @@ export class SqliteDatabase extends CommonDatabase {
     await this.#writer.idle()
     this.#reader.db.close()
     this.#writing.db.close()
+    this.#seat?.close()
   }
 
   protected of(tx: Tx): SqliteTx {

@@ -4,12 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Sqlite from 'better-sqlite3'
 import { BootError, Secret } from '#core'
-import { conform, createTestRuntime, recordLog } from '#core/testing'
+import { conform, createTestRuntime, eventually, recordLog } from '#core/testing'
 import { databaseConformance } from '#conformance/database'
 import { Database, DatabaseErrors } from '#contracts/database'
 import { HealthCheck } from '#contracts/health'
 import database from '../../../plugins/database/index.ts'
 import { SqliteDatabase } from '../../../plugins/database/sqlite.ts'
+import { startChild } from '../../support/child.ts'
 
 const start = (config?: unknown) => createTestRuntime({ plugins: [{ plugin: database, config }] })
 
@@ -136,5 +137,32 @@ describe('database', () => {
     await t[Symbol.asyncDispose]()
     assert.throws(() => db.knex(), { code: DatabaseErrors.UNAVAILABLE.code })
     await assert.rejects(db.prepare('SELECT 1').get([]), { code: DatabaseErrors.UNAVAILABLE.code })
+  })
+
+  it('refuses a fifth server on one file, and lets one in when another leaves or a command asks', async function () {
+    const dir = mkdtempSync(join(tmpdir(), 'backplane-seats-'))
+    const file = join(dir, 'seats.db')
+    const log = recordLog()
+    const open = (server = true) => SqliteDatabase.open(file, log, { server })
+    const opened: SqliteDatabase[] = []
+    try {
+      opened.push(...await Promise.all([1, 2, 3, 4].map(() => open())))
+      await assert.rejects(open(), { code: DatabaseErrors.TOO_MANY_PROCESSES.code, message: /4 processes have .*seats\.db open/ })
+      opened.push(await open(false))
+      await opened.shift()!.close()
+      opened.push(await open())
+      const child = startChild(new URL('seat-child.ts', import.meta.url), file)
+      await child.ended
+      assert.deepEqual(child.lines, ['DATABASE_TOO_MANY_PROCESSES'])
+      await opened.shift()!.close()
+      const other = startChild(new URL('seat-child.ts', import.meta.url), file)
+      await eventually('it to sit', () => other.lines.length > 0, 20_000)
+      assert.deepEqual(other.lines, ['seated'])
+      await other.kill()
+      opened.push(await open())
+    } finally {
+      for (const each of opened) await each.close()
+      rmSync(dir, { recursive: true })
+    }
   })
 })
