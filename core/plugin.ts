@@ -1,7 +1,7 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type { AwilixContainer } from 'awilix'
 import type { Disposer } from './disposal.ts'
-import type { Command } from './host/command.ts'
+import type { Command } from './cli/command.ts'
 import type { HookHandler, HookInput, HookResult, Order } from './hooks.ts'
 import type { Contributions, GuardMode, HookMode, HookRef, Live, LiveRef, PointOf, PointRef, ServiceOf, ServiceRef, SettledRef } from './refs.ts'
 import type { Clock } from './time.ts'

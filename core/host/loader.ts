@@ -7,11 +7,11 @@ import { BackplaneError, PluginErrors, ServiceErrors, defineErrors, reasonOf } f
 import { definePlugin, type Plugin } from '../plugin.ts'
 import type { PluginEntry } from '../runtime.ts'
 import { Secret } from '../secret.ts'
-import { Config, ConfigErrors, entrySchema, settingsSchema, show, type Origin, type Settings } from './config.ts'
-import { didYouMean, nearest } from './nearest.ts'
+import { Config, ConfigErrors, entrySchema, settingsSchema, show, type Origin, type Settings } from '../config/config.ts'
+import { didYouMean, nearest } from '../config/nearest.ts'
 import { satisfies } from './range.ts'
-import { jsonSchemaOf, variants, withReferences, type JsonSchema } from './schema.ts'
-import { closest, find, leaves, valueOf, type Place, type Tree } from './tree.ts'
+import { jsonSchemaOf, variants, withReferences, type JsonSchema } from '../config/schema.ts'
+import { closest, find, leaves, valueOf, type Place, type Tree } from '../config/tree.ts'
 
 const HERE = fileURLToPath(import.meta.url)
 /** Does the host itself run from its TypeScript files, or from dist/? Its plugins and contracts come from the same place. */

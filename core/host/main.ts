@@ -34,7 +34,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     err: text => void process.stderr.write(text),
     onStray: next => { listener = next },
   }
-  const { run } = await import('./cli.ts')
+  const { run } = await import('../cli/cli.ts')
   process.exitCode = await run(argv, world)
   setTimeout(() => {
     process.stderr.write(`the process does not end by itself; still open: ${process.getActiveResourcesInfo().filter(each => each !== 'TTYWrap').join(', ')}\n`)

@@ -54,6 +54,108 @@
 //   scope
 //   settled
 
+// core/cli/cli.ts
+
+export declare function run(argv: readonly string[], world: World): Promise<number>;
+
+// core/cli/command.ts
+
+export type CommandNeeds = 'nothing' | 'config' | 'runtime' | 'server';
+
+/** What a command gets to work with. Output goes to `out`, talk about the work to `err`. */
+export interface CommandIo {
+  readonly args: readonly string[];
+  readonly options: Readonly<Record<string, any>>;
+  readonly json: boolean;
+  /** Is standard output a terminal? */
+  readonly tty: boolean;
+  readonly signal: AbortSignal;
+  /** One line, or several; the last line's end is added. */
+  out(text: string): void;
+  /** As `out`, with nothing added: for an answer that comes in pieces. */
+  write(text: string): void;
+  /** One line on standard error. */
+  err(text: string): void;
+  /** A service of the runtime; for `needs: 'runtime'`. */
+  get<T>(ref: ServiceRef<T>): T;
+  /** The running server, if one answers. Always there for `needs: 'server'`. */
+  readonly server: {
+    readonly url: string;
+    fetch(path: string, init?: RequestInit): Promise<Response>;
+  } | undefined;
+}
+
+/** One command of the CLI. `name` may have two words: `jobs list`. */
+export interface Command {
+  readonly name: string;
+  readonly summary: string;
+  /**
+   * `nothing`; `config`: it is read and checked; `server`: talks to a running one; `runtime`: what the plugin needs is set up
+   * (never started: no port, no worker). With `serverFirst`, the runtime is set up only if no server answers.
+   */
+  readonly needs: CommandNeeds;
+  readonly serverFirst?: boolean;
+  /** With `needs: 'runtime'`: every plugin of the config is set up, not only what this one needs. */
+  readonly everyPlugin?: boolean;
+  /** As commander writes them: `<agent>`, `[input...]`. */
+  readonly arguments?: readonly {
+    readonly name: string;
+    readonly summary: string;
+  }[];
+  readonly options?: readonly {
+    readonly flags: string;
+    readonly summary: string;
+    readonly default?: string | boolean;
+  }[];
+  readonly examples?: readonly string[];
+  /** Resolves to the exit code; nothing is 0. */
+  run(io: CommandIo): Promise<number | void>;
+}
+
+// core/config/tree.ts
+
+export interface Origin {
+  readonly file: string;
+  readonly line: number;
+  readonly column: number;
+}
+
+export interface Place extends Origin {
+  readonly folder: string;
+}
+
+export interface Leaf {
+  readonly is: 'leaf';
+  readonly at: Place;
+  /** A scalar, or the Secret handle that it became. */
+  value: unknown;
+  /** Other readings of a text from outside the file, in the order to try them: `8080` may be a number, a text or a secret. */
+  others?: (() => unknown)[];
+  /** Holds no references: it came from where people don't write them. */
+  readonly literal?: boolean;
+}
+
+export interface MapTree {
+  readonly is: 'map';
+  readonly at: Place;
+  readonly entries: Map<string, Tree>;
+}
+
+export interface ListTree {
+  readonly is: 'list';
+  readonly at: Place;
+  readonly items: Tree[];
+}
+
+export type Tree = Leaf | MapTree | ListTree;
+
+export declare const leaf: (value: unknown, at: Place, more?: Partial<Leaf>) => Leaf;
+
+export declare function leaves(tree: Tree | undefined, path?: readonly string[]): Generator<{
+  path: readonly string[];
+  node: Leaf;
+}>;
+
 // core/disposal.ts
 
 export type Disposer = () => unknown;
@@ -174,64 +276,6 @@ export type Order = 'pre' | 'normal' | 'post';
 
 export type GuardState = 'coming' | 'open' | 'away' | 'failed';
 
-// core/host/cli.ts
-
-export declare function run(argv: readonly string[], world: World): Promise<number>;
-
-// core/host/command.ts
-
-export type CommandNeeds = 'nothing' | 'config' | 'runtime' | 'server';
-
-/** What a command gets to work with. Output goes to `out`, talk about the work to `err`. */
-export interface CommandIo {
-  readonly args: readonly string[];
-  readonly options: Readonly<Record<string, any>>;
-  readonly json: boolean;
-  /** Is standard output a terminal? */
-  readonly tty: boolean;
-  readonly signal: AbortSignal;
-  /** One line, or several; the last line's end is added. */
-  out(text: string): void;
-  /** As `out`, with nothing added: for an answer that comes in pieces. */
-  write(text: string): void;
-  /** One line on standard error. */
-  err(text: string): void;
-  /** A service of the runtime; for `needs: 'runtime'`. */
-  get<T>(ref: ServiceRef<T>): T;
-  /** The running server, if one answers. Always there for `needs: 'server'`. */
-  readonly server: {
-    readonly url: string;
-    fetch(path: string, init?: RequestInit): Promise<Response>;
-  } | undefined;
-}
-
-/** One command of the CLI. `name` may have two words: `jobs list`. */
-export interface Command {
-  readonly name: string;
-  readonly summary: string;
-  /**
-   * `nothing`; `config`: it is read and checked; `server`: talks to a running one; `runtime`: what the plugin needs is set up
-   * (never started: no port, no worker). With `serverFirst`, the runtime is set up only if no server answers.
-   */
-  readonly needs: CommandNeeds;
-  readonly serverFirst?: boolean;
-  /** With `needs: 'runtime'`: every plugin of the config is set up, not only what this one needs. */
-  readonly everyPlugin?: boolean;
-  /** As commander writes them: `<agent>`, `[input...]`. */
-  readonly arguments?: readonly {
-    readonly name: string;
-    readonly summary: string;
-  }[];
-  readonly options?: readonly {
-    readonly flags: string;
-    readonly summary: string;
-    readonly default?: string | boolean;
-  }[];
-  readonly examples?: readonly string[];
-  /** Resolves to the exit code; nothing is 0. */
-  run(io: CommandIo): Promise<number | void>;
-}
-
 // core/host/loader.ts
 
 export declare const host: {
@@ -249,50 +293,6 @@ export interface ServerOptions {
 }
 
 export declare function start(world: World, options: ServerOptions): Promise<number>;
-
-// core/host/tree.ts
-
-export interface Origin {
-  readonly file: string;
-  readonly line: number;
-  readonly column: number;
-}
-
-export interface Place extends Origin {
-  readonly folder: string;
-}
-
-export interface Leaf {
-  readonly is: 'leaf';
-  readonly at: Place;
-  /** A scalar, or the Secret handle that it became. */
-  value: unknown;
-  /** Other readings of a text from outside the file, in the order to try them: `8080` may be a number, a text or a secret. */
-  others?: (() => unknown)[];
-  /** Holds no references: it came from where people don't write them. */
-  readonly literal?: boolean;
-}
-
-export interface MapTree {
-  readonly is: 'map';
-  readonly at: Place;
-  readonly entries: Map<string, Tree>;
-}
-
-export interface ListTree {
-  readonly is: 'list';
-  readonly at: Place;
-  readonly items: Tree[];
-}
-
-export type Tree = Leaf | MapTree | ListTree;
-
-export declare const leaf: (value: unknown, at: Place, more?: Partial<Leaf>) => Leaf;
-
-export declare function leaves(tree: Tree | undefined, path?: readonly string[]): Generator<{
-  path: readonly string[];
-  node: Leaf;
-}>;
 
 // core/host/watch.ts
 

@@ -8,6 +8,8 @@ const node = (name: string) => name.startsWith('node:')
 const contract = (name: string) => name.startsWith('#contracts/')
 const bare = (name: string) => !/^[.#/]|^node:|^backplane(\/|$)/.test(name)
 const types = (...names: string[]) => ({ name, typeOnly }: Import) => typeOnly && names.includes(name)
+/** Of the process around the wiring. */
+const around = (target: string) => /^core\/(host|config|cli)\//.test(target)
 const below = (folder: string, path: string) => path.startsWith(`${folder}/`)
 
 interface Rule {
@@ -20,21 +22,28 @@ interface Rule {
 /** Who may import whom: the first rule that fits a file decides. The table of docs/architecture.md, as a program. */
 const rules: readonly Rule[] = [
   {
-    of: /^core\/host\//, why: 'the host may import the core, node:, yaml, commander, zod, and lazily tsx/esm/api',
+    of: /^core\/config\//, why: 'config may import the wiring, itself, node:, yaml and zod',
+    may: (found, target) => {
+      if (target !== undefined) return below('core', target) && !['testing', 'host', 'cli'].some(folder => below(`core/${folder}`, target))
+      return node(found.name) || ['yaml', 'zod'].includes(found.name) || types('@standard-schema/spec')(found)
+    },
+  },
+  {
+    of: /^core\/(host|cli)\//, why: 'the host and the CLI may import the core, node:, commander, zod, and lazily tsx/esm/api',
     may: (found, target) => {
       if (target !== undefined) return below('core', target) && !below('core/testing', target)
-      return node(found.name) || ['yaml', 'commander', 'zod'].includes(found.name)
+      return node(found.name) || ['commander', 'zod'].includes(found.name)
         || (found.name === 'tsx/esm/api' && (found.lazy || found.typeOnly)) || types('@standard-schema/spec')(found)
     },
   },
   {
     of: /^core\/testing\//, why: 'the test kit may import the core and node:',
-    may: (found, target) => (target !== undefined ? below('core', target) && !below('core/host', target) : node(found.name) || types('@standard-schema/spec')(found)),
+    may: (found, target) => (target !== undefined ? below('core', target) && !around(target) : node(found.name) || types('@standard-schema/spec')(found)),
   },
   {
     of: /^core\//, why: 'the core may import itself, node:, types of @standard-schema/spec, and awilix in services.ts (its types in context.ts and plugin.ts)',
     may: (found, target, file) => {
-      if (target !== undefined) return below('core', target) && !below('core/testing', target) && (!below('core/host', target) || found.typeOnly)
+      if (target !== undefined) return below('core', target) && !below('core/testing', target) && (!around(target) || found.typeOnly)
       if (found.name === 'awilix') return ['core/services.ts', 'core/context.ts'].includes(file) || (file === 'core/plugin.ts' && found.typeOnly)
       return node(found.name) || types('@standard-schema/spec')(found)
     },
@@ -65,7 +74,7 @@ const rules: readonly Rule[] = [
 ]
 
 const isPublic = (target: string): boolean =>
-  /^(test|scripts|dist|node_modules)\//.test(target) || /^core\/(index|testing\/index|host\/[^/]+)\.ts$/.test(target)
+  /^(test|scripts|dist|node_modules)\//.test(target) || /^core\/(index|testing\/index|(host|config|cli)\/[^/]+)\.ts$/.test(target)
   || /^plugins\/[^/]+\/(index|contract|conformance|config)\.ts$/.test(target)
 
 /** Of `process`, what changes it or tells where it runs; measuring (memoryUsage, hrtime …) is free. */

@@ -4,7 +4,7 @@ import { cpSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'n
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { kinds } from '../../../core/host/create-plugin.ts'
+import { kinds } from '../../../core/cli/create-plugin.ts'
 import { buildHost } from '../../support/dist.ts'
 import { root, workplace } from '../../support/cli.ts'
 

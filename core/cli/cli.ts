@@ -7,11 +7,11 @@ import { maskSecrets } from '../secret.ts'
 import { connect } from './client.ts'
 import type { Command, CommandIo } from './command.ts'
 import { hostCommands, type HostCommand } from './commands.ts'
-import { makeDataDir, neededFor, problemsOf, problemsText } from './deployment.ts'
-import { host, loadDeployment, type Deployment } from './loader.ts'
-import { createLogger } from './logger.ts'
-import { didYouMean } from './nearest.ts'
-import { HostErrors, errorText, type World } from './world.ts'
+import { makeDataDir, neededFor, problemsOf, problemsText } from '../host/deployment.ts'
+import { host, loadDeployment, type Deployment } from '../host/loader.ts'
+import { createLogger } from '../host/logger.ts'
+import { didYouMean } from '../config/nearest.ts'
+import { HostErrors, errorText, type World } from '../host/world.ts'
 
 type Any = Command | HostCommand
 type Execute = (command: Any, args: readonly string[], options: Readonly<Record<string, any>>) => Promise<number>

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { CommandIo } from './command.ts'
-import { HostErrors } from './world.ts'
+import { HostErrors } from '../host/world.ts'
 
 type Server = NonNullable<CommandIo['server']>
 const PROBE_MS = { first: 300, only: 3_000 }

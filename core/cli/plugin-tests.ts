@@ -3,8 +3,8 @@ import { existsSync } from 'node:fs'
 import { readdir, stat } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
-import { host } from './loader.ts'
-import { HostErrors, type World } from './world.ts'
+import { host } from '../host/loader.ts'
+import { HostErrors, type World } from '../host/world.ts'
 
 function mochaFrom(...folders: readonly string[]): string | undefined {
   for (const folder of folders) {
