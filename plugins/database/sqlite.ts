@@ -79,7 +79,10 @@ export class SqliteDatabase extends CommonDatabase {
   readonly #writer: Writer
   readonly #seat: { close(): unknown } | undefined
 
-  private constructor(readonly file: string, log: Logger, migrateMode: MigrateMode | undefined, reader: Sqlite.Database, writer: Sqlite.Database, seat: { close(): unknown } | undefined) {
+  private constructor(
+    readonly file: string, log: Logger, migrateMode: MigrateMode | undefined,
+    reader: Sqlite.Database, writer: Sqlite.Database, seat: { close(): unknown } | undefined,
+  ) {
     super(log, migrateMode)
     this.#reader = new Connection(reader)
     this.#writing = new Connection(writer)
@@ -87,7 +90,10 @@ export class SqliteDatabase extends CommonDatabase {
     this.#seat = seat
   }
 
-  /** Makes the file and its folder if they are missing. Rejects with DATABASE_UNAVAILABLE, DATABASE_BUSY or, for a `server`, DATABASE_TOO_MANY_PROCESSES. */
+  /**
+   * Makes the file and its folder if they are missing. Rejects with DATABASE_UNAVAILABLE, DATABASE_BUSY or, for a `server`,
+   * DATABASE_TOO_MANY_PROCESSES.
+   */
   static async open(file: string, log: Logger, { migrateMode, server = false }: SqliteOptions = {}): Promise<SqliteDatabase> {
     const opened: { close(): unknown }[] = []
     // busy_timeout blocks the event loop: it is only for the moment that a COMMIT elsewhere takes.

@@ -12,8 +12,12 @@ const NEEDED = ['initdb', 'postgres', 'pg_dump', 'pg_restore']
 /** There is no PostgreSQL on this machine, and none could be installed. */
 export class NoPostgres extends Error {}
 
-/** Ends the server and removes its folder as soon as standard input ends, however its other end died; the word `keep` keeps the folder. */
-const WATCH = 'folder=$1; shift; "$@" & pid=$!; read -r word; kill -INT $pid; wait $pid; [ "$word" = keep ] || rm -rf "$folder"'
+/**
+ * Ends the server as soon as standard input ends, however its other end died. The word `keep` leaves its folder, `stop` removes it;
+ * without a word the tests were killed, and what they had no time to remove is removed too.
+ */
+const WATCH = `folder=$1; shift; "$@" & pid=$!; read -r word; kill -INT "$(head -n 1 "$folder/data/postmaster.pid")"; wait $pid
+case "$word,$(dirname "$folder")" in keep,*) ;; ,*/backplane-test-*) rm -rf "$(dirname "$folder")" ;; *) rm -rf "$folder" ;; esac`
 
 const folders = (): string[] => {
   const debian = '/usr/lib/postgresql'
@@ -109,9 +113,8 @@ export class PostgresServer {
       // A crash of the server alone loses nothing without fsync; a commit must be written all the same.
       `fsync=${on}`, `full_page_writes=${on}`, 'synchronous_commit=on', 'restart_after_crash=off']
     const server = [join(this.bin, 'postgres'), '-D', join(this.folder, 'data'), ...settings.flatMap(each => ['-c', each])]
-    const [command, ...args] = asUser(['sh', '-c', WATCH, 'sh', this.folder, ...server])
     // A session of its own: Ctrl-C is for the tests, which then end it.
-    const child = spawn(command!, args, { cwd: '/', detached: true, stdio: ['pipe', 'ignore', 'pipe'] })
+    const child = spawn('sh', ['-c', WATCH, 'sh', this.folder, ...asUser(server)], { cwd: '/', detached: true, stdio: ['pipe', 'ignore', 'pipe'] })
     let said = ''
     child.stderr.on('data', chunk => { said = (said + chunk).slice(-2_000) })
     child.stdin.on('error', () => {})
@@ -157,7 +160,7 @@ export class PostgresServer {
   }
 
   async stop(): Promise<void> {
-    await this.#end('')
+    await this.#end('stop\n')
     rmSync(this.folder, { recursive: true, force: true })
   }
 
