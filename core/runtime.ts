@@ -34,6 +34,8 @@ export interface Host {
   readonly instanceId: string
   /** Where everything that is kept on disk belongs. */
   readonly dataDir: string
+  /** The environment of the process. Settings come from config: only a plugin that hands the environment on reads it. */
+  readonly env: Readonly<Record<string, string | undefined>>
   /** The command of the CLI that this process runs; none in a server. */
   readonly command?: string
   inspect(): ReturnType<Runtime['inspect']>
@@ -57,6 +59,8 @@ export const RuntimeHooks = {
   faulted: defineHook.notify<{ readonly plugin: string; readonly where: string; readonly error: unknown }>('runtime.plugin-faulted'),
 }
 
+/** `lost` is told of those that can't come up, required ones too, and they are left out. */
+interface UpOptions { readonly setupOnly?: boolean; readonly boot?: boolean; readonly lost?: ((error: BackplaneError) => void) | undefined }
 const OUTSIDE = '(outside)'
 const STOP_MS = 5_000
 
@@ -85,7 +89,7 @@ export class Runtime implements AsyncDisposable {
     this.host = {
       // Made when somebody asks: loading node:crypto takes as long as booting a hundred plugins.
       get instanceId() { return (id ??= crypto.randomUUID()) },
-      version: '0.0.0', dataDir: 'data', enable: name => this.#cannot('enable', name), disable: name => this.change(new Map([[name, undefined]])),
+      version: '0.0.0', dataDir: 'data', env: {}, enable: name => this.#cannot('enable', name), disable: name => this.change(new Map([[name, undefined]])),
       reload: name => this.change(new Map([[name, this.#unit(name).entry]]), true), inspect: () => this.inspect(), ...options.host,
     }
     const given: readonly (readonly [ServiceRef<any>, unknown])[] = [[Host, this.host], ...(options.services ?? [])]
@@ -276,7 +280,7 @@ export class Runtime implements AsyncDisposable {
   }
 
   /** Sets up all, then starts all. `optional` ones (or any, with `lost`) that fail are taken down with their dependents and left out. */
-  async #up(order: readonly string[], { setupOnly = false, boot = false, lost }: { setupOnly?: boolean; boot?: boolean; lost?: ((error: BackplaneError) => void) | undefined }): Promise<void> {
+  async #up(order: readonly string[], { setupOnly = false, boot = false, lost }: UpOptions): Promise<void> {
     const step = async (phase: 'setup' | 'start', work: (unit: Unit) => void | Promise<void>) => {
       for (const name of order) {
         if (boot && this.#state !== 'starting') return
@@ -289,7 +293,8 @@ export class Runtime implements AsyncDisposable {
           if (!unit.optional && !lost) throw error
           lost?.(error as BackplaneError)
           const leaving = this.#plan.graph.dependents([name])
-          for (const each of leaving) this.#unit(each).problem = each === name ? problemOf(error as BackplaneError, phase) : problemOf(LifecycleErrors.LEFT_OUT({ plugin: each, provider: name }), phase)
+          const why = (plugin: string) => (plugin === name ? error as BackplaneError : LifecycleErrors.LEFT_OUT({ plugin, provider: name }))
+          for (const each of leaving) this.#unit(each).problem = problemOf(why(each), phase)
           this.#log(name).error(`left out: ${reasonOf(error)}`, { code: (error as BackplaneError).code, fix: (error as BackplaneError).fix })
           await this.#down(leaving, undefined, () => 'failed')
           for (const each of leaving) this.#unit(each).state = 'failed'
