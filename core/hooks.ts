@@ -46,7 +46,10 @@ class Entry {
   #calls = 0
   #failures = 0
   restsUntil = 0
-  constructor(readonly ref: AnyHook, readonly plugin: string, readonly order: Order, readonly rank: number, readonly run: (input: any, call: HookCall) => unknown, readonly scope: PluginScope) {}
+  constructor(
+    readonly ref: AnyHook, readonly plugin: string, readonly order: Order, readonly rank: number,
+    readonly run: (input: any, call: HookCall) => unknown, readonly scope: PluginScope,
+  ) {}
 
   /** Ten in a row, or half of at least twenty within a minute, and it rests for half a minute. Only notify handlers may. */
   failed(now: number): boolean {

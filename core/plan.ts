@@ -9,7 +9,14 @@ export type PluginState = 'idle' | 'setup' | 'ready' | 'running' | 'stopping' | 
 export type Phase = 'load' | 'config' | 'graph' | 'setup' | 'start' | 'drain' | 'stop' | 'release'
 
 /** One plugin of a deployment. With `error` it could not be loaded, or (`phase: 'config'`) its settings are wrong. */
-export interface PluginEntry { readonly plugin: Plugin; readonly name?: string; readonly config?: unknown; readonly optional?: boolean; readonly error?: BackplaneError; readonly phase?: 'load' | 'config' }
+export interface PluginEntry {
+  readonly plugin: Plugin
+  readonly name?: string
+  readonly config?: unknown
+  readonly optional?: boolean
+  readonly error?: BackplaneError
+  readonly phase?: 'load' | 'config'
+}
 export interface PluginProblem { readonly phase: Phase; readonly code: string; readonly message: string; readonly fix: string }
 
 /** One plugin of the config and how it fares. A new one is made for each life. */

@@ -72,7 +72,9 @@ export interface PluginContext<C = any, U extends Uses = {}, P extends Provides 
   readonly container: AwilixContainer<Deps<U> & Ambient<C>>
 }
 
-export interface PluginDefinition<C extends StandardSchemaV1 = NoConfig, U extends Uses = {}, P extends Provides = readonly [], K extends Contributes = readonly [], G extends Guards = readonly []> {
+export interface PluginDefinition<
+  C extends StandardSchemaV1 = NoConfig, U extends Uses = {}, P extends Provides = readonly [], K extends Contributes = readonly [], G extends Guards = readonly [],
+> {
   readonly name: string
   /** One line for people, in lists and generated pages. */
   readonly summary?: string
@@ -102,7 +104,10 @@ export interface Plugin extends Pick<PluginDefinition, 'name' | 'summary' | 'sec
   setup(ctx: any, deps: any): Awaitable<Lifecycle | void>
 }
 
-export function definePlugin<C extends StandardSchemaV1 = NoConfig, const U extends Uses = {}, const P extends Provides = readonly [], const K extends Contributes = readonly [], const G extends Guards = readonly []>(
+export function definePlugin<
+  C extends StandardSchemaV1 = NoConfig, const U extends Uses = {},
+  const P extends Provides = readonly [], const K extends Contributes = readonly [], const G extends Guards = readonly [],
+>(
   definition: PluginDefinition<C, U, P, K, G>,
 ): Plugin {
   return Object.freeze({ uses: {}, provides: [], contributes: [], guards: [], ...definition }) as Plugin

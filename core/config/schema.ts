@@ -49,7 +49,8 @@ export function schemasAt(root: JsonSchema | undefined, path: readonly PropertyK
 
 /** A schema in a few words: `a whole number from 0 to 65535`. */
 export function describe(schemas: readonly JsonSchema[]): string {
-  const words = schemas.flatMap(({ type, enum: options, const: only, minimum, maximum, exclusiveMinimum: above, exclusiveMaximum: below, format, minLength, maxLength, pattern, ...rest }) => {
+  const words = schemas.flatMap(each => {
+    const { type, enum: options, const: only, minimum, maximum, exclusiveMinimum: above, exclusiveMaximum: below, format, minLength, maxLength, pattern, ...rest } = each
     if (Array.isArray(options)) return [options.length > 1 ? `one of ${options.map(each => JSON.stringify(each)).join(', ')}` : JSON.stringify(options[0])]
     if (only !== undefined) return [JSON.stringify(only)]
     const safe = (limit: unknown) => (typeof limit === 'number' && Math.abs(limit) < Number.MAX_SAFE_INTEGER ? limit : undefined)

@@ -36,7 +36,8 @@ describe('deadlines', () => {
   }
 
   it('expire once, not before their time, and not when taken off', () => {
-    fc.assert(fc.property(fc.array(fc.record({ ms: fc.integer({ min: 1, max: 500 }), off: fc.boolean() }), { maxLength: 30 }), fc.array(fc.integer({ min: 1, max: 120 }), { maxLength: 20 }), (armed, steps) => {
+    const arming = fc.array(fc.record({ ms: fc.integer({ min: 1, max: 500 }), off: fc.boolean() }), { maxLength: 30 })
+    fc.assert(fc.property(arming, fc.array(fc.integer({ min: 1, max: 120 }), { maxLength: 20 }), (armed, steps) => {
       const { deadlines } = new FakeClock()
       const nodes = armed.map(({ ms, off }) => { const node = new Node(); deadlines.arm(node, ms); if (off) deadlines.disarm(node); return { node, ms, off } })
       let now = 0
@@ -101,7 +102,8 @@ describe('a secret handle', () => {
     const values: Record<string, string> = { 'db-password': 'first-value' }
     const seen: string[] = []
     let secret!: Secret
-    await using t = await createTestRuntime({ plugins: [Store(values), { plugin: definePlugin({ name: 'db', config, async setup(ctx) { secret = ctx.config.url; ctx.defer(secret.watch(async each => void seen.push(await each.read()))) } }), config: { url: handle } }] })
+    const db = definePlugin({ name: 'db', config, setup(ctx) { secret = ctx.config.url; ctx.defer(secret.watch(async each => void seen.push(await each.read()))) } })
+    await using t = await createTestRuntime({ plugins: [Store(values), { plugin: db, config: { url: handle } }] })
     assert.equal(await secret.read(), 'postgres://user:first-value@host/db')
     values['db-password'] = 'second-value'
     await t.call(SecretRotated, { name: 'another' })

@@ -55,10 +55,14 @@ describe('the graph', () => {
   })
 
   describe('secrets', () => {
-    const store = (name: string, uses: Record<string, any> = {}) => definePlugin({ name, uses, guards: [SecretResolve], setup(ctx) { ctx.hook(SecretResolve, ({ name: wanted }) => (wanted === 'gone' ? undefined : `${name}:${wanted}`)) } })
+    const store = (name: string, uses: Record<string, any> = {}) => definePlugin({
+      name, uses, guards: [SecretResolve], setup(ctx) { ctx.hook(SecretResolve, ({ name: wanted }) => (wanted === 'gone' ? undefined : `${name}:${wanted}`)) },
+    })
     const config = z.object({ password: z.instanceof(Secret) })
     let read = ''
-    const reader = (name: string, ref?: typeof A) => definePlugin({ name, config, provides: ref ? [ref] : [], async setup(ctx) { read = await ctx.config.password.read(); if (ref) ctx.provide(ref, name) } })
+    const reader = (name: string, ref?: typeof A) => definePlugin({
+      name, config, provides: ref ? [ref] : [], async setup(ctx) { read = await ctx.config.password.read(); if (ref) ctx.provide(ref, name) },
+    })
     const entry = (plugin: Plugin) => ({ plugin, config: { password: new Secret([{ secret: 'db' }]) } })
 
     it('come from stores that are set up before the reader', async () => {
@@ -95,7 +99,10 @@ describe('the graph', () => {
   })
 
   it('is built in time that grows with its size', () => {
-    const chain = (count: number) => { const refs = Array.from({ length: count }, (_, i) => defineService<number>(`t.c${i}`)); return refs.map((ref, i) => need(`c${i}`, i ? { before: refs[i - 1] } : {})).map((plugin, i) => ({ ...plugin, provides: [refs[i]!] })) }
+    const chain = (count: number) => {
+      const refs = Array.from({ length: count }, (_, i) => defineService<number>(`t.c${i}`))
+      return refs.map((ref, i) => ({ ...need(`c${i}`, i ? { before: refs[i - 1] } : {}), provides: [ref] }))
+    }
     assert.equal(check(...chain(5_000)).length, 5_000)
   })
 })

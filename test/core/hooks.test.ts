@@ -11,7 +11,10 @@ const guards = [BeforeIt, Shape, Resolve] as const
 type Ctx = Parameters<Parameters<typeof definePlugin<any, {}, [], [], typeof guards>>[0]['setup']>[0]
 const plugin = (name: string, setup: (ctx: Ctx) => void) => definePlugin({ name, guards, setup })
 const boot = (...plugins: TestPlugin[]) => createTestRuntime({ plugins })
-const reported = (report: unknown) => { const { delivered, failures } = report as HookReport; return { delivered, codes: failures.map(each => each.code), plugins: failures.map(each => each.details['plugin']) } }
+const reported = (report: unknown) => {
+  const { delivered, failures } = report as HookReport
+  return { delivered, codes: failures.map(each => each.code), plugins: failures.map(each => each.details['plugin']) }
+}
 const hang = () => new Promise<never>(() => {})
 
 describe('hooks', () => {
@@ -104,7 +107,8 @@ describe('hooks', () => {
     it('rejects with HOOK_TIMEOUT and aborts the signal when a handler hangs', async () => {
       const clock = new FakeClock()
       let aborted: unknown
-      await using t = await createTestRuntime({ clock, plugins: [plugin('slow', ctx => ctx.hook(BeforeIt, (_value, { signal }) => { signal.addEventListener('abort', () => { aborted = signal.reason }); return hang() }))] })
+      const slow = plugin('slow', ctx => ctx.hook(BeforeIt, (_value, { signal }) => { signal.addEventListener('abort', () => { aborted = signal.reason }); return hang() }))
+      await using t = await createTestRuntime({ clock, plugins: [slow] })
       const call = assert.rejects(async () => t.call(BeforeIt, 1), { code: 'HOOK_TIMEOUT' })
       await clock.advance(2_000)
       await call
@@ -120,7 +124,8 @@ describe('hooks', () => {
   })
 
   it('first takes the first answer, and a failure never lets the next one answer', async () => {
-    await using t = await boot(plugin('silent', ctx => ctx.hook(Resolve, () => undefined)), plugin('answers', ctx => ctx.hook(Resolve, async value => { if (value === 0) throw new Error('broken'); return `a${value}` })), plugin('other', ctx => ctx.hook(Resolve, () => 'other')))
+    const answers = plugin('answers', ctx => ctx.hook(Resolve, async value => { if (value === 0) throw new Error('broken'); return `a${value}` }))
+    await using t = await boot(plugin('silent', ctx => ctx.hook(Resolve, () => undefined)), answers, plugin('other', ctx => ctx.hook(Resolve, () => 'other')))
     assert.equal(await t.call(Resolve, 4), 'a4')
     await assert.rejects(async () => t.call(Resolve, 0), { code: 'HOOK_FAILED' })
   })
@@ -155,7 +160,8 @@ describe('hooks', () => {
       const seen: string[] = []
       let go = () => {}
       await using t = await boot(guard('budget', seen))
-      const swapped = t.runtime.swap('budget', definePlugin({ name: 'budget', guards: [BeforeIt], async setup(ctx) { await new Promise<void>(resolve => { go = resolve }); ctx.hook(BeforeIt, () => void seen.push('new')) } }))
+      const setup = async (ctx: Ctx) => { await new Promise<void>(resolve => { go = resolve }); ctx.hook(BeforeIt, () => void seen.push('new')) }
+      const swapped = t.runtime.swap('budget', definePlugin({ name: 'budget', guards, setup }))
       await settle()
       const call = Promise.resolve(t.call(BeforeIt, 1))
       await settle()

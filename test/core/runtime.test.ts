@@ -81,7 +81,12 @@ describe('the runtime', () => {
 
     it('announces ready and draining', async () => {
       const seen: string[] = []
-      { await using _t = await createTestRuntime({ plugins: [definePlugin({ name: 'x', setup(ctx) { ctx.hook(RuntimeHooks.ready, () => void seen.push('ready')); ctx.hook(RuntimeHooks.draining, () => void seen.push('draining')); return { drain: () => void seen.push('drain') } } })] }) }
+      const listener = definePlugin({ name: 'x', setup(ctx) {
+        ctx.hook(RuntimeHooks.ready, () => void seen.push('ready'))
+        ctx.hook(RuntimeHooks.draining, () => void seen.push('draining'))
+        return { drain: () => void seen.push('drain') }
+      } })
+      { await using _t = await createTestRuntime({ plugins: [listener] }) }
       assert.deepEqual(seen, ['ready', 'draining', 'drain'])
     })
 
@@ -98,7 +103,8 @@ describe('the runtime', () => {
   describe('optional plugins', () => {
     for (const phase of ['setup', 'start'] as const) it(`that fail in ${phase} are left out with their hard dependents, and named with phase and error`, async () => {
       const seen: string[] = []
-      await using t = await createTestRuntime({ plugins: [{ plugin: bad('shaky', phase), optional: true }, user('needs-it', seen), definePlugin({ name: 'rest', uses: { a: live(A) }, setup: (_ctx, { a }) => ({ start: () => assert.equal(a.current, undefined) }) })] })
+      const rest = definePlugin({ name: 'rest', uses: { a: live(A) }, setup: (_ctx, { a }) => ({ start: () => assert.equal(a.current, undefined) }) })
+      await using t = await createTestRuntime({ plugins: [{ plugin: bad('shaky', phase), optional: true }, user('needs-it', seen), rest] })
       assert.deepEqual(states(t), { shaky: 'failed', 'needs-it': 'failed', rest: 'running' })
       const [shaky, needs] = t.runtime.inspect().plugins
       assert.deepEqual([shaky!.problem!.phase, shaky!.problem!.code], [phase, 'LIFECYCLE_FAILED'])
@@ -132,7 +138,8 @@ describe('the runtime', () => {
     it('leaves those who hold it live running, and shows them the new one', async () => {
       let held: Live<string> | undefined
       const values: (string | undefined)[] = []
-      await using t = await createTestRuntime({ plugins: [definePlugin({ name: 'reader', uses: { a: live(A) }, setup(_ctx, { a }) { held = a; a.watch(value => values.push(value)) } }), give('base', A, 'one')] })
+      const reader = definePlugin({ name: 'reader', uses: { a: live(A) }, setup(_ctx, { a }) { held = a; a.watch(value => values.push(value)) } })
+      await using t = await createTestRuntime({ plugins: [reader, give('base', A, 'one')] })
       await t.runtime.swap('base', give('base', A, 'two'))
       assert.equal(held!.current, 'two')
       assert.deepEqual(values.slice(-3), ['one', undefined, 'two'])
@@ -237,7 +244,9 @@ describe('the runtime', () => {
   })
 
   describe('the context', () => {
-    const within = async (setup: (ctx: any, deps: any) => unknown, extra: object = {}) => { await using _t = await createTestRuntime({ plugins: [definePlugin({ name: 'x', ...extra, setup: setup as never }), give('base', A)] }) }
+    const within = async (setup: (ctx: any, deps: any) => unknown, extra: object = {}) => {
+      await using _t = await createTestRuntime({ plugins: [definePlugin({ name: 'x', ...extra, setup: setup as never }), give('base', A)] })
+    }
 
     it('refuses what was not declared', async () => {
       await assert.rejects(within(ctx => ctx.provide(B, 'b')), /LIFECYCLE|touched "t.b"/)

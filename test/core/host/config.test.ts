@@ -198,7 +198,10 @@ describe('a variable', () => {
 describe('the tree of a configuration', () => {
   const key = fc.oneof(fc.string({ unit: fc.constantFrom(...'abcd'), minLength: 1, maxLength: 3 }), fc.constantFrom('__proto__', 'constructor', 'toString'))
   const json = fc.letrec(tie => ({
-    value: fc.oneof({ maxDepth: 4 }, fc.integer(), fc.boolean(), fc.string(), fc.constant(null), fc.array(tie('value'), { maxLength: 3 }), fc.dictionary(key, tie('value'), { maxKeys: 4, noNullPrototype: true })),
+    value: fc.oneof(
+      { maxDepth: 4 }, fc.integer(), fc.boolean(), fc.string(), fc.constant(null),
+      fc.array(tie('value'), { maxLength: 3 }), fc.dictionary(key, tie('value'), { maxKeys: 4, noNullPrototype: true }),
+    ),
   })).value as fc.Arbitrary<any>
   const map = fc.dictionary(key, json, { maxKeys: 4, noNullPrototype: true })
   const tree = (value: unknown, file = 'f'): Tree => {
