@@ -1,15 +1,18 @@
-import { randomUUID } from 'node:crypto'
-import type { IncomingMessage, RequestListener } from 'node:http'
+import type { RequestListener } from 'node:http'
 import Koa, { type Context } from 'koa'
 import { reasonOf, scope, type Clock, type Contribution, type Live, type Logger } from '#core'
-import { AccessErrors, type Access, type Caller, type Credentials, type Permission } from '#contracts/access'
-import { HttpErrors, type HttpAnswer, type HttpMiddleware, type HttpRequest, type HttpRoute } from '#contracts/http'
-import { ClientGone, Timeout, unlessAborted } from './abort.ts'
+import { AccessErrors, type Access, type Caller } from '#contracts/access'
+import type { HttpAnswer, HttpMiddleware, HttpRequest, HttpRoute } from '#contracts/http'
+import { HttpErrors } from '#contracts/http'
+import { ClientGone } from './abort.ts'
 import { answer, answerProblem, answerStream } from './answer.ts'
-import type { Gate, Pass } from './gate.ts'
+import { Exchange, Request } from './exchange.ts'
+import type { Gate } from './gate.ts'
+import type { Headers } from './headers.ts'
 import { checkPath, hasBody, invalid, readJson, readQuery, validate, type Input } from './input.ts'
 import type { Instruments } from './metrics.ts'
 import { problemAnswer } from './problem.ts'
+import type { Proxies } from './proxies.ts'
 import type { RouteEntry, RouteTable } from './table.ts'
 
 export interface AppDeps {
@@ -18,32 +21,18 @@ export interface AppDeps {
   readonly log: Logger
   readonly clock: Clock
   readonly instruments: Instruments
+  readonly headers: Headers
+  readonly proxies: Proxies
 }
 
 const TRACEPARENT = /^[\da-f]{2}-[\da-f]{32}-[\da-f]{16}-[\da-f]{2}$/
 const LEFT = new Set(['ERR_STREAM_PREMATURE_CLOSE', 'ECONNRESET', 'EPIPE'])
 const ORDER = { pre: 0, normal: 1, post: 2 }
 
-/** What is known of one request while it is answered. */
-interface Exchange { readonly id: string; readonly from: number; entry: RouteEntry | undefined; seconds: number | undefined; failure: unknown }
-
-/** Who is asking, and may they? Never open: without an access plugin nobody is let in. */
-export async function admit(access: Live<Access>, credentials: Credentials, permission: Permission): Promise<Caller> {
-  const guard = access.current
-  if (!guard) throw AccessErrors.UNAVAILABLE()
-  const caller = await guard.identify(credentials)
-  await guard.check(caller, permission)
-  return caller
-}
-
-/** The peer's address; an IPv4 peer of an IPv6 socket is named as IPv4. */
-export const addressOf = (req: IncomingMessage): string => (req.socket.remoteAddress ?? '').replace(/^::ffff:(?=\d+\.)/, '')
-
 /** From the first byte of a request to the last of its answer. */
 export class App {
   readonly #deps: AppDeps
   readonly #koa = new Koa()
-  readonly #exchanges = new WeakMap<Context, Exchange>()
   #middleware: readonly Contribution<HttpMiddleware>[] = []
   table!: RouteTable
 
@@ -64,127 +53,168 @@ export class App {
     this.#middleware = [...all].sort((a, b) => rank(a) - rank(b))
   }
 
-  /** Request id, scope, the form of failures, metrics and the log line. */
-  async #envelope(ctx: Context): Promise<void> {
-    const { gate, instruments } = this.#deps
-    const exchange: Exchange = { id: randomUUID(), from: performance.now(), entry: undefined, seconds: undefined, failure: undefined }
-    const { traceparent } = ctx.req.headers
-    const traced = typeof traceparent === 'string' && TRACEPARENT.test(traceparent)
-    this.#exchanges.set(ctx, exchange)
-    ctx.set({ 'X-Request-Id': exchange.id, 'X-Content-Type-Options': 'nosniff', 'Cache-Control': 'no-store' })
-    instruments.inProgress.add(1)
-    ctx.res.once('close', () => this.#finished(ctx, exchange))
-    await scope.run({ request_id: exchange.id, ...(traced && { traceparent: traceparent as string }) }, async () => {
-      try {
-        if (!ctx.req.url?.startsWith('/')) throw invalid({ path: 'path', message: 'does not begin with "/"' })
-        checkPath(ctx.path)
-        await this.table.dispatch(ctx)
-      } catch (error) { await this.#fail(ctx, exchange, error) }
-    })
-    if (gate.state === 'draining' && !ctx.res.headersSent) ctx.set('Connection', 'close')
-    exchange.seconds ??= (performance.now() - exchange.from) / 1_000
-  }
-
-  async #fail(ctx: Context, exchange: Exchange, error: unknown): Promise<void> {
-    exchange.failure = error
-    const { problem, headers, hidden } = problemAnswer(error, exchange.id)
-    if (hidden && !(error instanceof ClientGone)) {
-      this.#deps.log.error(`a request failed: ${reasonOf(error)}`, {
-        request_id: exchange.id, method: ctx.method, route: exchange.entry?.route.path, err: error,
-        ...(exchange.entry && { plugin: exchange.entry.plugin }),
-      })
-    }
-    exchange.seconds ??= (performance.now() - exchange.from) / 1_000
-    if (error instanceof ClientGone || ctx.res.headersSent || ctx.res.destroyed) { ctx.respond = false; return }
-    await answerProblem(ctx, problem, headers)
-  }
-
-  #finished(ctx: Context, exchange: Exchange): void {
-    const { instruments, log } = this.#deps
-    const route = exchange.entry?.route.path ?? 'none'
-    const { method } = ctx
-    const status = ctx.res.headersSent && !(exchange.failure instanceof ClientGone) ? ctx.res.statusCode : 499
-    const seconds = (performance.now() - exchange.from) / 1_000
-    instruments.inProgress.add(-1)
-    instruments.requests.inc({ method, route, status: String(status) })
-    instruments.duration.observe(exchange.seconds ?? seconds, { method, route })
-    const ms = Math.round(seconds * 10_000) / 10
-    log[status >= 500 ? 'info' : 'debug']('request', { request_id: exchange.id, method, path: ctx.path, route, status, ms })
-  }
-
-  /** The way of a request that fits a route. Everything that can refuse it without its body does so before the body is read. */
-  async serve(ctx: Context, entry: RouteEntry): Promise<void> {
-    const { gate, clock } = this.#deps
+  /** Request id, scope, the form of failures, metrics and the log line. The answer is ours to send: koa's own way would cost as much again. */
+  #envelope(ctx: Context): Promise<void> {
     const { req, res } = ctx
+    ctx.respond = false
+    const exchange = new Exchange(req, res, this.#deps.proxies.originOf(req), this.#aborted)
+    this.#deps.instruments.inProgress.add(1)
+    res.once('close', () => this.#closed(exchange))
+    const traceparent = req.headers['traceparent']
+    const fields = typeof traceparent === 'string' && TRACEPARENT.test(traceparent) ? { request_id: exchange.id, traceparent } : { request_id: exchange.id }
+    return scope.run(fields, () => this.#run(exchange))
+  }
+
+  async #run(exchange: Exchange): Promise<void> {
+    try {
+      const { entry } = this.#enter(exchange)
+      const given = entry && await this.#work(exchange, entry)
+      if (given?.stream) { await this.#stream(exchange, entry!, given); return }
+      if (exchange.over) return
+      exchange.answered()
+      answer(exchange, given ?? (exchange.method === 'OPTIONS' && !entry ? this.#options(exchange) : {}), this.#base(exchange))
+      exchange.over = true
+      this.#settled(exchange)
+    } catch (error) { await this.#fail(exchange, error) }
+  }
+
+  /** Finds the route and lets the request in, or says why not: all that can be said without waiting for anybody. */
+  #enter(exchange: Exchange): { entry: RouteEntry | undefined } {
+    const { gate, clock } = this.#deps
+    const { method, path, req, res } = exchange
+    if (!path.startsWith('/')) throw invalid({ path: 'path', message: 'does not begin with "/"' })
+    checkPath(path)
+    const found = this.table.find(method, path)
+    if (!found) {
+      const allowed = this.table.methodsOf(path)
+      if (allowed.length === 0) throw HttpErrors.NOT_FOUND({ method, path })
+      if (method !== 'OPTIONS') throw HttpErrors.METHOD_NOT_ALLOWED({ method, path, allowed: allowed.join(', ') })
+      return { entry: undefined }
+    }
+    const { entry } = found
     const { route, plugin } = entry
-    const exchange = this.#exchanges.get(ctx)!
     exchange.entry = entry
+    exchange.params = found.params
     if (gate.state !== 'serving' && !route.early) throw HttpErrors.STARTING({ state: gate.state })
     if (this.table.isAway(plugin)) throw HttpErrors.AWAY({ path: route.path, plugin })
-    const pass = gate.enter(route.streams ? 'stream' : 'request', route.early === true)
-    const { controller } = pass
-    const { signal } = controller
-    entry.active.add(controller)
-    res.once('close', () => {
-      if (!res.writableFinished) controller.abort(new ClientGone())
-      entry.active.delete(controller)
-      pass.leave()
-    })
     if (res.destroyed || req.destroyed) throw new ClientGone()
-    const ms = route.limits?.timeout ?? gate.settings.requestTimeoutMs
-    const deadline = new Timeout(() => controller.abort(HttpErrors.TIMEOUT({ ms })))
-    clock.deadlines.arm(deadline, ms)
-    try {
-      const given = await unlessAborted(this.#work(ctx, exchange.id, entry, pass), signal)
-      if (!given?.stream) return answer(ctx, given ?? {})
-      clock.deadlines.disarm(deadline)
-      pass.stream()
-      exchange.seconds = (performance.now() - exchange.from) / 1_000
-      await scope.run({ plugin }, () => answerStream(ctx, given, signal))
-    } finally {
-      clock.deadlines.disarm(deadline)
-      // Who is slow to read an answer holds no place that others wait for.
-      pass.yield()
-    }
+    gate.enter(exchange, route.streams ? 'stream' : 'request', route.early === true)
+    entry.active.add(exchange)
+    exchange.timeoutMs = route.limits?.timeout ?? gate.settings.requestTimeoutMs
+    clock.deadlines.arm(exchange, exchange.timeoutMs)
+    return found
+  }
+
+  #options({ path, req }: Exchange): HttpAnswer {
+    const allowed = this.table.methodsOf(path).join(', ')
+    return { headers: { Allow: allowed, ...this.#deps.headers.preflight(req, allowed) } }
   }
 
   /** Identity from the headers first; only who is let in has his body read, and only what fits reaches the handler. */
-  async #work(ctx: Context, id: string, entry: RouteEntry, pass: Pass): Promise<HttpAnswer> {
-    const { route } = entry
-    const { req, path, method } = ctx
-    const { headers } = req
-    const { signal } = pass.controller
-    const { permission } = route
-    const address = addressOf(req)
-    const caller = permission && await admit(this.#deps.access, { headers, address, method, path }, permission)
-    signal.throwIfAborted()
-    const { params, query, body } = await this.#input(ctx, route, pass)
-    signal.throwIfAborted()
-    return await this.#handle({ id, method, path, headers, params, query, body, caller: caller as Caller, signal, address }, entry)
+  async #work(exchange: Exchange, { route, plugin }: RouteEntry): Promise<HttpAnswer | undefined> {
+    let caller: Caller | undefined
+    if (route.permission !== undefined) {
+      // Never open: without an access plugin nobody is let in.
+      const guard = this.#deps.access.current
+      if (!guard) throw AccessErrors.UNAVAILABLE()
+      const { address, method, path, req: { headers } } = exchange
+      caller = await guard.identify({ headers, address, method, path })
+      await guard.check(caller, route.permission)
+      exchange.throwIfAborted()
+    }
+    const reading = this.#input(exchange, route)
+    const { params, query, body } = reading instanceof Promise ? await reading : reading
+    exchange.throwIfAborted()
+    const request = new Request(exchange, params, query, body, caller as Caller)
+    const chain = this.#middleware
+    if (chain.length === 0) return await scope.run({ plugin }, () => route.handler(request))
+    return await this.#through(chain, 0, request, route, plugin)
   }
 
-  async #input(ctx: Context, route: HttpRoute, pass: Pass): Promise<Input> {
+  #input(exchange: Exchange, route: HttpRoute): Input | Promise<Input> {
+    const { req, search, params } = exchange
+    const query = readQuery(search)
+    if (!hasBody(req)) return validate(route, { params, query, body: undefined })
+    if (!route.body) throw invalid({ path: 'body', message: 'is not taken here' })
+    return this.#read(exchange, route, query)
+  }
+
+  async #read(exchange: Exchange, route: HttpRoute, query: Record<string, unknown>): Promise<Input> {
     const { gate } = this.#deps
     const { bodyLimit, jsonDepth } = gate.settings
-    const query = readQuery(ctx.search)
-    const params: unknown = { ...(ctx as Context & { params?: object }).params }
-    if (!route.body && hasBody(ctx.req)) throw invalid({ path: 'body', message: 'is not taken here' })
-    let body: unknown
-    if (route.body && hasBody(ctx.req)) {
-      pass.yield()
-      body = await readJson(ctx.req, ctx.res, { bytes: route.limits?.body ?? bodyLimit, depth: jsonDepth }, gate, pass.controller.signal)
-      pass.controller.signal.throwIfAborted()
-      pass.take(route.streams ? 'stream' : 'request')
-    }
-    return await validate(route, { params, query, body })
+    gate.yield(exchange)
+    const body = await readJson(exchange, { bytes: route.limits?.body ?? bodyLimit, depth: jsonDepth }, gate)
+    exchange.throwIfAborted()
+    if (!route.early) gate.take(exchange, route.streams ? 'stream' : 'request')
+    return await validate(route, { params: exchange.params, query, body })
   }
 
   /** Middleware from the outside in, and the handler in their midst. */
-  #handle(request: HttpRequest, entry: RouteEntry, chain = this.#middleware, at = 0): Promise<HttpAnswer> {
-    const { route, plugin } = entry
+  #through(chain: readonly Contribution<HttpMiddleware>[], at: number, request: HttpRequest, route: HttpRoute, plugin: string): Promise<HttpAnswer> {
     const middleware = chain[at]
     if (!middleware) return scope.run({ plugin }, async () => await route.handler(request))
-    const next = () => this.#handle(request, entry, chain, at + 1)
+    const next = () => this.#through(chain, at + 1, request, route, plugin)
     return scope.run({ plugin: middleware.plugin }, async () => await middleware.value.handle(request, route, next))
   }
+
+  async #stream(exchange: Exchange, { plugin, route }: RouteEntry, given: HttpAnswer): Promise<void> {
+    if (exchange.aborted) { dismiss(given); throw exchange.reason }
+    this.#deps.clock.deadlines.disarm(exchange)
+    this.#deps.gate.stream(exchange, route.early === true)
+    exchange.streaming = true
+    exchange.answered()
+    try { await scope.run({ plugin }, () => answerStream(exchange, given, this.#base(exchange))) } finally { exchange.streaming = false }
+    exchange.over = true
+    this.#settled(exchange)
+  }
+
+  #base(exchange: Exchange) { return this.#deps.headers.of(exchange.req, exchange.secure, this.#deps.gate.state === 'draining') }
+
+  /** Who is slow to read an answer holds no place that others wait for. */
+  #settled(exchange: Exchange): void {
+    this.#deps.clock.deadlines.disarm(exchange)
+    this.#deps.gate.yield(exchange)
+  }
+
+  /** The time is up, the client left, or the route: answered now, whatever the handler goes on doing. A stream hears it by its signal. */
+  readonly #aborted = (exchange: Exchange, reason: unknown): void => { if (!exchange.streaming) void this.#fail(exchange, reason) }
+
+  async #fail(exchange: Exchange, error: unknown): Promise<void> {
+    if (exchange.over) return
+    exchange.over = true
+    exchange.failure = error
+    exchange.answered()
+    this.#settled(exchange)
+    const { entry, id, method, res } = exchange
+    const { problem, headers, hidden } = problemAnswer(error, id)
+    if (hidden && !(error instanceof ClientGone)) {
+      this.#deps.log.error(`a request failed: ${reasonOf(error)}`, { request_id: id, method, route: entry?.route.path, err: error, ...(entry && { plugin: entry.plugin }) })
+    }
+    if (error instanceof ClientGone || res.headersSent || res.destroyed) return
+    try { await answerProblem(exchange, problem, headers, this.#base(exchange)) } catch (cause) {
+      this.#deps.log.error(`answering failed: ${reasonOf(cause)}`, { request_id: id, err: cause })
+      res.destroy()
+    }
+  }
+
+  #closed(exchange: Exchange): void {
+    const { clock, gate, instruments, log } = this.#deps
+    exchange.left()
+    exchange.entry?.active.delete(exchange)
+    clock.deadlines.disarm(exchange)
+    gate.leave(exchange)
+    const route = exchange.entry?.route.path ?? 'none'
+    const { id, method, path, res, failure, from } = exchange
+    const status = res.headersSent && !(failure instanceof ClientGone) ? res.statusCode : 499
+    const seconds = (performance.now() - from) / 1_000
+    instruments.inProgress.add(-1)
+    instruments.requests.inc({ method, route, status: String(status) })
+    instruments.duration.observe(exchange.seconds ?? seconds, { method, route })
+    log[status >= 500 ? 'info' : 'debug']('request', { request_id: id, method, path, route, status, ms: Math.round(seconds * 10_000) / 10 })
+  }
+}
+
+/** Lets go of a stream that nobody will read. */
+function dismiss({ stream }: HttpAnswer): void {
+  try { stream![Symbol.asyncIterator]().return?.()?.then(undefined, () => {}) } catch { /* it is over either way */ }
 }

@@ -1,6 +1,23 @@
 import { z } from 'zod'
+import { Secret } from '#core'
+import { isNetwork } from './proxies.ts'
 
 const ms = (fallback: number) => z.number().int().min(1).max(3_600_000).default(fallback)
+
+const isOrigin = (text: string): boolean => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol) && new URL(text).origin === text
+
+const tls = z.strictObject({
+  cert: z.string().min(1).describe('The certificate and its chain, as PEM; write `${file:server.crt}`.'),
+  key: z.instanceof(Secret).meta({ type: 'string' }).describe('The private key, as PEM; write `${file:server.key}` or `${secret:tls-key}`.'),
+  minVersion: z.enum(['TLSv1.2', 'TLSv1.3']).default('TLSv1.2').describe('The oldest version of TLS that is spoken.'),
+})
+
+const cors = z.strictObject({
+  origins: z.array(z.string().refine(isOrigin, 'must be an origin, such as https://app.example.com, without a path; there is no "*"')).min(1)
+    .describe('Origins whose pages may call, each written out.'),
+  credentials: z.boolean().default(false).describe('May these pages send cookies along?'),
+  maxAgeS: z.number().int().min(0).max(86_400).default(600).describe('How long a browser may remember what it was allowed, in seconds.'),
+})
 
 export const config = z.strictObject({
   host: z.string().min(1).default('127.0.0.1').describe('Address to listen on. Beyond loopback only if the access plugin admits it.'),
@@ -15,6 +32,10 @@ export const config = z.strictObject({
   bodyLimit: z.number().int().min(1).default(1_048_576).describe('Bytes of a request body, unless its route says otherwise.'),
   bodyMemory: z.number().int().min(1).default(67_108_864).describe('Bytes of all bodies being received at once; more are answered 503.'),
   jsonDepth: z.number().int().min(1).max(500).default(64).describe('How deep a JSON body may be nested.'),
+  tls: tls.optional().describe('Speak https and wss. A renewed certificate is taken up without closing a connection.'),
+  cors: cors.optional().describe('Lets pages of other origins call. Without it, none may.'),
+  trustedProxies: z.array(z.string().refine(isNetwork, 'must be an address or a network, such as 10.0.0.0/8')).default([])
+    .describe('Proxies whose X-Forwarded-For, X-Forwarded-Proto and X-Request-Id are believed; those of all others are not.'),
   maxHeaderBytes: z.number().int().min(1_024).max(1_048_576).default(16_384).describe('Bytes of request line and headers together.'),
 })
 export type HttpConfig = z.output<typeof config>

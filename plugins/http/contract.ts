@@ -121,5 +121,6 @@ export const HttpErrors = defineErrors('HTTP', {
   STARTING: { message: 'the server is {state}', fix: 'Try again after the time in Retry-After.', status: 503, retryable: true, expose: true },
   INTERNAL: { message: 'something went wrong here', fix: 'Look for request {request_id} in the server\'s log.', status: 500, expose: true },
   ROUTE_INVALID: { message: 'route {method} {path} of plugin "{plugin}" can\'t be registered: {reason}', fix: 'Give it a `permission`, or `public: true` if everybody may call it.' },
+  TLS_INVALID: { message: 'the certificate or key of the server can\'t be used: {reason}', fix: 'Set plugins.http.config.tls to a certificate and its key as PEM, each by a `file` reference.' },
   LISTEN_FAILED: { message: 'can\'t listen on {host}:{port}: {reason}', fix: 'Set another port with PORT or plugins.http.config.port (0 takes a free one).' },
 })

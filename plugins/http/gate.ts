@@ -1,83 +1,76 @@
 import { HttpErrors } from '#contracts/http'
 import type { HttpConfig } from './config.ts'
+import type { Exchange } from './exchange.ts'
 
 export type ServerState = 'starting' | 'serving' | 'draining'
-type Kind = 'request' | 'stream'
-
-/** One request on its way, from its match to the last byte of its answer. */
-export interface Pass {
-  readonly controller: AbortController
-  /** Counts against the limits. A request whose body still comes in does not: slow clients would lock out the others. */
-  take(kind: Kind): void
-  yield(): void
-  /** Turns into a stream and is counted as one. */
-  stream(): void
-  leave(): void
-}
+export type Kind = 'request' | 'stream'
 
 /** Who is inside, and whether more may come in. */
 export class Gate {
   state: ServerState = 'starting'
-  readonly #inside = new Map<AbortController, Kind>()
+  readonly #inside = { request: new Set<Exchange>(), stream: new Set<Exchange>() }
   readonly #counts = { request: 0, stream: 0 }
-  readonly #waiting = new Set<() => void>()
+  #waiting: (() => void)[] = []
   #bodyBytes = 0
   constructor(public settings: HttpConfig) {}
 
   get counts(): Readonly<Record<Kind, number>> { return this.#counts }
   get bodyBytes(): number { return this.#bodyBytes }
 
-  /** `early` ones are never refused and never counted. */
-  enter(kind: Kind, early: boolean): Pass {
-    const controller = new AbortController()
-    let counted: Kind | undefined
-    const give = () => { if (counted) this.#counts[counted]--; counted = undefined }
-    const pass: Pass = {
-      controller,
-      take: wanted => {
-        if (early) return
-        const limit = wanted === 'stream' ? this.settings.maxStreams : this.settings.maxConcurrentRequests
-        if (this.#counts[wanted] >= limit) throw HttpErrors.BUSY({ limit })
-        this.#counts[(counted = wanted)]++
-      },
-      yield: give,
-      stream: () => {
-        if (counted === 'stream') return
-        give()
-        pass.take('stream')
-        this.#inside.set(controller, 'stream')
-        this.#tell()
-      },
-      leave: () => {
-        give()
-        this.#inside.delete(controller)
-        this.#tell()
-      },
-    }
-    pass.take(kind)
-    this.#inside.set(controller, kind)
-    return pass
+  /** `early` ones are never refused and never counted. Throws HTTP_BUSY. */
+  enter(exchange: Exchange, kind: Kind, early: boolean): void {
+    if (!early) this.take(exchange, kind)
+    this.#inside[(exchange.inside = kind)].add(exchange)
+  }
+
+  /** Counts against the limits. A request whose body still comes in does not: slow clients would lock out the others. */
+  take(exchange: Exchange, kind: Kind): void {
+    const limit = kind === 'stream' ? this.settings.maxStreams : this.settings.maxConcurrentRequests
+    if (this.#counts[kind] >= limit) throw HttpErrors.BUSY({ limit })
+    this.#counts[(exchange.counted = kind)]++
+  }
+
+  yield(exchange: Exchange): void {
+    if (exchange.counted === undefined) return
+    this.#counts[exchange.counted]--
+    exchange.counted = undefined
+  }
+
+  /** Turns into a stream and is counted as one. */
+  stream(exchange: Exchange, early: boolean): void {
+    if (exchange.inside === 'stream') return
+    this.yield(exchange)
+    if (!early) this.take(exchange, 'stream')
+    this.#inside.request.delete(exchange)
+    this.#inside.stream.add(exchange)
+    exchange.inside = 'stream'
+    this.#tell()
+  }
+
+  leave(exchange: Exchange): void {
+    this.yield(exchange)
+    if (exchange.inside === undefined) return
+    this.#inside[exchange.inside].delete(exchange)
+    exchange.inside = undefined
+    this.#tell()
   }
 
   /** Bytes of bodies that are being received. Throws before memory would run out. */
   hold(bytes: number): void {
-    if (this.#bodyBytes + bytes > this.settings.bodyMemory) throw HttpErrors.BUSY({ limit: this.#inside.size })
+    if (this.#bodyBytes + bytes > this.settings.bodyMemory) throw HttpErrors.BUSY({ limit: this.#inside.request.size })
     this.#bodyBytes += bytes
   }
   release(bytes: number): void { this.#bodyBytes -= bytes }
 
   /** Settles when no request, or no stream, is inside. */
-  async empty(kind: Kind): Promise<void> {
-    while ([...this.#inside.values()].includes(kind)) await new Promise<void>(resolve => this.#waiting.add(resolve))
-  }
+  async empty(kind: Kind): Promise<void> { while (this.#inside[kind].size > 0) await new Promise<void>(resolve => this.#waiting.push(resolve)) }
 
   abort(reason: Error, kind?: Kind): void {
-    for (const [controller, each] of this.#inside) if (kind === undefined || each === kind) controller.abort(reason)
+    for (const each of ['request', 'stream'] as const) if (kind === undefined || each === kind) for (const exchange of [...this.#inside[each]]) exchange.abort(reason)
   }
 
   #tell(): void {
-    const waiting = [...this.#waiting]
-    this.#waiting.clear()
-    for (const resolve of waiting) resolve()
+    if (this.#waiting.length === 0) return
+    for (const resolve of this.#waiting.splice(0)) resolve()
   }
 }

@@ -16,23 +16,23 @@ export default definePlugin({
   provides: [HttpServer],
   contributes: [HealthCheck, Metric],
   async setup(ctx, { host, access }) {
-    const [{ App }, { Listener }, { RouteTable }, { Upgrades }] = await Promise.all([
-      import('./app.ts'), import('./listener.ts'), import('./table.ts'), import('./upgrade.ts'),
+    const [{ App }, { Headers }, { Listener }, { Proxies }, { RouteTable }, { Upgrades }] = await Promise.all([
+      import('./app.ts'), import('./headers.ts'), import('./listener.ts'), import('./proxies.ts'), import('./table.ts'), import('./upgrade.ts'),
     ])
     const { log, clock } = ctx
     const instruments = createInstruments()
     const gate = new Gate(ctx.config)
 
+    const [headers, proxies] = [new Headers(), new Proxies()]
     const routes = ctx.collect(HttpRoute)
-    const app = new App({ gate, access, log, clock, instruments })
-    app.table = new RouteTable(routes, (request, entry) => app.serve(request, entry),
-      (plugin, error) => log.error(error.message, { plugin, code: error.code, fix: error.fix }))
+    const app = new App({ gate, access, log, clock, instruments, headers, proxies })
+    app.table = new RouteTable(routes, (plugin, error) => log.error(error.message, { plugin, code: error.code, fix: error.fix }))
     routes.watch((all, away) => app.table.update(all, away))
     ctx.collect(HttpMiddleware).watch(all => app.useMiddleware(all))
 
     const takers = ctx.collect(HttpUpgrade)
-    const upgrades = new Upgrades({ gate, access, log, clock, upgrades: takers })
-    const listener = new Listener({ gate, access, host, log, clock, upgrades, requests: app.callback() })
+    const upgrades = new Upgrades({ gate, access, log, clock, proxies, upgrades: takers })
+    const listener = new Listener({ gate, access, host, log, clock, headers, proxies, upgrades, requests: app.callback() })
     takers.watch(all => { upgrades.update(all); listener.listenForUpgrades() })
 
     ctx.provide(HttpServer, listener)
@@ -50,9 +50,10 @@ export default definePlugin({
       },
       drain: () => listener.drain(),
       stop: () => listener.stop(),
-      reconfigure(next: HttpConfig) {
+      async reconfigure(next: HttpConfig) {
         const fixed: readonly (keyof HttpConfig)[] = ['host', 'port', 'maxHeaderBytes']
-        if (fixed.some(key => next[key] !== gate.settings[key])) return false
+        if (fixed.some(key => next[key] !== gate.settings[key]) || !next.tls !== !gate.settings.tls) return false
+        await listener.renew(next.tls)
         listener.tune(next)
         return true
       },

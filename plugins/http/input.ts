@@ -1,7 +1,8 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import { HttpErrors, type Problem } from '#contracts/http'
 import type { Schema } from '#core'
 import { ClientGone } from './abort.ts'
+import type { Exchange } from './exchange.ts'
 import type { Gate } from './gate.ts'
 
 type FieldProblem = NonNullable<Problem['errors']>[number]
@@ -53,13 +54,13 @@ export const hasBody = ({ headers }: IncomingMessage): boolean =>
 export interface BodyLimits { readonly bytes: number; readonly depth: number }
 
 /** Reads and parses a JSON body; `undefined` if there is none. Nothing past a limit is kept. */
-export async function readJson(req: IncomingMessage, res: ServerResponse, limits: BodyLimits, gate: Gate, signal: AbortSignal): Promise<unknown> {
-  if (!hasBody(req)) return undefined
+export async function readJson(exchange: Exchange, limits: BodyLimits, gate: Gate): Promise<unknown> {
+  const { req, res } = exchange
   checkType(req)
   const limit = `${limits.bytes} bytes`
   if (Number(req.headers['content-length'] ?? 0) > limits.bytes) throw HttpErrors.TOO_LARGE({ what: 'body', limit })
   if (req.headers.expect !== undefined) res.writeContinue()
-  const bytes = await receive(req, limits.bytes, gate, signal, () => HttpErrors.TOO_LARGE({ what: 'body', limit }))
+  const bytes = await receive(exchange, limits.bytes, gate, () => HttpErrors.TOO_LARGE({ what: 'body', limit }))
   let text: string
   const decoder = new TextDecoder('utf-8', { fatal: true })
   try { text = decoder.decode(bytes) } catch { throw invalid({ path: 'body', message: 'is not well-formed UTF-8' }) }
@@ -79,14 +80,15 @@ function checkType({ headers }: IncomingMessage): void {
 }
 
 /** Not `for await`: leaving that loop early destroys the socket, and with it the answer. */
-function receive(req: IncomingMessage, limit: number, gate: Gate, signal: AbortSignal, tooLarge: () => Error): Promise<Buffer> {
+function receive(exchange: Exchange, limit: number, gate: Gate, tooLarge: () => Error): Promise<Buffer> {
+  const { req } = exchange
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
     let size = 0
     let held = 0
     const settle = (then: () => void) => {
       req.off('data', data).off('end', end).off('error', gone).off('close', gone)
-      signal.removeEventListener('abort', aborted)
+      exchange.interrupt = undefined
       gate.release(held)
       req.pause()
       then()
@@ -100,10 +102,9 @@ function receive(req: IncomingMessage, limit: number, gate: Gate, signal: AbortS
     }
     const end = () => settle(() => resolve(Buffer.concat(chunks)))
     const gone = () => settle(() => reject(new ClientGone()))
-    const aborted = () => settle(() => reject(signal.reason))
     req.on('data', data).on('end', end).on('error', gone).on('close', gone)
-    signal.addEventListener('abort', aborted, { once: true })
-    if (signal.aborted) aborted()
+    exchange.interrupt = reason => settle(() => reject(reason))
+    if (exchange.aborted) exchange.interrupt(exchange.reason)
   })
 }
 
@@ -123,21 +124,32 @@ function walk(value: unknown, path: string, depth: number): void {
 export interface Input { readonly params: unknown; readonly query: unknown; readonly body: unknown }
 type Schemas = Partial<Readonly<Record<Part, Schema>>>
 
-/** Holds each part against its schema and tells all problems at once. A query without a schema takes no field. */
-export async function validate(schemas: Schemas, input: Input): Promise<Input> {
-  const problems: FieldProblem[] = []
-  const part = async (name: Part, schema: Schema): Promise<unknown> => {
-    const result = await schema['~standard'].validate(input[name])
-    if (!result.issues) return result.value
-    problems.push(...result.issues.flatMap(issue => fieldsOf(issue, name)))
-  }
-  const params = schemas.params ? await part('params', schemas.params) : input.params
-  const query = schemas.query ? await part('query', schemas.query) : {}
-  const body = schemas.body ? await part('body', schemas.body) : undefined
-  if (!schemas.query) problems.push(...Object.keys(input.query as object).map(name => ({ path: `query.${name}`, message: 'is not a known field' })))
-  if (problems.length > 0) throw invalid(...problems)
-  return { params, query, body }
+/**
+ * Holds each part against its schema and tells all problems at once. A query without a schema takes no field.
+ * A promise only if a schema gives one.
+ */
+export function validate(schemas: Schemas, input: Input): Input | Promise<Input> {
+  const { params, query, body } = schemas
+  const results = [params && check(params, input.params), query && check(query, input.query), body && check(body, input.body)] as const
+  if (results.some(each => each instanceof Promise)) return Promise.all(results).then(all => conclude(schemas, input, all))
+  return conclude(schemas, input, results as Results)
 }
+
+type Result = Schema.Result<unknown> | undefined
+type Results = readonly [Result, Result, Result]
+const check = (schema: Schema, value: unknown) => schema['~standard'].validate(value)
+
+function conclude(schemas: Schemas, input: Input, [params, query, body]: Results): Input {
+  if (!params?.issues && !query?.issues && !body?.issues && (schemas.query || isEmpty(input.query as object))) {
+    return { params: params ? params.value : input.params, query: query ? query.value : {}, body: body?.value }
+  }
+  const told = [[params, 'params'], [query, 'query'], [body, 'body']] as const
+  const problems = told.flatMap(([result, part]) => (result?.issues ?? []).flatMap(issue => fieldsOf(issue, part)))
+  if (!schemas.query) problems.push(...Object.keys(input.query as object).map(name => ({ path: `query.${name}`, message: 'is not a known field' })))
+  throw invalid(...problems)
+}
+
+const isEmpty = (value: object): boolean => { for (const _ in value) return false; return true }
 
 function fieldsOf(issue: Schema.Issue, part: Part): FieldProblem[] {
   const path = [part, ...(issue.path ?? []).map(each => String(typeof each === 'object' ? each.key : each))].join('.')

@@ -1,16 +1,20 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http'
+import { createServer as createPlain, type IncomingMessage, type RequestListener, type Server } from 'node:http'
+import { createServer as createSecure, type Server as SecureServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { pid } from 'node:process'
 import type { Duplex } from 'node:stream'
+import { createSecureContext } from 'node:tls'
 import { reasonOf, type BackplaneError, type Clock, type Host, type Live, type Logger } from '#core'
 import { AccessErrors, type Access } from '#contracts/access'
 import { HttpErrors, type HttpServer } from '#contracts/http'
 import type { HttpConfig } from './config.ts'
 import type { Gate } from './gate.ts'
+import type { Headers } from './headers.ts'
 import { problemAnswer } from './problem.ts'
+import type { Proxies } from './proxies.ts'
 import { refuse, type Upgrades } from './upgrade.ts'
 
 export interface ListenerDeps {
@@ -19,6 +23,8 @@ export interface ListenerDeps {
   readonly host: Host
   readonly log: Logger
   readonly clock: Clock
+  readonly headers: Headers
+  readonly proxies: Proxies
   readonly requests: RequestListener
   readonly upgrades: Upgrades
 }
@@ -30,6 +36,12 @@ const LISTEN_REASONS: Readonly<Record<string, string>> = {
   ENOTFOUND: 'there is no such address',
 }
 
+const TLS_REASONS: Readonly<Record<string, string>> = {
+  ERR_OSSL_X509_KEY_VALUES_MISMATCH: 'the key belongs to another certificate',
+  ERR_OSSL_PEM_NO_START_LINE: 'it is no PEM',
+  ERR_OSSL_UNSUPPORTED: 'it is no PEM that OpenSSL can read',
+}
+
 /** Of this machine alone, and known to be without asking a resolver. */
 const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host)
 
@@ -37,6 +49,7 @@ const isLoopback = (host: string): boolean => host === 'localhost' || host === '
 export class Listener implements HttpServer {
   #server: Server | undefined
   #url: string | undefined
+  #unwatch = () => {}
   constructor(readonly deps: ListenerDeps) {}
 
   get url(): string | undefined { return this.#url }
@@ -47,15 +60,20 @@ export class Listener implements HttpServer {
     const { host, port } = gate.settings
     if (access.current) await access.current.admitBind(host)
     else if (!isLoopback(host)) throw AccessErrors.BIND_REFUSED({ host, reason: 'no plugin is loaded that says who may come in' })
-    const server = createServer({ maxHeaderSize: gate.settings.maxHeaderBytes, connectionsCheckingInterval: 1_000 }, requests)
+    const options = { maxHeaderSize: gate.settings.maxHeaderBytes, connectionsCheckingInterval: 1_000 }
+    const { tls } = gate.settings
+    const server = tls ? createSecure({ ...options, ...await this.#credentials(tls) }, requests) : createPlain(options, requests)
+    this.#watchKey(tls)
     this.#server = server
     this.tune(gate.settings)
     // Whether the body is wanted is said only when the request has been let in.
     server.on('checkContinue', requests)
     server.on('clientError', refuseBroken)
+    // Who does not get through the handshake is told by TLS itself; node would keep the socket.
+    server.on('tlsClientError', (_error, socket) => socket.destroy())
     this.listenForUpgrades()
     await listen(server, host, port)
-    this.#url = urlOf(host, (server.address() as AddressInfo).port)
+    this.#url = urlOf(tls ? 'https' : 'http', host, (server.address() as AddressInfo).port)
     await this.#announce()
     log.info('listening', { url: this.#url })
   }
@@ -63,11 +81,37 @@ export class Listener implements HttpServer {
   /** What can be changed while it listens. */
   tune(settings: HttpConfig): void {
     this.deps.gate.settings = settings
+    this.deps.headers.update(settings.cors)
+    this.deps.proxies.update(settings.trustedProxies)
     if (!this.#server) return
     Object.assign(this.#server, {
       headersTimeout: settings.headersTimeoutMs, requestTimeout: settings.requestTimeoutMs, keepAliveTimeout: settings.keepAliveMs,
       maxConnections: settings.maxConnections,
     })
+  }
+
+  /** New connections get this certificate; those that are open stay. Throws HTTP_TLS_INVALID, and then all is as before. */
+  async renew(tls: HttpConfig['tls']): Promise<void> {
+    if (!this.#server || !tls) return
+    const next = await this.#credentials(tls)
+    ;(this.#server as SecureServer).setSecureContext(next)
+    this.#watchKey(tls)
+  }
+
+  async #credentials({ cert, key, minVersion }: NonNullable<HttpConfig['tls']>) {
+    try {
+      const options = { cert, key: await key.read(), minVersion }
+      createSecureContext(options)
+      return options
+    } catch (cause) { throw HttpErrors.TLS_INVALID({ reason: TLS_REASONS[(cause as NodeJS.ErrnoException).code ?? ''] ?? reasonOf(cause) }, { cause }) }
+  }
+
+  /** A rotated key comes with the certificate that config has now. */
+  #watchKey(tls: HttpConfig['tls']): void {
+    this.#unwatch()
+    this.#unwatch = tls ? tls.key.watch(() => {
+      this.renew(this.deps.gate.settings.tls).catch((error: unknown) => this.deps.log.error(`the rotated key is not taken up: ${reasonOf(error)}`, { err: error }))
+    }) : () => {}
   }
 
   /** With a listener, node hands over every request that asks for some upgrade, such as curl's h2c; without one, it serves them as they are. */
@@ -95,6 +139,7 @@ export class Listener implements HttpServer {
     const server = this.#server
     if (!server) return
     this.#server = undefined
+    this.#unwatch()
     gate.state = 'draining'
     const closed = new Promise<void>(resolve => server.close(() => resolve()))
     gate.abort(HttpErrors.STARTING({ state: 'draining' }))
@@ -137,9 +182,9 @@ function listen(server: Server, host: string, port: number): Promise<void> {
 }
 
 /** As a client on this machine would write it: an address that means "all" is reached by loopback. */
-function urlOf(host: string, port: number): string {
+function urlOf(scheme: string, host: string, port: number): string {
   const name = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host
-  return `http://${name.includes(':') ? `[${name}]` : name}:${port}`
+  return `${scheme}://${name.includes(':') ? `[${name}]` : name}:${port}`
 }
 
 const BROKEN: Readonly<Record<string, readonly [number, BackplaneError]>> = {

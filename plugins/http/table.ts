@@ -1,14 +1,15 @@
 import Router from '@koa/router'
-import type { Context } from 'koa'
 import type { BackplaneError, Contribution, Contributions } from '#core'
 import { HttpErrors, type HttpRoute } from '#contracts/http'
+import type { Exchange } from './exchange.ts'
 
 /** One route in service, and the requests that are on their way through it. */
 export interface RouteEntry {
   readonly plugin: string
   readonly route: HttpRoute
-  readonly active: Set<AbortController>
+  readonly active: Set<Exchange>
 }
+export interface Found { readonly entry: RouteEntry; readonly params: Record<string, string> }
 
 const METHODS: readonly string[] = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
 const SEGMENT = /^(?::[a-z_]\w*|[\w.~@-]+)$/i
@@ -17,7 +18,7 @@ const SEGMENT = /^(?::[a-z_]\w*|[\w.~@-]+)$/i
 export class RouteTable {
   #entries = new Map<HttpRoute, RouteEntry>()
   #gone: readonly RouteEntry[] = []
-  #router: ReturnType<Router['routes']> | undefined
+  #built: Built | undefined
   #told = new WeakSet<HttpRoute>()
   #awayList: readonly Contribution<HttpRoute>[] | undefined
   #awayPlugins: ReadonlySet<string> = new Set()
@@ -26,7 +27,6 @@ export class RouteTable {
 
   constructor(
     readonly contributions: Pick<Contributions<HttpRoute>, 'away'>,
-    readonly serve: (ctx: Context, entry: RouteEntry) => Promise<void>,
     readonly onRefused: (plugin: string, error: BackplaneError) => void,
   ) {}
 
@@ -54,7 +54,7 @@ export class RouteTable {
     this.#entries = entries
     this.#gone = away.filter(({ value }) => !entries.has(value) && faultOf(value) === undefined && !shapes.has(shapeOf(value)))
       .map(({ plugin, value }) => ({ plugin, route: value, active: new Set() }))
-    this.#router = undefined
+    this.#built = undefined
     this.refused = refused
     for (const entry of before.values()) {
       if (!entries.has(entry.route)) for (const each of entry.active) each.abort(HttpErrors.AWAY({ path: entry.route.path, plugin: entry.plugin }))
@@ -72,27 +72,52 @@ export class RouteTable {
     return this.#awayPlugins.has(plugin)
   }
 
-  /** Serves the request by the route that fits; rejects with NOT_FOUND or METHOD_NOT_ALLOWED if none does. */
-  async dispatch(ctx: Context): Promise<void> {
-    this.#router ??= this.#build()
-    await this.#router(ctx as never, async () => {
-      const { matched } = ctx as Context & { matched?: readonly { methods: readonly string[] }[] }
-      const methods = new Set((matched ?? []).flatMap(layer => layer.methods))
-      if (methods.size === 0) throw HttpErrors.NOT_FOUND({ method: ctx.method, path: ctx.path })
-      const allowed = [...methods, 'OPTIONS'].sort().join(', ')
-      if (ctx.method !== 'OPTIONS') throw HttpErrors.METHOD_NOT_ALLOWED({ method: ctx.method, path: ctx.path, allowed })
-      ctx.status = 204
-      ctx.set('Allow', allowed)
-    })
+  /** The route that fits, HEAD as GET. */
+  find(method: string, path: string): Found | undefined {
+    const { fixed, routers } = (this.#built ??= this.#build())
+    const wanted = method === 'HEAD' ? 'GET' : method
+    const exact = fixed.get(path)?.get(wanted)
+    if (exact) return { entry: exact, params: {} }
+    const layer = routers.get(partsOf(path))?.match(path, wanted).pathAndMethod[0]
+    const entry = layer && (layer.opts as Marked).entry
+    return entry && { entry, params: layer.params(path, layer.captures(path), {}) as Record<string, string> }
   }
 
-  #build(): ReturnType<Router['routes']> {
-    const router = new Router({ sensitive: true })
-    for (const entry of [...this.#entries.values(), ...this.#gone].sort((a, b) => rank(a).localeCompare(rank(b)))) {
-      router.register(entry.route.path, [entry.route.method], ctx => this.serve(ctx as unknown as Context, entry))
-    }
-    return router.routes()
+  /** The methods that a path takes; none if there is no such path. */
+  methodsOf(path: string): readonly string[] {
+    const { routers } = (this.#built ??= this.#build())
+    const methods = new Set((routers.get(partsOf(path))?.match(path, '').path ?? []).flatMap(layer => layer.methods))
+    return methods.size === 0 ? [] : [...methods, 'OPTIONS'].sort()
   }
+
+  /** Names without a parameter are looked up; the rest is matched by a router for each number of parts, so that few patterns are tried. */
+  #build(): Built {
+    const fixed: Built['fixed'] = new Map()
+    const routers: Built['routers'] = new Map()
+    for (const entry of [...this.#entries.values(), ...this.#gone].sort((a, b) => rank(a).localeCompare(rank(b)))) {
+      const { method, path } = entry.route
+      const parts = partsOf(path)
+      let router = routers.get(parts)
+      if (!router) routers.set(parts, (router = new Router({ sensitive: true })))
+      // The router only finds: what it would call is the app's to run.
+      const layer = router.register(path, [method], () => {})
+      Object.assign(layer!.opts, { entry })
+      if (path.includes(':')) continue
+      if (!fixed.has(path)) fixed.set(path, new Map())
+      fixed.get(path)!.set(method, entry)
+    }
+    return { fixed, routers }
+  }
+}
+
+interface Built { readonly fixed: Map<string, Map<string, RouteEntry>>; readonly routers: Map<number, Router> }
+interface Marked { readonly entry?: RouteEntry }
+
+/** How many parts a path has; a last slash makes no difference. */
+function partsOf(path: string): number {
+  let parts = 0
+  for (let at = path.indexOf('/'); at >= 0 && at < path.length - 1; at = path.indexOf('/', at + 1)) parts++
+  return parts
 }
 
 /** Names before parameters, so that /jobs/stats wins over /jobs/:id whoever came first. */

@@ -2,18 +2,19 @@ import { randomUUID } from 'node:crypto'
 import { STATUS_CODES, type IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { reasonOf, scope, type Clock, type Contribution, type Contributions, type Live, type Logger } from '#core'
-import type { Access, Caller, Credentials } from '#contracts/access'
+import { AccessErrors, type Access, type Caller, type Credentials, type Permission } from '#contracts/access'
 import { HttpErrors, type HttpUpgrade } from '#contracts/http'
-import { addressOf, admit } from './app.ts'
 import { Timeout, unlessAborted } from './abort.ts'
 import type { Gate } from './gate.ts'
 import { PROBLEM_TYPE, problemAnswer } from './problem.ts'
+import type { Proxies } from './proxies.ts'
 
 export interface UpgradeDeps {
   readonly gate: Gate
   readonly access: Live<Access>
   readonly log: Logger
   readonly clock: Clock
+  readonly proxies: Proxies
   readonly upgrades: Pick<Contributions<HttpUpgrade>, 'all' | 'away'>
 }
 
@@ -39,12 +40,12 @@ export class Upgrades {
     const late = new AbortController()
     const deadline = new Timeout(() => late.abort(HttpErrors.TIMEOUT({ ms })))
     clock.deadlines.arm(deadline, ms)
-    try { return await unlessAborted(admit(access, asked, permission), late.signal) } finally { clock.deadlines.disarm(deadline) }
+    try { return await unlessAborted(identify(access, asked, permission), late.signal) } finally { clock.deadlines.disarm(deadline) }
   }
 
   async handle(req: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const { gate, log, upgrades } = this.deps
-    const id = randomUUID()
+    const { address, id = randomUUID() } = this.deps.proxies.originOf(req)
     // Without a listener, the reset of one client would end the process.
     socket.on('error', () => socket.destroy())
     try {
@@ -56,7 +57,7 @@ export class Upgrades {
       if (upgrades.away.some(each => each.plugin === plugin)) throw HttpErrors.AWAY({ path: value.path, plugin })
       const { maxStreams } = gate.settings
       if (this.#sockets.size >= maxStreams) throw HttpErrors.BUSY({ limit: maxStreams })
-      const asked = { headers: req.headers, address: addressOf(req), method: req.method ?? 'GET', path, ...(token !== null && { token }) }
+      const asked = { headers: req.headers, address, method: req.method ?? 'GET', path, ...(token !== null && { token }) }
       const caller = await this.#admit(asked, value)
       if (socket.destroyed) return
       if (!upgrades.all.some(each => each.value === value)) throw HttpErrors.AWAY({ path: value.path, plugin })
@@ -70,6 +71,15 @@ export class Upgrades {
       refuse(socket, problem.status, JSON.stringify(problem), { ...headers, 'X-Request-Id': id })
     }
   }
+}
+
+/** Who is asking, and may they? Never open: without an access plugin nobody is let in. */
+async function identify(access: Live<Access>, credentials: Credentials, permission: Permission): Promise<Caller> {
+  const guard = access.current
+  if (!guard) throw AccessErrors.UNAVAILABLE()
+  const caller = await guard.identify(credentials)
+  await guard.check(caller, permission)
+  return caller
 }
 
 /** Says no on a socket that no longer belongs to the HTTP server, and closes it. */
