@@ -8,7 +8,7 @@ const postgres = z.strictObject({
   acquireMs: count(600_000).default(5_000).describe('How long to wait for a free connection, in milliseconds.'),
   idleMs: count(86_400_000).default(30_000).describe('When an unused connection is closed, in milliseconds.'),
   statementMs: count(86_400_000).default(30_000).describe('How long a statement may take, in milliseconds; migrations may take longer.'),
-})
+}).refine(({ poolMin, poolMax }) => poolMin <= poolMax, { path: ['poolMin'], error: 'must not be more than poolMax' })
 export type PostgresSettings = z.output<typeof postgres>
 
 export const config = z.strictObject({

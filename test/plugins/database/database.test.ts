@@ -40,6 +40,7 @@ describe('database', () => {
       }
     }
     await assert.rejects(start({ fiel: 'x' }), BootError)
+    await assert.rejects(start({ postgres: { poolMin: 5, poolMax: 4 } }), /poolMin: must not be more than poolMax/)
   })
 
   it('opens the file that the address names', async () => {
