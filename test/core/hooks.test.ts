@@ -160,8 +160,11 @@ describe('hooks', () => {
       const seen: string[] = []
       let go = () => {}
       await using t = await boot(guard('budget', seen))
-      const setup = async (ctx: Ctx) => { await new Promise<void>(resolve => { go = resolve }); ctx.hook(BeforeIt, () => void seen.push('new')) }
-      const swapped = t.runtime.swap('budget', definePlugin({ name: 'budget', guards, setup }))
+      const next = definePlugin({ name: 'budget', guards: [BeforeIt], async setup(ctx) {
+        await new Promise<void>(resolve => { go = resolve })
+        ctx.hook(BeforeIt, () => void seen.push('new'))
+      } })
+      const swapped = t.runtime.swap('budget', next)
       await settle()
       const call = Promise.resolve(t.call(BeforeIt, 1))
       await settle()
