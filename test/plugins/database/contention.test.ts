@@ -69,7 +69,7 @@ describe('database on SQLite, written by four processes at once', () => {
   it('loses no update, lets no SQLITE_BUSY out, and stops no event loop for more than 50 ms', async function () {
     this.timeout(120_000)
     const rounds: { stall: number; noise: number }[] = []
-    // Where others use the machine, everybody is stopped for longer than we stop anybody: such a round tells nothing about us.
+    // Where others use the machine, everybody is stopped for longer than we stop anybody; more than that is our doing again.
     const good = () => rounds.some(({ stall }) => stall <= MOST_MS)
     for (let round = 0; round < 4 && !good(); round++) {
       let told!: Told[]
@@ -79,8 +79,8 @@ describe('database on SQLite, written by four processes at once', () => {
       rounds.push({ stall: Math.max(...told.map(({ longest }) => longest)), noise })
     }
     const shown = rounds.map(({ stall, noise }) => `${Math.round(stall)} ms, with ${Math.round(noise)} ms of noise`).join('; ')
-    const quiet = rounds.filter(({ noise }) => noise <= QUIET_MS)
-    if (!quiet.length && !good()) console.log(`      skipped: the machine is too busy to measure stalls: ${shown}`)
-    assert.ok(good() || !quiet.length, `the longest stalls were ${shown}`)
+    const excused = rounds.some(({ stall, noise }) => noise > QUIET_MS && stall <= MOST_MS + 3 * noise)
+    if (excused && !good()) console.log(`      skipped: the machine is too busy to measure stalls of ${MOST_MS} ms: ${shown}`)
+    assert.ok(good() || excused, `the longest stalls were ${shown}`)
   })
 })
