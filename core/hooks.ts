@@ -99,6 +99,7 @@ interface Stoppable { readonly signal: AbortSignal }
 abstract class Call extends Deadline implements HookCall {
   declare private controller: AbortController | undefined
   declare private reason: unknown
+  declare private detach: (() => void) | undefined
   declare readonly bus: Hooks
   declare readonly line: Line
   declare readonly parent: Stoppable | undefined
@@ -107,26 +108,32 @@ abstract class Call extends Deadline implements HookCall {
     this.bus = bus
     this.line = line
     this.parent = parent
-    this.controller = this.reason = undefined
+    this.controller = this.reason = this.detach = undefined
   }
   get signal(): AbortSignal {
     if (!this.controller) {
       this.controller = new AbortController()
-      const abort = () => this.abort(this.parent!.signal.reason)
+      const parent = this.parent?.signal
+      const abort = () => this.abort(parent!.reason)
       if (this.reason !== undefined) this.controller.abort(this.reason)
-      else if (this.parent?.signal.aborted) abort()
-      else this.parent?.signal.addEventListener('abort', abort, { once: true, signal: this.controller.signal })
+      else if (parent?.aborted) abort()
+      else if (parent) {
+        parent.addEventListener('abort', abort, { once: true })
+        // The caller's signal lives as long as its plugin: a call that is over must not hang on it.
+        this.detach = () => parent.removeEventListener('abort', abort)
+      }
     }
     return this.controller.signal
   }
   abort(reason: unknown): void { this.reason = reason; this.controller?.abort(reason) }
+  protected over(): void { this.detach?.() }
   timeout(entry: Entry): BackplaneError { return HookErrors.TIMEOUT({ hook: this.line.ref.id, plugin: entry.plugin, ms: this.bus.timeoutOf(this.line.ref) }) }
 }
 
 /** series, waterfall and first: one by one. Makes no promise until a handler does. */
 class Walk extends Call {
   declare private place: number
-  declare private over: boolean
+  declare private left: boolean
   declare private resolve: ((value: unknown) => void) | undefined
   declare private reject: ((error: unknown) => void) | undefined
   declare private value: unknown
@@ -134,7 +141,7 @@ class Walk extends Call {
   constructor(bus: Hooks, line: Line, value: unknown, parent: Stoppable | undefined) {
     super(bus, line, parent)
     this.place = 0
-    this.over = false
+    this.left = false
     this.resolve = this.reject = undefined
     this.value = value
     this.entries = line.entries
@@ -166,13 +173,14 @@ class Walk extends Call {
   #wait(result: Promise<unknown>): unknown {
     const entry = this.entries[this.place]!
     this.bus.options.deadlines.arm(this, this.bus.timeoutOf(this.line.ref))
-    result.then(answer => { if (!this.over) { if (this.#took(entry, answer)) this.#end(answer); else this.run() } }, cause => { if (!this.over) this.#fail(cause, entry) })
+    result.then(answer => { if (!this.left) { if (this.#took(entry, answer)) this.#end(answer); else this.run() } }, cause => { if (!this.left) this.#fail(cause, entry) })
     if (this.resolve) return
     this.line.running++
     return new Promise((resolve, reject) => { this.resolve = resolve; this.reject = reject })
   }
 
   #end(value: unknown): unknown {
+    this.over()
     if (!this.resolve) return value
     this.#leave()
     this.resolve(value)
@@ -181,13 +189,14 @@ class Walk extends Call {
   #fail(cause: unknown, entry?: Entry): void {
     entry?.failed(this.bus.options.now())
     const error = entry ? entry.failure(cause) : cause
+    this.over()
     if (!this.reject) throw error
     this.#leave()
     this.reject(error)
   }
 
   #leave(): void {
-    this.over = true
+    this.left = true
     this.line.running--
     this.bus.options.deadlines.disarm(this)
   }
@@ -219,6 +228,7 @@ class Announcement extends Call {
       } catch (cause) { this.#isolate(entry, entry.failure(cause)) }
     }
     if (this.#pending) return new Promise(resolve => { this.#resolve = resolve })
+    this.over()
     return this.#delivered === entries.length ? allDelivered : this.#report
   }
 
@@ -235,6 +245,7 @@ class Announcement extends Call {
     if (failure) this.#isolate(entry, failure)
     else { entry.row = 0; this.#delivered++ }
     if (this.#pending!.size) return
+    this.over()
     this.bus.options.deadlines.disarm(this)
     this.#resolve!(this.#report)
   }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { getEventListeners } from 'node:events'
 import { BackplaneError, defineErrors, defineHook, definePlugin, rootOf, scope, type HookReport } from '#core'
 import { createTestRuntime, FakeClock, settle, type TestPlugin } from '#core/testing'
 
@@ -139,6 +140,17 @@ describe('hooks', () => {
       assert.deepEqual(scope.current, { request_id: 'r1' })
     })
     assert.deepEqual(seen, [{ request_id: 'r1', plugin: 'a' }, { request_id: 'r1', plugin: 'b' }, { request_id: 'r1', plugin: 'a' }])
+  })
+
+  it('hang nothing on the caller\'s signal once a call is over, though a handler read its own', async () => {
+    let caller!: { signal: AbortSignal; call(hook: typeof Told | typeof BeforeIt, input: number): unknown }
+    const reads = plugin('reads', ctx => {
+      ctx.hook(Told, async (_value, { signal }) => { await settle(); signal.throwIfAborted() })
+      ctx.hook(BeforeIt, (value, { signal }) => { signal.throwIfAborted(); if (value === 3) throw new Error('veto') })
+    })
+    await using _t = await boot(reads, plugin('caller', ctx => { caller = ctx as never }))
+    for (let i = 0; i < 20; i++) await Promise.allSettled([caller.call(Told, i), (async () => caller.call(BeforeIt, i))()])
+    assert.equal(getEventListeners(caller.signal, 'abort').length, 0)
   })
 
   it('counts calls and failures under the plugin, and times some', async () => {
