@@ -67,6 +67,20 @@ export interface DatabaseAdmin {
 }
 export const DatabaseAdmin = defineService<DatabaseAdmin>('database.admin')
 
+/** What PostgreSQL's NOTIFY carries to all that listen. For `cluster`: everybody else uses its `Broadcast`. Local. */
+export interface DatabaseChannels {
+  /**
+   * On a connection of its own, which comes back by itself; what is sent meanwhile is missed. Resolves to nothing on a database that has no such thing.
+   * Send with `SELECT pg_notify(channel, message)`.
+   */
+  listen(channel: string, heard: (message: string) => void): Promise<DatabaseListener | undefined>
+}
+export interface DatabaseListener extends AsyncDisposable {
+  /** Is it connected now? */
+  readonly connected: boolean
+}
+export const DatabaseChannels = defineService<DatabaseChannels>('database.channels')
+
 export const DatabaseErrors = defineErrors('DATABASE', {
   UNAVAILABLE: { message: 'the database does not answer: {reason}', fix: 'See `backplane health database`; the operation may be tried again.', status: 503, retryable: true },
   OUTSIDE_TX: { message: 'the database was used outside the transaction that is open here', fix: 'Hand `tx` on to the method, or do it in tx.afterCommit().' },

@@ -1,11 +1,11 @@
 import type { Host, Logger } from '#core'
-import type { DatabaseAdmin } from '#contracts/database'
+import type { DatabaseAdmin, DatabaseChannels } from '#contracts/database'
 import { addressOf } from './address.ts'
 import type { DatabaseConfig } from './config.ts'
 import type { PostgresDatabase } from './postgres.ts'
 import type { SqliteDatabase } from './sqlite.ts'
 
-export interface Opened { readonly database: SqliteDatabase | PostgresDatabase; readonly admin: DatabaseAdmin }
+export interface Opened { readonly database: SqliteDatabase | PostgresDatabase; readonly admin: DatabaseAdmin; readonly channels: DatabaseChannels }
 
 /** Opens what the config names, and loads the driver of that dialect only. */
 export async function openDatabase(config: DatabaseConfig, { dataDir, command }: Pick<Host, 'dataDir' | 'command'>, log: Logger): Promise<Opened> {
@@ -14,9 +14,11 @@ export async function openDatabase(config: DatabaseConfig, { dataDir, command }:
   if (address.dialect === 'sqlite') {
     const [{ SqliteDatabase }, { SqliteAdmin }] = await Promise.all([import('./sqlite.ts'), import('./sqlite-admin.ts')])
     const database = await SqliteDatabase.open(address.file, log, { migrateMode, server: command === undefined })
-    return { database, admin: new SqliteAdmin(database) }
+    return { database, admin: new SqliteAdmin(database), channels: { listen: async () => undefined } }
   }
-  const [{ PostgresDatabase }, { PostgresAdmin }] = await Promise.all([import('./postgres.ts'), import('./postgres-admin.ts')])
+  const [{ PostgresDatabase }, { PostgresAdmin }, { PostgresListener }] =
+    await Promise.all([import('./postgres.ts'), import('./postgres-admin.ts'), import('./postgres-listener.ts')])
   const database = await PostgresDatabase.open({ ...config.postgres, address: () => address.read(), migrateMode }, log)
-  return { database, admin: new PostgresAdmin(database, () => address.read()) }
+  const channels: DatabaseChannels = { listen: (channel, heard) => PostgresListener.open(() => address.read(), channel, heard, log) }
+  return { database, admin: new PostgresAdmin(database, () => address.read()), channels }
 }

@@ -1,5 +1,5 @@
 import { definePlugin, Host } from '#core'
-import { Database, DatabaseAdmin } from '#contracts/database'
+import { Database, DatabaseAdmin, DatabaseChannels } from '#contracts/database'
 import { HealthCheck } from '#contracts/health'
 import { config } from './config.ts'
 import { openDatabase } from './dialect.ts'
@@ -10,14 +10,15 @@ export default definePlugin({
   summary: 'Keeps everything, in a SQLite file or in PostgreSQL',
   config,
   uses: { host: Host },
-  provides: [Database, DatabaseAdmin],
+  provides: [Database, DatabaseAdmin, DatabaseChannels],
   contributes: [HealthCheck],
   commands: () => import('./commands.ts'),
   async setup(ctx, { host }) {
-    const { database, admin } = await openDatabase(ctx.config, host, ctx.log)
+    const { database, admin, channels } = await openDatabase(ctx.config, host, ctx.log)
     ctx.own(database, each => each.close())
     ctx.provide(Database, database)
     ctx.provide(DatabaseAdmin, admin)
+    ctx.provide(DatabaseChannels, channels)
     ctx.contribute(HealthCheck, healthCheck(database))
   },
 })

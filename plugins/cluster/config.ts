@@ -1,0 +1,12 @@
+import { z } from 'zod'
+
+const ms = (least: number, most: number) => z.int().min(least).max(most)
+
+export const config = z.strictObject({
+  roles: z.array(z.enum(['api', 'worker', 'scheduler'])).min(1).default(['api', 'worker', 'scheduler']).describe('What this process does, as others see it.'),
+  heartbeatMs: ms(100, 60_000).default(2_000).describe('How often this process says that it lives; after three of these in silence it is taken for gone.'),
+  leaseMs: ms(500, 60_000).default(6_000).describe('How long a lease outlives the last sign of life of its holder. Over 8,000 a fail-over may take longer than 10 s.'),
+  retryMs: ms(20, 60_000).default(1_000).describe('How often those who wait for a lease ask for it.'),
+  pollMs: ms(20, 60_000).default(100).describe('On SQLite: how often messages of other processes are looked for.'),
+})
+export type ClusterConfig = z.output<typeof config>

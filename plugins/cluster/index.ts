@@ -1,0 +1,46 @@
+import { definePlugin, Host } from '#core'
+import { Broadcast, Instances, Leases } from '#contracts/cluster'
+import { Database, DatabaseChannels } from '#contracts/database'
+import { HealthCheck } from '#contracts/health'
+import { Metric } from '#contracts/metrics'
+import { DatabaseBroadcast } from './broadcast.ts'
+import { config } from './config.ts'
+import { healthCheck } from './health.ts'
+import { InstanceTable } from './instances.ts'
+import { instruments } from './instruments.ts'
+import { LeaseTable } from './leases.ts'
+import { migrations } from './migrations.ts'
+
+const FREED = 'cluster.lease-freed'
+
+export default definePlugin({
+  name: 'cluster',
+  summary: 'Makes several processes one deployment: who is alive, who leads, and a word to all',
+  config,
+  uses: { host: Host, database: Database, channels: DatabaseChannels },
+  provides: [Instances, Leases, Broadcast],
+  contributes: [HealthCheck, Metric],
+  async setup(ctx, { host, database, channels }) {
+    await database.migrate('cluster', migrations)
+    const { clock, log, config: { roles, heartbeatMs, leaseMs, retryMs, pollMs } } = ctx
+    const id = host.instanceId
+    const instances = new InstanceTable({ database, clock, log, id, version: host.version, roles, heartbeatMs })
+    const broadcast = ctx.own(await DatabaseBroadcast.open({ database, channels, clock, log, id, pollMs, others: () => instances.others() }))
+    const freed = (name: string) => void broadcast.publish(FREED, name).catch(() => {})
+    const leases = new LeaseTable({ database, clock, log, id, leaseMs, retryMs, freed })
+    ctx.own(await broadcast.subscribe(FREED, name => leases.heardFreed(name)))
+    ctx.provide(Instances, instances)
+    ctx.provide(Leases, leases)
+    ctx.provide(Broadcast, broadcast)
+    for (const instrument of Object.values(instruments)) ctx.contribute(Metric, instrument)
+    ctx.contribute(HealthCheck, healthCheck(instances, leases, broadcast, heartbeatMs))
+    return {
+      start: () => instances.join(),
+      drain: () => instances.leave(),
+      async stop() {
+        await leases.close()
+        await instances.leave()
+      },
+    }
+  },
+})

@@ -1,0 +1,207 @@
+import { reasonOf, type Clock, type Logger } from '#core'
+import { ClusterErrors, type Lease, type Leases } from '#contracts/cluster'
+import type { Database, Statement } from '#contracts/database'
+import { nowOf } from './clock.ts'
+import { instruments } from './instruments.ts'
+
+export interface LeasesDeps {
+  readonly database: Database
+  readonly clock: Clock
+  readonly log: Logger
+  readonly id: string
+  readonly leaseMs: number
+  readonly retryMs: number
+  /** Tells those who wait that a name is free. */
+  readonly freed: (name: string) => void
+}
+
+interface Statements { readonly acquire: Statement<{ token: number }>; readonly renew: Statement; readonly release: Statement }
+
+/**
+ * One holding. The database says until when, by its own clock; here it ends a little sooner, counted from before the last confirmed renewal was sent:
+ * whoever could not renew stops before another one may begin.
+ */
+class HeldLease implements Lease {
+  readonly #ended = new AbortController()
+  #until: number
+  #state: 'held' | 'lost' | 'released' = 'held'
+  #cancelRenewal = () => {}
+  #cancelEnd = () => {}
+
+  constructor(readonly name: string, readonly token: number, sentAt: number, readonly deps: LeasesDeps, readonly statements: Statements, readonly gone: (lease: HeldLease) => void) {
+    this.#until = sentAt + this.#life
+    this.#watch()
+    this.#renewLater(deps.leaseMs / 4)
+  }
+
+  get signal(): AbortSignal { return this.#ended.signal }
+  get #life(): number { return this.deps.leaseMs * 0.9 }
+
+  /** Asks its user to end, and goes on being held until it is released. */
+  end(): void { this.#ended.abort(new DOMException(`the lease "${this.name}" is given back`, 'AbortError')) }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#state === 'released') return
+    const held = this.#state === 'held'
+    this.#state = 'released'
+    this.#cancelRenewal()
+    this.#cancelEnd()
+    this.end()
+    this.gone(this)
+    // A renewal that is under way finds no holder after this, whichever comes first.
+    if (!held) return
+    try {
+      if (await this.statements.release.run([this.name, this.token])) this.deps.freed(this.name)
+    } catch (error) { this.deps.log.warn(`the lease "${this.name}" could not be given back, and runs out`, { reason: reasonOf(error) }) }
+  }
+
+  #renewLater(ms: number): void {
+    this.#cancelRenewal = this.deps.clock.after(ms, () => (this.#state === 'held' ? this.#renew() : undefined))
+  }
+
+  async #renew(): Promise<void> {
+    const sentAt = performance.now()
+    let next = this.deps.leaseMs / 4
+    try {
+      if (!await this.statements.renew.run([this.name, this.token])) return this.#lose('somebody else has it')
+      if (this.#state !== 'held') return
+      this.#until = sentAt + this.#life
+      this.#watch()
+    } catch (error) {
+      this.deps.log.warn(`the lease "${this.name}" could not be renewed yet`, { reason: reasonOf(error) })
+      next = this.deps.leaseMs / 16
+    }
+    if (this.#state === 'held') this.#renewLater(next)
+  }
+
+  #watch(): void {
+    this.#cancelEnd()
+    const left = this.#until - performance.now()
+    if (left <= 0) return this.#lose('it could not be renewed in time')
+    this.#cancelEnd = this.deps.clock.after(left, () => this.#lose('it could not be renewed in time'))
+  }
+
+  #lose(reason: string): void {
+    if (this.#state !== 'held') return
+    this.#state = 'lost'
+    this.#cancelRenewal()
+    this.#cancelEnd()
+    instruments.lost.inc({ name: this.name })
+    this.deps.log.warn(`the lease "${this.name}" is lost`, { reason, token: this.token })
+    this.#ended.abort(ClusterErrors.LEASE_LOST({ name: this.name }))
+    this.gone(this)
+  }
+}
+
+/** Leads again and again: waits for the lease, works, gives it back. */
+class Candidate implements AsyncDisposable {
+  readonly #closed = new AbortController()
+  readonly #running: Promise<void>
+  #lease: HeldLease | undefined
+  #wake = () => {}
+  #failures = 0
+
+  constructor(readonly name: string, readonly work: (lease: Lease) => Promise<void>, readonly table: LeaseTable) { this.#running = this.#run() }
+
+  wake(): void { this.#wake() }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed.abort()
+    this.#wake()
+    this.#lease?.end()
+    this.table.left(this)
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    const { deps } = this.table
+    while (!this.#closed.signal.aborted) {
+      try {
+        this.#lease = await this.table.take(this.name)
+        if (this.#lease) await this.#lead(this.#lease)
+      } catch (error) {
+        this.#failures++
+        deps.log.warn(`nobody knows who has the lease "${this.name}"`, { reason: reasonOf(error) })
+      }
+      await this.#pause(Math.min(deps.retryMs * 2 ** Math.min(this.#failures, 6), Math.max(deps.retryMs, 2_000)))
+    }
+  }
+
+  async #lead(lease: HeldLease): Promise<void> {
+    if (this.#closed.signal.aborted) lease.end()
+    try {
+      if (!lease.signal.aborted) await this.work(lease)
+      this.#failures = 0
+    } catch (error) {
+      // That it was lost is told already.
+      if (!lease.signal.aborted) {
+        this.#failures++
+        this.table.deps.log.error(`the work under the lease "${this.name}" failed, and is begun again: ${reasonOf(error)}`, { err: error })
+      }
+    } finally {
+      this.#lease = undefined
+      // Only now, also when it is closed: until the work has ended somebody else would act beside it.
+      await lease[Symbol.asyncDispose]()
+    }
+  }
+
+  async #pause(ms: number): Promise<void> {
+    if (this.#closed.signal.aborted) return
+    await new Promise<void>(resolve => {
+      const cancel = this.table.deps.clock.after(ms * (0.75 + Math.random() / 2), resolve)
+      this.#wake = () => { cancel(); resolve() }
+    })
+    this.#wake = () => {}
+  }
+}
+
+/** Leases as rows of a table, each with a token that only grows. */
+export class LeaseTable implements Leases {
+  readonly #statements: Statements
+  readonly #held = new Set<HeldLease>()
+  readonly #candidates = new Set<Candidate>()
+
+  constructor(readonly deps: LeasesDeps) {
+    const { database, leaseMs } = deps
+    const now = nowOf(database.dialect)
+    this.#statements = {
+      acquire: database.prepare(
+        `INSERT INTO cluster_leases (name, token, holder, expires_at) VALUES (?, 1, ?, ${now} + ${leaseMs})
+         ON CONFLICT (name) DO UPDATE SET token = cluster_leases.token + 1, holder = excluded.holder, expires_at = ${now} + ${leaseMs}
+         WHERE cluster_leases.holder IS NULL OR cluster_leases.expires_at <= ${now} RETURNING token`),
+      renew: database.prepare(`UPDATE cluster_leases SET expires_at = ${now} + ${leaseMs} WHERE name = ? AND token = ? AND holder IS NOT NULL`),
+      release: database.prepare('UPDATE cluster_leases SET holder = NULL, expires_at = 0 WHERE name = ? AND token = ? AND holder IS NOT NULL'),
+    }
+  }
+
+  get held(): readonly string[] { return [...this.#held].map(lease => lease.name) }
+
+  acquire(name: string): Promise<Lease | undefined> { return this.take(name) }
+
+  async take(name: string): Promise<HeldLease | undefined> {
+    const sentAt = performance.now()
+    const row = await this.#statements.acquire.get([name, this.deps.id])
+    if (!row) return undefined
+    const lease = new HeldLease(name, row.token, sentAt, this.deps, this.#statements, gone => this.#held.delete(gone))
+    if (!lease.signal.aborted) this.#held.add(lease)
+    instruments.gained.inc({ name })
+    return lease
+  }
+
+  async lead(name: string, work: (lease: Lease) => Promise<void>): Promise<AsyncDisposable> {
+    const candidate = new Candidate(name, work, this)
+    this.#candidates.add(candidate)
+    return candidate
+  }
+
+  left(candidate: Candidate): void { this.#candidates.delete(candidate) }
+
+  /** Somebody gave the lease back. */
+  heardFreed(name: unknown): void { for (const candidate of this.#candidates) if (candidate.name === name) candidate.wake() }
+
+  /** Gives back what is held. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#candidates].map(candidate => candidate[Symbol.asyncDispose]()))
+    await Promise.all([...this.#held].map(lease => lease[Symbol.asyncDispose]()))
+  }
+}
