@@ -9,6 +9,8 @@ const GROUP = { members: 500, ms: 10 }
 /** One who waits for the connection. */
 interface Member {
   readonly since: number
+  /** One statement undoes itself when it fails; only more than one needs a savepoint. */
+  readonly single: boolean
   /** Does its work on the connection; resolves, or rejects for a roll-back of this member alone. */
   run(): unknown
   /** Its work is on disk. */
@@ -54,9 +56,9 @@ export class Writer {
 
   get waiting(): number { return this.#queue.length }
 
-  /** Synchronous work, as a member of the next group. */
-  run<T>(work: () => T): Promise<T> {
-    return new Promise<T>((resolve, reject) => this.#add({ since: performance.now(), run: work, kept: value => resolve(value as T), failed: reject }))
+  /** One statement, as a member of the next group. */
+  run<T>(statement: () => T): Promise<T> {
+    return new Promise<T>((resolve, reject) => this.#add({ since: performance.now(), single: true, run: statement, kept: resolve as (value: unknown) => void, failed: reject }))
   }
 
   /** Work that may await: `work` is called when it is its turn, in the caller's own async context. */
@@ -65,7 +67,7 @@ export class Writer {
     const over = defer<T>()
     const kept = defer<void>()
     this.#add({
-      since: performance.now(),
+      since: performance.now(), single: false,
       run: () => { turn.resolve(); return over.promise },
       kept: () => kept.resolve(),
       failed: error => { turn.reject(error); kept.reject(error) },
@@ -109,14 +111,14 @@ export class Writer {
       for (let count = 0; this.#queue.length && count < GROUP.members && (count === 0 || performance.now() < until); count++) {
         const member = this.#queue.shift()!
         try {
-          this.#sql.save.run()
+          if (!member.single) this.#sql.save.run()
           const running = member.run()
           const value = running instanceof Promise ? await running : running
-          this.#sql.release.run()
+          if (!member.single) this.#sql.release.run()
           done.push({ member, value })
         } catch (error) {
           // A full disk, for one, makes SQLite roll back the whole transaction: then nobody's work was kept.
-          if (this.db.inTransaction) {
+          if (this.db.inTransaction && !member.single) {
             this.#sql.undo.run()
             this.#sql.release.run()
           }
