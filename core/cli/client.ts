@@ -30,3 +30,14 @@ async function recorded(dataDir: string): Promise<string> {
   } catch { /* Not there, or half written. */ }
   throw HostErrors.SERVER_UNKNOWN({ file })
 }
+
+/** The state of each plugin in the server that runs here; `undefined` if none answers, or it does not say. */
+export async function pluginStates(dataDir: string, signal: AbortSignal): Promise<ReadonlyMap<string, string> | undefined> {
+  try {
+    const server = await connect(dataDir, undefined, 'first')
+    const answer = await server.fetch('/api/v1/plugins', { signal })
+    if (!answer.ok) { await answer.body?.cancel(); return undefined }
+    const { items } = await answer.json() as { items: { name: string; state: string }[] }
+    return new Map(items.map(({ name, state }) => [name, state]))
+  } catch { return undefined }
+}

@@ -3,6 +3,7 @@ import { PluginErrors } from '../errors.ts'
 import { nameOf, type PluginEntry } from '../plan.ts'
 import { createPlugin } from './create-plugin.ts'
 import { planOf, problemsOf, problemsText } from '../host/deployment.ts'
+import { pluginStates } from './client.ts'
 import { toDot, toMermaid, toText } from './graph-text.ts'
 import type { Deployment } from '../host/loader.ts'
 import { didYouMean } from '../config/nearest.ts'
@@ -139,13 +140,14 @@ export const hostCommands: readonly HostCommand[] = [
     },
   },
   {
-    name: 'plugins list', summary: 'The plugins of the config', examples: ['backplane plugins list', 'backplane plugins list --json'],
+    name: 'plugins list', summary: 'The plugins of the config, and their states in the server that runs here', examples: ['backplane plugins list', 'backplane plugins list --json'],
     async run(io) {
       const deployment = await io.load()
-      const rows = deployment.entries.map(entry => describe(entry, deployment))
+      const states = await pluginStates(deployment.settings.dataDir, io.world.signal)
+      const rows = deployment.entries.map(entry => ({ ...describe(entry, deployment), ...(states && { state: states.get(nameOf(entry)) ?? 'not running' }) }))
       if (io.json) print(io, rows)
-      else for (const { name, plugin, summary, provides, uses, live, settled, optional, file, error } of rows) {
-        io.out(`${name}${plugin === name ? '' : ` (${plugin})`}${optional ? ', optional' : ''}  ${error ? `not loaded: ${error.message}` : summary}`)
+      else for (const { name, plugin, summary, provides, uses, live, settled, optional, file, error, state } of rows) {
+        io.out(`${name}${plugin === name ? '' : ` (${plugin})`}${optional ? ', optional' : ''}${state ? `, ${state}` : ''}  ${error ? `not loaded: ${error.message}` : summary}`)
         if (provides.length) io.out(`    provides  ${provides.join(', ')}`)
         const all = [...uses, ...live.map(id => `${id}?`), ...settled.map(id => `${id}*`)]
         if (all.length) io.out(`    uses      ${all.join(', ')}`)
