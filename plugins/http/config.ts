@@ -1,13 +1,17 @@
+import { X509Certificate } from 'node:crypto'
 import { z } from 'zod'
 import { Secret } from '#core'
 import { isNetwork } from './proxies.ts'
 
 const ms = (fallback: number) => z.number().int().min(1).max(3_600_000).default(fallback)
 
-const isOrigin = (text: string): boolean => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol) && new URL(text).origin === text
+const isOrigin = (text: string): boolean => !text.includes('*') && URL.canParse(text) && /^https?:$/.test(new URL(text).protocol) && new URL(text).origin === text
+
+/** Told before anything is touched: a server that can't come back with its new certificate would have let go of its connections. */
+const isCertificate = (pem: string): boolean => { try { return new X509Certificate(pem).raw.length > 0 } catch { return false } }
 
 const tls = z.strictObject({
-  cert: z.string().min(1).describe('The certificate and its chain, as PEM; write `${file:server.crt}`.'),
+  cert: z.string().refine(isCertificate, 'is not a certificate as PEM').describe('The certificate and its chain, as PEM; write `${file:server.crt}`.'),
   key: z.instanceof(Secret).meta({ type: 'string' }).describe('The private key, as PEM; write `${file:server.key}` or `${secret:tls-key}`.'),
   minVersion: z.enum(['TLSv1.2', 'TLSv1.3']).default('TLSv1.2').describe('The oldest version of TLS that is spoken.'),
 })
