@@ -57,7 +57,7 @@ describe('http over TLS', () => {
   })
 
   it('takes up a renewed certificate without closing a connection', async () => {
-    const [first, second] = [selfSigned(), selfSigned()]
+    const [first, second] = [selfSigned('first'), selfSigned('second')]
     await using t = await serve([hello], { config: { tls: { cert: first.cert, key: keyOf(first.key) } } })
     const agent = new Agent({ keepAlive: true, maxCachedSessions: 0 })
     const both = [first.cert, second.cert]
