@@ -34,15 +34,21 @@ export interface Reading {
 
 /** What happened, kept in the database for a time (by count and age) and carried sooner by whatever is loaded. */
 export interface EventLog {
-  /** Inside the transaction that makes it true. */
+  /**
+   * Inside the transaction that makes it true. The topic `job:<id>` takes only events of that job, with `seq`, once each. Rejects with
+   * EVENTS_TOO_LARGE, EVENTS_INVALID.
+   */
   append(tx: Tx, events: readonly NewEvent[]): Promise<void>
-  /** Events of one topic after a cursor, oldest first. */
+  /** Events of one topic after a cursor, oldest first; 100 of them, at most 1,000. The first cursor is 0. */
   read(topic: Topic, after: Cursor, limit?: number): Promise<Reading>
-  /** Every event of these topics from now on, in order, once; ends with the signal. */
+  /**
+   * Every event of these topics from now on, in order, once; ends with the signal, and when the log leaves. Those of the last moments before may
+   * be among them, so call it first and `read()` after it, and nothing is missed. Throws EVENTS_BEHIND at a reader so slow that the window passed it by.
+   */
   tail(topics: readonly Topic[], signal: AbortSignal): AsyncIterable<LoggedEvent>
   /**
-   * At least once, in order, on one instance at a time: the cursor is stored under `name` after each batch.
-   * For what must survive a kill or reach another process; a hook does neither.
+   * At least once, in order, on one instance at a time: the cursor is stored under `name` after each batch. A batch that fails is given again after
+   * a pause. A name that is new begins with what comes after this resolves. For what must survive a kill or reach another process; a hook does neither.
    */
   consume(name: string, handle: (events: readonly LoggedEvent[]) => Promise<void>, options?: { readonly types?: readonly string[] }): Promise<AsyncDisposable>
 }
@@ -50,5 +56,7 @@ export const EventLog = defineService<EventLog>('events.log')
 
 export const EventErrors = defineErrors('EVENTS', {
   TOO_LARGE: { message: 'the data of event "{type}" has {bytes} bytes, more than {limit}', fix: 'Store it elsewhere and put its id into the event.' },
+  INVALID: { message: 'the event log refuses this: {reason}', fix: 'Correct the event, the topic or the cursor.', status: 400 },
+  BEHIND: { message: 'this reader is so slow that events which it had not read were removed', fix: 'Show the current state, then tail again.', status: 503, retryable: true },
   CONSUMER_TAKEN: { message: 'this process consumes as "{name}" already', fix: 'Give the second consumer another name.' },
 })
