@@ -76,7 +76,9 @@ class TableCarrier implements Carrier {
     return new TableCarrier(deps, heard, row!.last)
   }
 
-  async send(channel: string, message: string): Promise<void> { if (await this.deps.others()) await this.#insert.run([this.deps.id, channel, message]) }
+  async send(channel: string, message: string): Promise<void> {
+    if (await this.deps.others()) await this.#insert.run([this.deps.id, channel, message])
+  }
 
   async #look(): Promise<void> {
     try {

@@ -21,7 +21,10 @@ export interface ClusterSubject {
 }
 
 const ids = async (node: ClusterNode) => (await node.instances.list()).map(each => each.id).sort()
-const aborted = (signal: AbortSignal) => new Promise<void>(resolve => { if (signal.aborted) resolve(); else signal.addEventListener('abort', () => resolve(), { once: true }) })
+const aborted = (signal: AbortSignal) => new Promise<void>(resolve => {
+  if (signal.aborted) resolve()
+  else signal.addEventListener('abort', () => resolve(), { once: true })
+})
 const both = ({ nodes: [one, two] }: ClusterSubject) => [one.id, two.id].sort()
 
 /** Who acts, and how many at once at most. */

@@ -28,7 +28,10 @@ class HeldLease implements Lease {
   #cancelRenewal = () => {}
   #cancelEnd = () => {}
 
-  constructor(readonly name: string, readonly token: number, sentAt: number, readonly deps: LeasesDeps, readonly statements: Statements, readonly gone: (lease: HeldLease) => void) {
+  constructor(
+    readonly name: string, readonly token: number, sentAt: number,
+    readonly deps: LeasesDeps, readonly statements: Statements, readonly gone: (lease: HeldLease) => void,
+  ) {
     this.#until = sentAt + this.#life
     this.#watch()
     this.#renewLater(deps.leaseMs / 4)

@@ -18,7 +18,9 @@ export class PostgresListener implements DatabaseListener {
   #timer: NodeJS.Timeout | undefined
   #connecting: Promise<void> | undefined
 
-  private constructor(readonly address: () => Promise<string>, readonly channel: string, readonly heard: (message: string) => void, readonly log: Logger) {}
+  private constructor(
+    readonly address: () => Promise<string>, readonly channel: string, readonly heard: (message: string) => void, readonly log: Logger,
+  ) {}
 
   /** Rejects with DATABASE_UNAVAILABLE if it can't listen the first time. */
   static async open(address: () => Promise<string>, channel: string, heard: (message: string) => void, log: Logger): Promise<PostgresListener> {

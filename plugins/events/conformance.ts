@@ -10,7 +10,8 @@ export interface EventsSubject {
   retain(count: number): Promise<void>
 }
 
-const event = (type: string, topics: readonly string[], more: Partial<NewEvent> = {}): NewEvent => ({ type, topics, project_id: 'p', created_by: 'u', data: null, ...more })
+const event = (type: string, topics: readonly string[], more: Partial<NewEvent> = {}): NewEvent =>
+  ({ type, topics, project_id: 'p', created_by: 'u', data: null, ...more })
 const ofJob = (id: string, seq: number, data: unknown = null): NewEvent => event(`job.${seq}`, [`job:${id}`, 'project:p'], { job_id: id, seq, data })
 const write = ({ log, database }: EventsSubject, ...events: NewEvent[]) => database.transaction(tx => log.append(tx, events))
 const types = (events: readonly LoggedEvent[]) => events.map(each => each.type)

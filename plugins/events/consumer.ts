@@ -21,7 +21,7 @@ export interface ConsumersDeps {
   readonly pollMs: number
   readonly consumer: EventsConfig['consumer']
 }
-type Handle = (events: readonly LoggedEvent[]) => Promise<void>
+export type Handle = (events: readonly LoggedEvent[]) => Promise<void>
 export interface ConsumerState { readonly leads: boolean; readonly failures: number; readonly behind: number | undefined; readonly gaps: number }
 
 /** One name in this process: waits for its lease, then hands on batch after batch. */
@@ -160,5 +160,7 @@ export class Consumers {
     await this.#register.run([name, safe, this.deps.clock.now()])
   }
   async begin(name: string, token: number): Promise<number | undefined> { return (await this.#begin.get([token, name, token]))?.position }
-  async note(name: string, position: number, token: number): Promise<boolean> { return await this.#note.run([position, this.deps.clock.now(), name, token]) > 0 }
+  async note(name: string, position: number, token: number): Promise<boolean> {
+    return await this.#note.run([position, this.deps.clock.now(), name, token]) > 0
+  }
 }

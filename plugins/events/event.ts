@@ -39,7 +39,8 @@ export function rowOf({ type, topics, project_id, created_by, job_id, seq, data 
     if (!topic || Buffer.byteLength(topic) > TOPIC) throw invalid(`event "${type}" has a topic that is empty or has more than ${TOPIC} bytes`)
     if (isJobTopic(topic) && (seq === undefined || topic !== `${JOB}${job_id}`)) throw invalid(`event "${type}" is not one of "${topic}": it needs job_id and seq of that job`)
   }
-  return { type, project_id, created_by, job_id: job_id ?? null, seq: seq ?? null, topics: JSON.stringify([...new Set(topics)]), data: jsonOf(type, data), at }
+  const listed = JSON.stringify([...new Set(topics)])
+  return { type, project_id, created_by, job_id: job_id ?? null, seq: seq ?? null, topics: listed, data: jsonOf(type, data), at }
 }
 
 export const eventOf = ({ position, type, topics, project_id, created_by, job_id, seq, data, at }: EventRow): LoggedEvent => ({

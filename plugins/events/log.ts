@@ -1,7 +1,7 @@
 import type { Tx } from '#contracts/database'
 import type { Cursor, EventLog, LoggedEvent, NewEvent, Reading, Topic } from '#contracts/events'
 import type { Bell } from './bell.ts'
-import type { Consumers } from './consumer.ts'
+import type { Consumers, Handle } from './consumer.ts'
 import { instruments } from './instruments.ts'
 import type { EventStore } from './store.ts'
 import type { Tailer } from './tail.ts'
@@ -23,7 +23,7 @@ export class DatabaseEventLog implements EventLog {
   read(topic: Topic, after: Cursor, limit?: number): Promise<Reading> { return this.store.read(topic, after, limit) }
   tail(topics: readonly Topic[], signal: AbortSignal): AsyncIterable<LoggedEvent> { return this.tailer.follow(topics, signal) }
 
-  consume(name: string, handle: (events: readonly LoggedEvent[]) => Promise<void>, { types }: { readonly types?: readonly string[] } = {}): Promise<AsyncDisposable> {
+  consume(name: string, handle: Handle, { types }: { readonly types?: readonly string[] } = {}): Promise<AsyncDisposable> {
     return this.consumers.consume(name, handle, types)
   }
 }

@@ -23,7 +23,8 @@ async function markAppending(knex: Knex): Promise<void> {
       END IF;
       RETURN nextval('events_position_seq');
     END $$`)
-  // The last position first and the locks after it: a transaction that is not among these takes its positions above. In one statement the order would be open.
+  // The last position first and the locks after it: a transaction that is not among these takes its positions above. In one
+  // statement the order would be open.
   await knex.raw(`CREATE FUNCTION events_horizon(OUT last bigint, OUT safe bigint) LANGUAGE plpgsql AS $$
     BEGIN
       last := ${LAST};

@@ -29,7 +29,9 @@ class Reader implements AsyncIterableIterator<LoggedEvent, undefined> {
   #turn: Promise<unknown> = Promise.resolve()
 
   /** `position`: up to here all that it is to get is in its buffer. `skip`: what was committed here before it came. */
-  constructor(readonly topics: ReadonlySet<Topic>, public position: number, readonly skip: Set<number>, readonly tailer: Tailer, readonly signal: AbortSignal) {
+  constructor(
+    readonly topics: ReadonlySet<Topic>, public position: number, readonly skip: Set<number>, readonly tailer: Tailer, readonly signal: AbortSignal,
+  ) {
     if (signal.aborted) this.#over = true
     else signal.addEventListener('abort', this.end, { once: true })
   }
