@@ -311,10 +311,22 @@ export const databaseConformance = defineConformance<DatabaseSubject>(Database, 
       await database.migrate('conformance', [things])
     },
   },
-  'refuses a history that it does not know': {
-    async run({ database }) {
+  'goes on under the history of a newer release, whose schema the one before can use': {
+    async run(subject) {
+      const { database, add, names } = await made(subject)
       await database.migrate('conformance', [things, { name: '0002-newer', up: async () => {} }])
-      await assert.rejects(database.migrate('conformance', [things]), { code: DatabaseErrors.MIGRATION_CHANGED.code })
+      await database.migrate('conformance', [things])
+      await add('a')
+      assert.deepEqual(await names(), ['a'])
+    },
+  },
+  'refuses a history that parted from its own': {
+    async run({ database }) {
+      const step = (name: string): Migration => ({ name, up: async () => {} })
+      const refused = { code: DatabaseErrors.MIGRATION_CHANGED.code }
+      await database.migrate('conformance', [step('0001'), step('0002-theirs'), step('0003')])
+      await assert.rejects(database.migrate('conformance', [step('0001'), step('0003')]), refused)
+      await assert.rejects(database.migrate('conformance', [step('0001'), step('0002-ours')]), refused)
     },
   },
 })

@@ -17,9 +17,14 @@ export async function migrate(database: CommonDatabase, owner: string, migration
   const known = new Set(sorted.map(each => each.name))
   if (known.size < sorted.length) throw new TypeError(`two migrations of "${owner}" have one name`)
   const missing = (rows: readonly { name: string }[]) => {
-    const stranger = rows.find(row => !known.has(row.name))
-    if (stranger) throw DatabaseErrors.MIGRATION_CHANGED({ owner, found: stranger.name })
-    return sorted.filter(each => !rows.some(row => row.name === each.name))
+    const strangers = rows.map(row => row.name).filter(name => !known.has(name)).sort()
+    const todo = sorted.filter(each => !rows.some(row => row.name === each.name))
+    const last = sorted.at(-1)?.name ?? ''
+    // A newer release leaves the schema usable for this one; a history that parted from ours does not.
+    const found = todo.length ? strangers[0] : strangers.find(name => name < last)
+    if (found !== undefined) throw DatabaseErrors.MIGRATION_CHANGED({ owner, found })
+    if (strangers.length) database.log.warn(`plugin "${owner}" was migrated by a newer release`, { owner, newer: strangers })
+    return todo
   }
   const reading = database.knex()
   // Most starts have nothing to do, and need no lock to see it.
