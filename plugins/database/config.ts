@@ -11,11 +11,16 @@ const postgres = z.strictObject({
 }).refine(({ poolMin, poolMax }) => poolMin <= poolMax, { path: ['poolMin'], error: 'must not be more than poolMax' })
 export type PostgresSettings = z.output<typeof postgres>
 
+const sqlite = z.strictObject({
+  transactionMs: count(600_000).default(5_000).describe('How long a transaction may stay open, in milliseconds, since all other writers wait for it; migrations may take longer.'),
+})
+
 export const config = z.strictObject({
   file: z.string().min(1).default('backplane.db').describe('The SQLite file; a relative path is below the data folder.'),
   url: z.union([z.instanceof(Secret).meta({ type: 'string' }), z.string()]).optional()
     .describe('Address of the database, `sqlite:<path>` or `postgres://user:password@host:port/database`; wins over `file`. Leave it out for SQLite in the data folder.'),
   migrate: z.enum(['auto', 'check']).default('auto').describe('`auto` brings tables up to date at start; `check` refuses to start until `backplane migrate` has done so.'),
+  sqlite: sqlite.prefault({}).describe('For SQLite only.'),
   postgres: postgres.prefault({}).describe('For PostgreSQL only.'),
 })
 export type DatabaseConfig = z.output<typeof config>

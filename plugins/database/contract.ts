@@ -37,8 +37,8 @@ export interface Database {
    */
   knex(tx?: Tx): Knex
   /**
-   * Runs `work` in a transaction (SQLite: BEGIN IMMEDIATE, grouped with its neighbours; PostgreSQL: READ COMMITTED). Rejects as `work` does,
-   * after rolling back. A failed statement ends it: what may fail goes into `knex(tx).transaction(…)`, which undoes only itself. After a
+   * Runs `work` in a transaction (SQLite: BEGIN IMMEDIATE, grouped with its neighbours, at most 5 s or DATABASE_TX_TIMEOUT;
+   * PostgreSQL: READ COMMITTED). Rejects as `work` does, after rolling back. A failed statement ends it: what may fail goes into `knex(tx).transaction(…)`, which undoes only itself. After a
    * deadlock `work` is run again, so it acts through `tx` and `tx.afterCommit` alone.
    */
   transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>
@@ -85,6 +85,10 @@ export const DatabaseErrors = defineErrors('DATABASE', {
   UNAVAILABLE: { message: 'the database does not answer: {reason}', fix: 'See `backplane health database`; the operation may be tried again.', status: 503, retryable: true },
   OUTSIDE_TX: { message: 'the database was used outside the transaction that is open here', fix: 'Hand `tx` on to the method, or do it in tx.afterCommit().' },
   TX_ENDED: { message: 'a transaction was used after it had ended', fix: 'Await everything that uses `tx` inside transaction().' },
+  TX_TIMEOUT: {
+    message: 'a transaction was open for more than {ms} ms, so nothing of it is kept', status: 503, retryable: true,
+    fix: 'Do what takes long, such as a call over the network, before transaction(); database.sqlite.transactionMs is the limit.',
+  },
   TX_FAILED: {
     message: 'a statement of this transaction failed, so nothing of it is kept', fix: 'Let it fail, or put what may fail into knex(tx).transaction(…), which undoes only itself.',
   },
@@ -92,7 +96,7 @@ export const DatabaseErrors = defineErrors('DATABASE', {
   VALUE: { message: 'a value can not be stored: {reason}', fix: 'Send text without U+0000, and numbers that their column can hold.', status: 400, expose: true },
   BUSY: { message: 'the database was locked for {ms} ms', fix: 'Try again; more than four processes need PostgreSQL.', status: 503, retryable: true },
   MIGRATION_FAILED: { message: 'migration "{name}" of plugin "{owner}" failed: {reason}', fix: 'Nothing of it was kept. Correct the cause and start again.' },
-  MIGRATION_CHANGED: { message: 'plugin "{owner}" was migrated to "{found}", which this release does not know', fix: 'Run the release that made it, or a newer one.' },
+  MIGRATION_CHANGED: { message: 'plugin "{owner}" was migrated by "{found}", and this release has another history', fix: 'Run the release that made it, or a newer one.' },
   MIGRATIONS_PENDING: { message: 'plugin "{owner}" has migrations that did not run yet: {names}', fix: 'Run `backplane migrate`, or set database.migrate to auto.' },
   BACKUP_FAILED: { message: 'the backup was not made: {reason}', fix: 'Nothing was left behind. Correct the cause and run it again.' },
   BACKUP_INVALID: { message: '{file} is not a backup of this database: {reason}', fix: 'Name a file that `backplane database backup` made on the same kind of database.' },

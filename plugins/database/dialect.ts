@@ -13,12 +13,13 @@ export async function openDatabase(config: DatabaseConfig, { dataDir, command }:
   const address = await addressOf(config, dataDir)
   if (address.dialect === 'sqlite') {
     const [{ SqliteDatabase }, { SqliteAdmin }] = await Promise.all([import('./sqlite.ts'), import('./sqlite-admin.ts')])
-    const database = await SqliteDatabase.open(address.file, log, { migrateMode, server: command === undefined })
+    const database = await SqliteDatabase.open(address.file, log, { ...config.sqlite, migrateMode, server: command === undefined })
     return { database, admin: new SqliteAdmin(database), channels: { listen: async () => undefined } }
   }
   const [{ PostgresDatabase }, { PostgresAdmin }, { PostgresListener }] =
     await Promise.all([import('./postgres.ts'), import('./postgres-admin.ts'), import('./postgres-listener.ts')])
   const database = await PostgresDatabase.open({ ...config.postgres, address: () => address.read(), migrateMode }, log)
-  const channels: DatabaseChannels = { listen: (channel, heard) => PostgresListener.open(() => address.read(), channel, heard, log) }
+  const listening = { address: () => address.read(), connectionName: database.connectionName }
+  const channels: DatabaseChannels = { listen: (channel, heard) => PostgresListener.open(listening, channel, heard, log) }
   return { database, admin: new PostgresAdmin(database, () => address.read()), channels }
 }

@@ -1,11 +1,11 @@
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import Sqlite from 'better-sqlite3'
-import { BackplaneError, reasonOf, type Logger } from '#core'
+import { BackplaneError, Deadline, reasonOf, SystemClock, type Logger } from '#core'
 import { DatabaseErrors, type Statement, type Tx } from '#contracts/database'
 import type { Ran } from './builder.ts'
 import type { MigrateMode } from './migrator.ts'
-import { CommonDatabase, OpenTx, refuseControl } from './transaction.ts'
+import { CommonDatabase, MIGRATION_MS, OpenTx, refuseControl } from './transaction.ts'
 import { bindable } from './values.ts'
 import { takeSeat } from './seat.ts'
 import { patiently, Writer } from './writer.ts'
@@ -54,8 +54,14 @@ class Connection {
   }
 }
 
+class Limit extends Deadline {
+  constructor(readonly expire: () => void) { super() }
+}
+
 class SqliteTx extends OpenTx {
   readonly dialect = 'sqlite'
+  /** Set when its turn comes. */
+  limit: Limit | undefined
   constructor(readonly connection: Connection) { super() }
 
   execute(sql: string, params: readonly unknown[]): Ran {
@@ -71,6 +77,8 @@ export interface SqliteOptions {
   readonly migrateMode?: MigrateMode
   /** Stays, and so counts among those that may share the file; a command does not. */
   readonly server?: boolean
+  /** How long a transaction may stay open, in milliseconds. */
+  readonly transactionMs?: number
 }
 
 /** `Database` on one SQLite file: one connection writes, another one reads, and neither waits for the other. */
@@ -80,9 +88,12 @@ export class SqliteDatabase extends CommonDatabase {
   readonly #writing: Connection
   readonly #writer: Writer
   readonly #seat: { close(): unknown } | undefined
+  // Of real time, whatever the clock of a test says: what is limited is real work.
+  readonly #deadlines = new SystemClock().deadlines
+  readonly #transactionMs: number
 
   private constructor(
-    readonly file: string, log: Logger, migrateMode: MigrateMode | undefined,
+    readonly file: string, log: Logger, { migrateMode, transactionMs = 5_000 }: SqliteOptions,
     reader: Sqlite.Database, writer: Sqlite.Database, seat: { close(): unknown } | undefined,
   ) {
     super(log, migrateMode)
@@ -90,17 +101,19 @@ export class SqliteDatabase extends CommonDatabase {
     this.#writing = new Connection(writer)
     this.#writer = new Writer(writer)
     this.#seat = seat
+    this.#transactionMs = transactionMs
   }
 
   /**
    * Makes the file and its folder if they are missing. Rejects with DATABASE_UNAVAILABLE, DATABASE_BUSY or, for a `server`,
    * DATABASE_TOO_MANY_PROCESSES.
    */
-  static async open(file: string, log: Logger, { migrateMode, server = false }: SqliteOptions = {}): Promise<SqliteDatabase> {
+  static async open(file: string, log: Logger, options: SqliteOptions = {}): Promise<SqliteDatabase> {
+    const { server = false } = options
     const opened: { close(): unknown }[] = []
     // busy_timeout blocks the event loop: it is only for the moment that a COMMIT elsewhere takes.
-    const open = (options: Sqlite.Options) => {
-      const db = new Sqlite(file, { timeout: 10, ...options })
+    const open = (how: Sqlite.Options) => {
+      const db = new Sqlite(file, { timeout: 10, ...how })
       opened.push(db)
       return db
     }
@@ -112,7 +125,7 @@ export class SqliteDatabase extends CommonDatabase {
       await patiently(() => writer.pragma('journal_mode = WAL'))
       for (const pragma of ['synchronous = FULL', 'foreign_keys = ON']) await patiently(() => writer.pragma(pragma))
       const reader = open({ readonly: true })
-      return new SqliteDatabase(file, log, migrateMode, reader, writer, server ? seat : undefined)
+      return new SqliteDatabase(file, log, options, reader, writer, server ? seat : undefined)
     } catch (error) {
       for (const db of opened) db.close()
       if (error instanceof BackplaneError) throw error
@@ -126,9 +139,19 @@ export class SqliteDatabase extends CommonDatabase {
   async transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
     this.expectOutside()
     const tx = new SqliteTx(this.#writing)
-    const value = await this.#told(this.#writer.transaction(() => this.run(tx, work)))
+    const value = await this.#told(this.#writer.transaction(() => this.#limited(tx, work)))
     tx.committed(this.log)
     return value
+  }
+
+  /** All other writers wait for an open transaction: it ends when its time is up, whatever its work does. */
+  #limited<T>(tx: SqliteTx, work: (tx: Tx) => Promise<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const ms = this.#transactionMs
+      const limit = tx.limit = new Limit(() => { tx.open = false; reject(DatabaseErrors.TX_TIMEOUT({ ms })) })
+      this.#deadlines.arm(limit, ms)
+      this.run(tx, work).finally(() => this.#deadlines.disarm(limit)).then(resolve, reject)
+    })
   }
 
   prepare<Row = Record<string, unknown>>(sql: string): Statement<Row> {
@@ -143,7 +166,7 @@ export class SqliteDatabase extends CommonDatabase {
   }
 
   /** BEGIN IMMEDIATE is the lock. */
-  async lockMigrations(): Promise<void> {}
+  async lockMigrations(_owner: string, tx: Tx): Promise<void> { this.#deadlines.arm(this.of(tx).limit!, MIGRATION_MS) }
 
   /** One statement on its own: reads have their connection, writes join the next group. */
   async execute(sql: string, params: readonly unknown[]): Promise<Ran> {
@@ -161,6 +184,7 @@ export class SqliteDatabase extends CommonDatabase {
     if (this.closed) return
     this.closed = true
     await this.#writer.idle()
+    this.#deadlines.stop()
     this.#reader.db.close()
     this.#writing.db.close()
     this.#seat?.close()

@@ -5,7 +5,7 @@ import { DatabaseErrors, type Database, type Dialect, type Migration, type State
 import { knexOf, type Executor, type Ran } from './builder.ts'
 import { migrate, type Migrated, type MigrateMode } from './migrator.ts'
 
-const MIGRATION_MS = 600_000
+export const MIGRATION_MS = 600_000
 const CONTROL = /^\s*(begin|commit|end|rollback|savepoint|release|attach|detach|abort|start\s+transaction)\b/i
 
 /** Only Database.transaction() opens and ends transactions. */

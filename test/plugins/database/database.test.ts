@@ -123,6 +123,52 @@ describe('database', () => {
     } finally { other.close() }
   })
 
+  it('ends a transaction that stays open, alone: what it wrote is undone, its neighbours go on', async () => {
+    await using t = await start({ sqlite: { transactionMs: 200 } })
+    const db = t.get(Database)
+    await db.knex().schema.createTable('a', k => { k.integer('x') })
+    const insert = db.prepare('INSERT INTO a (x) VALUES (?)')
+    let go!: () => void
+    const gate = new Promise<void>(resolve => { go = resolve })
+    let late!: Promise<unknown>
+    let ran = false
+    const open = db.transaction(async tx => {
+      tx.afterCommit(() => { ran = true })
+      await insert.run([1], tx)
+      late = gate.then(() => insert.run([2], tx))
+      await db.knex(tx).transaction(async inner => { await inner('a').insert({ x: 3 }); await late })
+    })
+    const neighbours = Promise.all([4, 5].map(x => db.transaction(async tx => insert.run([x], tx))))
+    await assert.rejects(open, { code: DatabaseErrors.TX_TIMEOUT.code, status: 503, retryable: true, message: /200 ms/ })
+    await neighbours
+    go()
+    await assert.rejects(late, { code: DatabaseErrors.TX_ENDED.code })
+    await insert.run([6])
+    assert.deepEqual([await db.knex()('a').pluck('x'), ran], [[4, 5, 6], false])
+  })
+
+  it('gives a migration more time than a transaction', async () => {
+    await using t = await start({ sqlite: { transactionMs: 100 } })
+    await t.get(Database).migrate('slow', [{ name: '0001', up: async () => { await new Promise(resolve => setTimeout(resolve, 500)) } }])
+  })
+
+  it('says in the log that a newer release was here', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'backplane-newer-'))
+    const log = recordLog()
+    const db = await SqliteDatabase.open(join(dir, 'x.db'), log)
+    try {
+      const step = (name: string) => ({ name, up: async () => {} })
+      await db.migrate('mine', [step('0001'), step('0002')])
+      assert.deepEqual(log.lines.filter(each => each.level === 'warn'), [])
+      await db.migrate('mine', [step('0001')])
+      const warned = log.lines.filter(each => each.level === 'warn')
+      assert.match(JSON.stringify(warned), /"mine\\" was migrated by a newer release.*0002/)
+    } finally {
+      await db.close()
+      rmSync(dir, { recursive: true })
+    }
+  })
+
   it('tells how it is', async () => {
     await using t = await start()
     const [check] = t.runtime.collect(HealthCheck)
