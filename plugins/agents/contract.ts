@@ -29,6 +29,7 @@ export interface Tool<I = any, O = any> {
   readonly timeout?: number
   /** For a model that can't reason (offline): the arguments that this text asks for, if it is for this tool at all. */
   recognize?(text: string): I | undefined
+  /** The model and the job hear of a typed error that is exposed (defineErrors); of any other only that the log has it. */
   run(input: I, ctx: ToolContext): Promise<O>
 }
 export const Tool = definePoint<Tool>('agents.tool', { key: tool => tool.name })
@@ -82,7 +83,7 @@ export const AgentErrors = defineErrors('AGENTS', {
   UNKNOWN: { message: 'there is no agent "{agent}"', fix: 'Known agents: {known}.', status: 404, expose: true },
   TOOL_UNKNOWN: { message: 'agent "{agent}" names the tool "{tool}", which nothing contributes', fix: 'Known tools: {known}.', status: 500, expose: true },
   TOOL_INPUT: { message: 'the arguments for tool "{tool}" do not fit: {reason}', fix: 'Correct the arguments.', status: 400, expose: true },
-  TOOL_FAILED: { message: 'tool "{tool}" failed: {reason}', fix: 'See the cause.', status: 500, expose: true },
+  TOOL_FAILED: { message: 'tool "{tool}" failed: {reason}', fix: 'See the log for the cause; a tool that throws an exposed error of its own says more.', status: 500, expose: true },
   TOOL_TIMEOUT: { message: 'tool "{tool}" took longer than {ms} ms', fix: 'Give it less to do, or raise its timeout.', status: 504, retryable: true, expose: true },
   TOO_MANY_STEPS: { message: 'agent "{agent}" made {steps} model calls without coming to an answer', fix: 'Make the task smaller, or raise max_steps.', status: 500, expose: true },
   LOOP: { message: 'agent "{agent}" called "{tool}" {times} times with the same arguments and result', fix: 'Make its instructions clearer.', status: 500, expose: true },

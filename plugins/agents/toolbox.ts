@@ -32,9 +32,17 @@ export async function parseInput(tool: Tool, text: string): Promise<unknown> {
   throw AgentErrors.TOOL_INPUT({ tool: tool.name, reason })
 }
 
+function jsonOf(tool: string, value: unknown): string {
+  const refuse = (cause?: unknown) => AgentErrors.TOOL_FAILED({ tool, reason: 'what it returned is neither text nor JSON' }, { cause })
+  let text: string | undefined
+  try { text = JSON.stringify(value ?? null) } catch (error) { throw refuse(error) }
+  if (text === undefined) throw refuse()
+  return text
+}
+
 /** Text stays text, everything else becomes JSON; what is longer than 64 KiB is cut, and says so. */
-function boundedOutput(value: unknown): LanguageModelV3ToolResultOutput {
-  const text = typeof value === 'string' ? value : JSON.stringify(value ?? null)
+function boundedOutput(tool: string, value: unknown): LanguageModelV3ToolResultOutput {
+  const text = typeof value === 'string' ? value : jsonOf(tool, value)
   const bytes = Buffer.byteLength(text)
   if (bytes <= MAX_OUTPUT) return typeof value === 'string' ? { type: 'text', value } : { type: 'json', value: JSON.parse(text) as JSONValue }
   const kept = new TextDecoder().decode(Buffer.from(text).subarray(0, MAX_OUTPUT), { stream: true })
@@ -72,14 +80,17 @@ export async function runTool(
     const work = (async () => tool.run(input, given))()
     // It may still fail after its time is up, when nobody listens.
     work.catch(() => {})
-    return { output: boundedOutput(await Promise.race([work, ended])) }
+    return { output: boundedOutput(tool.name, await Promise.race([work, ended])) }
   } catch (error) {
     if (ctx.signal.aborted) throw ctx.signal.reason
     if (AgentErrors.TOOL_TIMEOUT.is(error)) return failed(error)
     ctx.log.warn('a tool failed', { tool: tool.name, err: error })
-    return failed(AgentErrors.TOOL_FAILED({ tool: tool.name, reason: told(error) }, { cause: error }))
+    return failed(AgentErrors.TOOL_FAILED.is(error) ? error : AgentErrors.TOOL_FAILED({ tool: tool.name, reason: told(error) }, { cause: error }))
   } finally { release() }
 }
 
-/** Only what is meant to be shown reaches the model and the job. */
-const told = (error: unknown): string => maskSecrets(error instanceof BackplaneError && !error.expose ? `${error.code}, see the log` : reasonOf(error)).slice(0, 1_000)
+/** Only what was written for callers reaches the model and the job: other errors hold paths and queries. */
+function told(error: unknown): string {
+  if (!(error instanceof BackplaneError)) return 'see the log'
+  return error.expose ? maskSecrets(error.message).slice(0, 1_000) : `${error.code}, see the log`
+}

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto'
-import { BackplaneError, reasonOf, rootOf } from '#core'
+import type { BackplaneError, Logger } from '#core'
 import {
   ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type LanguageModelV3Usage,
   type ModelCall, type ModelCallContext,
 } from '#contracts/models'
-import { modelFailed } from './failure.ts'
+import { modelFailed, refusalOf, shownOf } from './failure.ts'
 import { countPrompt, countTokens, usageOf } from './tokens.ts'
 
 type HookInput = ModelCallContext & Pick<Call, 'id' | 'provider' | 'model' | 'options'>
@@ -14,6 +14,7 @@ export interface CallHooks {
   before(call: HookInput): Promise<void>
   /** Never rejects. */
   called(call: ModelCall): Promise<void>
+  readonly log: Logger
 }
 
 /** One call of a model: told of exactly once when it is over, however it ends. */
@@ -47,11 +48,18 @@ export class Call {
     let source: ReadableStreamDefaultReader<LanguageModelV3StreamPart>
     try {
       this.#abort.signal.throwIfAborted()
-      try { await this.#orAborted(this.hooks.before({ ...context, id, provider, model, options })) } catch (error) { throw rootOf(error) }
+      try { await this.#orAborted(this.hooks.before({ ...context, id, provider, model, options })) } catch (error) { throw this.#refused(error) }
       const { stream } = await this.#orAborted((async () => (await create()).doStream(options))(), late => void late.stream.cancel().catch(() => {}))
       source = stream.getReader()
     } catch (error) { throw await this.#failed(error) }
     return this.#pass(source)
+  }
+
+  /** What a guard threw is not the provider's word, and may hold a query or a path. */
+  #refused(error: unknown): BackplaneError {
+    const refusal = refusalOf(this.#name, error)
+    if (ModelErrors.GUARD_FAILED.is(refusal)) this.hooks.log.error('a guard of a model call failed', { model: this.#name, id: this.id, err: error })
+    return refusal
   }
 
   /** A provider that does not heed the signal must not keep its caller waiting. */
@@ -126,7 +134,7 @@ export class Call {
     return this.hooks.called({
       ...context, id, provider, model, status, usage: this.#usage ?? estimate(), estimated: this.#usage === undefined,
       duration_ms: performance.now() - this.#from, first_token_ms: this.#firstToken,
-      ...(error && { error: { code: error.code, message: reasonOf(error) } }),
+      ...(error && { error: { code: error.code, message: shownOf(error) } }),
     })
   }
 }

@@ -1,5 +1,5 @@
 import { APICallError } from '@ai-sdk/provider'
-import { BackplaneError, maskSecrets, reasonOf } from '#core'
+import { BackplaneError, maskSecrets, reasonOf, rootOf } from '#core'
 import { ModelErrors } from '#contracts/models'
 
 /** Node's and undici's names for a connection that failed or was lost. */
@@ -25,3 +25,12 @@ export function modelFailed(model: string, error: unknown, known?: { readonly re
   const shape = { ...ModelErrors.FAILED.shape, retryable: known?.retryable ?? retryable(error) }
   return new BackplaneError(ModelErrors.FAILED.code, shape, { model, reason, ...(status !== undefined && { provider_status: status }) }, { cause })
 }
+
+/** What a guard of the call threw: its own typed error as it is; of any other only that there was one. */
+export function refusalOf(model: string, error: unknown): BackplaneError {
+  const root = rootOf(error)
+  return root instanceof BackplaneError ? root : ModelErrors.GUARD_FAILED({ model }, { cause: error })
+}
+
+/** An error's message as records of the call may show it. */
+export const shownOf = (error: BackplaneError): string => (error.expose ? maskSecrets(error.message) : `${error.code}, see the log`)

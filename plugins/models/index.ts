@@ -22,6 +22,7 @@ export default definePlugin({
         measure(call)
         await ctx.call(ModelCalled, call)
       },
+      log: ctx.log,
     })
     ctx.provide(Models, models)
     ctx.contribute(ModelProvider, offlineProvider(ctx.collect(Tool), ctx.log))

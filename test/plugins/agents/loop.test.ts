@@ -159,21 +159,23 @@ describe('agents: tools', () => {
   it('tells the model of a failure, with no more than may be shown', async () => {
     const { DatabaseErrors } = await import('#contracts/database')
     const failures: [() => Promise<never>, RegExp, RegExp][] = [
-      [async () => { throw new Error('it is broken') }, /it is broken/, /nothing/],
+      [async () => { throw new Error('ENOENT: no such file, open \'/home/ann/.ssh/id_rsa\'') }, /\\"echo\\" failed: see the log/, /ENOENT|ann\/|id_rsa/],
+      [async () => { throw AccessErrors.UNAUTHENTICATED({ reason: 'the key is too old' }) }, /failed: the key is too old/, /see the log/],
       [async () => { throw DatabaseErrors.UNAVAILABLE({ reason: '10.0.0.7 refused' }) }, /DATABASE_UNAVAILABLE, see the log/, /10\.0\.0\.7/],
     ]
     for (const [run, shown, hidden] of failures) {
       await using it = await setUp(calls('echo', { word: 'x' }), { tools: [tool({ run })] })
-      const { result, progress } = await runJob(it.type, input)
+      const { result, progress, lines } = await runJob(it.type, input)
       assert.equal(result.text, 'done')
       assert.match(JSON.stringify(told(it.model, 1)), shown)
       assert.doesNotMatch(JSON.stringify([told(it.model, 1), progress]), hidden)
       assert.equal(progress.find(each => each.type === 'tool_end')!.error!.code, 'AGENTS_TOOL_FAILED')
+      assert.ok(lines.some(line => line.message === 'a tool failed' && line.fields['err']))
     }
   })
   it('ends the run at the third failure in a row', async () => {
     await using it = await setUp(calls('echo', { word: '1' }, { word: '2' }, { word: '3' }), { tools: [tool({ run: async () => { throw new Error('broken') } })] })
-    assert.equal((await runJob(it.type, input)).error.message, 'tool "echo" failed: broken')
+    assert.equal((await runJob(it.type, input)).error.message, 'tool "echo" failed: see the log')
   })
   it('has a time, at whose end its signal aborts', async () => {
     let aborted = false
@@ -195,7 +197,7 @@ describe('agents: tools', () => {
   it('fails properly when its result is no data', async () => {
     await using it = await setUp(calls('echo', { word: 'x' }), { tools: [tool({ run: async () => ({ n: 1n }) as never })] })
     await runJob(it.type, input)
-    assert.match(JSON.stringify(told(it.model, 1)), /failed: .*BigInt/)
+    assert.match(JSON.stringify(told(it.model, 1)), /failed: what it returned is neither text nor JSON/)
   })
   it('needs its permission', async () => {
     await using it = await setUp(calls('echo', { word: 'x' }), { tools: [tool({ permission: 'echo:use' })], denied: ['echo:use'] })

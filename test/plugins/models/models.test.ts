@@ -231,6 +231,26 @@ describe('models: guards', () => {
     assert.deepEqual([seen, it.model.calls.length], [['p1 m 36'], 0])
     assert.deepEqual(it.called.map(({ status, usage }) => [status, usage.inputTokens.total]), [['failed', 0]])
   })
+  it('tells of what a guard broke with only that it did: the log has the query and the path', async () => {
+    const truth = 'insert into `costs` - SQLITE_ERROR: no such table, /home/ann/data.sqlite'
+    const guard = definePlugin({ name: 'budget', guards: [BeforeModelCall], setup(ctx) { ctx.hook(BeforeModelCall, () => { throw new Error(truth) }) } })
+    await using it = await setUp(undefined, {}, {}, [guard])
+    await assert.rejects(it.models.stream(context, 'scripted/m', options), (error: BackplaneError) => {
+      assert.deepEqual([error.code, error.retryable, error.expose], ['MODELS_GUARD_FAILED', true, true])
+      assert.doesNotMatch(`${error.message} ${error.fix} ${JSON.stringify(error.details)}`, /insert|ann/)
+      return true
+    })
+    assert.deepEqual(it.called.map(({ status, error }) => [status, error?.code]), [['failed', 'MODELS_GUARD_FAILED']])
+    assert.doesNotMatch(JSON.stringify(it.called), /insert|ann\//)
+    const line = it.t.lines.find(each => each.message === 'a guard of a model call failed')
+    assert.match((line?.fields['err'] as Error).message, /SQLITE_ERROR/)
+  })
+  it('records of a guard that took too long no more than its code', async () => {
+    const guard = definePlugin({ name: 'slow', guards: [BeforeModelCall], setup(ctx) { ctx.hook(BeforeModelCall, () => new Promise(() => {})) } })
+    await using it = await setUp(undefined, {}, {}, [guard])
+    await assert.rejects(it.models.stream(context, 'scripted/m', options), code('HOOK_TIMEOUT'))
+    assert.deepEqual(it.called.map(({ error }) => error), [{ code: 'HOOK_TIMEOUT', message: 'HOOK_TIMEOUT, see the log' }])
+  })
   it('tells ModelCalled with the id that BeforeModelCall had', async () => {
     const ids: string[] = []
     const guard = definePlugin({ name: 'reserve', guards: [BeforeModelCall], setup(ctx) { ctx.hook(BeforeModelCall, ({ id }) => void ids.push(id)) } })
