@@ -11,8 +11,21 @@ const [SWAPS, PER_SECOND, STREAMS] = [20, 1_000, 25]
 const TICK_MS = 10
 
 const pause = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
-/** Its answers take a while, so that a swap always finds some under way. */
-const owner = (life: number) => routesPlugin('owner', route('/owned/:id', async () => { await pause(3); return { body: { life } } }))
+/** Its answers take a while, so that a swap always finds some under way, and so does its own coming, so that requests come in between. */
+const owner = (life: number) => definePlugin({
+  name: 'owner', contributes: [HttpRoute, HttpUpgrade],
+  async setup(ctx) {
+    let started = false
+    await pause(15)
+    ctx.contribute(HttpUpgrade, { path: '/owned', permission: 'test:use', upgrade: echoWebSocket })
+    ctx.contribute(HttpRoute, route('/owned/:id', async () => {
+      if (!started) throw new Error('called before it has started')
+      await pause(3)
+      return { body: { life } }
+    }))
+    return { start: async () => { await pause(15); started = true } }
+  },
+})
 const live = definePlugin({
   name: 'live', contributes: [HttpRoute, HttpUpgrade],
   setup(ctx) {
