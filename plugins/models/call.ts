@@ -12,7 +12,7 @@ type HookInput = ModelCallContext & Pick<Call, 'id' | 'provider' | 'model' | 'op
 export interface CallHooks {
   /** Rejects to refuse the call. */
   before(call: HookInput): Promise<void>
-  /** Never rejects. */
+  /** Tells of the end. Nobody waits for it: whoever listens may hang. */
   called(call: ModelCall): Promise<void>
   readonly log: Logger
 }
@@ -23,7 +23,7 @@ export class Call {
   readonly #abort = new AbortController()
   readonly #from = performance.now()
   readonly #unlink: () => void
-  #over: Promise<void> | undefined
+  #over = false
   #firstToken: number | undefined
   #usage: LanguageModelV3Usage | undefined
   #output = 0
@@ -51,7 +51,7 @@ export class Call {
       try { await this.#orAborted(this.hooks.before({ ...context, id, provider, model, options })) } catch (error) { throw this.#refused(error) }
       const { stream } = await this.#orAborted((async () => (await create()).doStream(options))(), late => void late.stream.cancel().catch(() => {}))
       source = stream.getReader()
-    } catch (error) { throw await this.#failed(error) }
+    } catch (error) { throw this.#failed(error) }
     return this.#pass(source)
   }
 
@@ -89,19 +89,18 @@ export class Call {
           this.#see(value)
           if (value.type === 'finish') {
             finished = true
-            await this.#end('completed')
+            this.#end('completed')
           }
           controller.enqueue(value)
         } catch (error) {
           leave()
-          controller.error(await this.#failed(error))
+          controller.error(this.#failed(error))
         }
       },
-      cancel: async () => {
-        const ended = this.#end('aborted', ModelErrors.ABORTED({ model: this.#name }))
+      cancel: () => {
+        this.#end('aborted', ModelErrors.ABORTED({ model: this.#name }))
         this.abort()
         leave()
-        await ended
       },
     }, { highWaterMark: 0 })
   }
@@ -113,28 +112,28 @@ export class Call {
     if (part.type === 'finish' && part.usage.inputTokens.total !== undefined && part.usage.outputTokens.total !== undefined) this.#usage = part.usage
   }
 
-  async #failed(error: unknown): Promise<BackplaneError> {
+  #failed(error: unknown): BackplaneError {
     const typed = this.#abort.signal.aborted ? ModelErrors.ABORTED({ model: this.#name }) : modelFailed(this.#name, error)
-    await this.#end(ModelErrors.ABORTED.is(typed) ? 'aborted' : 'failed', typed)
+    this.#end(ModelErrors.ABORTED.is(typed) ? 'aborted' : 'failed', typed)
     return typed
   }
 
   /** The first end is the one that counts. */
-  #end(status: ModelCall['status'], error?: BackplaneError): Promise<void> {
-    return (this.#over ??= this.#tell(status, error))
-  }
-
-  #tell(status: ModelCall['status'], error: BackplaneError | undefined): Promise<void> {
+  #end(status: ModelCall['status'], error?: BackplaneError): void {
+    if (this.#over) return
+    this.#over = true
     this.#unlink()
     this.ended(this)
     const { id, context, provider, model } = this
     // A call that never got an answer may have been refused before a token was read.
     const unanswered = this.#firstToken === undefined && status !== 'completed'
     const estimate = () => (unanswered ? usageOf(0, 0) : usageOf(countPrompt(this.options.prompt), this.#output))
-    return this.hooks.called({
+    const call: ModelCall = {
       ...context, id, provider, model, status, usage: this.#usage ?? estimate(), estimated: this.#usage === undefined,
       duration_ms: performance.now() - this.#from, first_token_ms: this.#firstToken,
       ...(error && { error: { code: error.code, message: shownOf(error) } }),
-    })
+    }
+    // Handlers begin before the last part is handed on; waiting for them would let a slow one hold up every run.
+    this.hooks.called(call).catch((cause: unknown) => this.hooks.log.error('the end of a model call could not be told', { id, err: cause }))
   }
 }

@@ -42,7 +42,7 @@ export interface ModelCall extends ModelCallContext {
 export const BeforeModelCall = defineHook.series<
   ModelCallContext & { readonly id: string; readonly provider: string; readonly model: string; readonly options: LanguageModelV3CallOptions }
 >('models.before-call')
-/** Once for each call, on every path. */
+/** Once for each call, on every path. Told when the call ends, and not waited for. */
 export const ModelCalled = defineHook.notify<ModelCall>('models.called')
 
 export interface ModelInfo { readonly id: string; readonly provider: string; readonly alias_of?: string; readonly missing: readonly string[] }

@@ -184,6 +184,19 @@ describe('models: one record for each call, however it ends', () => {
     await Promise.all([it.t.runtime.stop(), assert.rejects(pending, code('MODELS_ABORTED'))])
     assert.deepEqual(it.called.map(call => call.status), ['aborted'])
   })
+  it('waits for nobody who is told of an end, on any path, and tells each once', async () => {
+    let told = 0
+    const audit = definePlugin({ name: 'audit', setup(ctx) { ctx.hook(ModelCalled, () => { told++; return new Promise(() => {}) }) } })
+    await using it = await setUp(({ prompt }) => (prompt.length > 1 ? [...say('a'), { type: 'error', error: new Error('boom') }] : answer('ok')), {}, {}, [audit])
+    const from = performance.now()
+    await read(await it.models.stream(context, 'scripted/m', options))
+    await assert.rejects((async () => read(await it.models.stream(context, 'scripted/m', { prompt: [...options.prompt, ...options.prompt] })))(), code('MODELS_FAILED'))
+    for await (const part of await it.models.stream(context, 'scripted/m', options)) if (part.type === 'text-delta') break
+    await assert.rejects(it.models.stream(context, 'scripted/m', { ...options, abortSignal: AbortSignal.abort() }), code('MODELS_ABORTED'))
+    // The limit of a hook is a second here.
+    assert.ok(performance.now() - from < 800, `${performance.now() - from} ms`)
+    assert.deepEqual([told, it.called.map(call => call.status)], [4, ['completed', 'failed', 'aborted', 'aborted']])
+  })
   it('leaves no listener at the caller\'s signal', async () => {
     await using it = await setUp()
     const { signal } = new AbortController()
