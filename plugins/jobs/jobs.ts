@@ -1,11 +1,12 @@
 import { scope } from '#core'
-import { AccessErrors, type Access, type Caller, type Permission } from '#contracts/access'
+import { AccessErrors, type Access, type Caller } from '#contracts/access'
 import type { Tx } from '#contracts/database'
 import { JobErrors, type Job, type JobRequest, type Jobs, type JobType, type Page } from '#contracts/jobs'
 import { ID_PATTERN, newId } from './id.ts'
 import { checkInput } from './input.ts'
 import { instruments } from './instruments.ts'
 import { jsonOf } from './json.ts'
+import { checkRun, checkSubmit } from './permission.ts'
 import { toJob, type JobDetail, type JobRow } from './record.ts'
 import type { Worker } from './worker.ts'
 
@@ -88,10 +89,9 @@ export class JobService implements Jobs {
     const project_id = request.project_id ?? caller.project_id
     const named = request.agent ?? (request.type === 'agent' ? (request.input as { agent?: unknown } | null)?.agent : undefined)
     const agent = typeof named === 'string' ? named : null
-    const may = (permission: Permission, kind: string, id: string) => access.check(caller, permission, { kind, id, project_id })
-    await may('jobs:submit', 'project', project_id)
+    await checkSubmit(access, caller, project_id)
     const type = this.#type(request.type)
-    if (type.permission !== 'jobs:submit') await may(type.permission, agent === null ? 'job-type' : 'agent', agent ?? type.type)
+    if (type.permission !== 'jobs:submit') await checkRun(access, caller, type, { agent, project_id })
     const input = jsonOf('input', request.input, config.max_input_bytes)
     const metadata = jsonOf('metadata', request.metadata ?? {}, config.max_input_bytes)
     await checkInput(type.type, type.input, JSON.parse(input))

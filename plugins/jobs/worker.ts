@@ -11,6 +11,7 @@ import { checkInput } from './input.ts'
 import { instruments } from './instruments.ts'
 import { jsonOf } from './json.ts'
 import { isFinal, next, type JobEvent } from './machine.ts'
+import { checkRun } from './permission.ts'
 import { toJob, type JobRow } from './record.ts'
 import type { JobStore } from './store.ts'
 
@@ -162,11 +163,13 @@ export class Worker {
     const { row, signal } = execution
     const { access, config } = this.deps
     const type = this.typeOf(row.type)
+    const asked = access.current
     execution.type = type
-    if (!type || !access.current) return { is: 'away' }
+    if (!type || !asked) return { is: 'away' }
     try {
       const value = await execution.race(async () => {
-        const caller = await access.current!.restore(row.principal_id, row.project_id)
+        const caller = await asked.restore(row.principal_id, row.project_id)
+        await checkRun(asked, caller, type, row)
         const input = await checkInput(row.type, type.input, JSON.parse(row.input))
         return scope.run({ plugin: this.#ownerOf(type) }, () => execution.run(type, caller, input))
       })

@@ -132,7 +132,7 @@ describe('jobs', () => {
         if (caller.id === 'guest') throw AccessErrors.FORBIDDEN({ permission, reason: 'a guest' })
       }
       const projects = async (caller: Caller) => (caller.id === 'guest' ? [] : ['default'])
-      await using t = await runtime({ types: [{ ...double, permission: 'agents:run' }], services: [openAccess({ check, projects })] })
+      await using t = await runtime({ types: [{ ...double, permission: 'agents:run' }], services: [openAccess({ check, projects })], config: { concurrency: 0 } })
       const jobs = t.get(Jobs)
       const job = await jobs.submit(operator, { type: 'double', agent: 'math', input: 1 })
       assert.deepEqual(asked, [['jobs:submit', { kind: 'project', id: 'default', project_id: 'default' }], ['agents:run', { kind: 'agent', id: 'math', project_id: 'default' }]])
@@ -237,6 +237,26 @@ describe('jobs', () => {
       await using t = await runtime({ types: [jobType('never', async () => assert.fail())], services: [openAccess({ restore })] })
       const job = await until(t, (await t.get(Jobs).submit(operator, { type: 'never', input: null })).id, 'dead')
       assert.equal(job.error!.code, 'ACCESS_FORBIDDEN')
+    })
+
+    it('asks again before each attempt whether it may be run, and ends a job whose owner may no longer have it run', async () => {
+      for (const permission of ['payroll:run', 'jobs:submit'] as const) {
+        let attempts = 0
+        let allowed = true
+        const asked: unknown[] = []
+        const check = async (_caller: Caller, wanted: string, resource: unknown) => {
+          if (wanted !== permission) return
+          asked.push(resource)
+          if (!allowed) throw AccessErrors.FORBIDDEN({ permission: wanted, reason: 'the role was taken away' })
+        }
+        const pay = jobType('pay', async () => { attempts++; allowed = false; throw new Error('a passing one') }, { permission })
+        await using t = await runtime({ types: [pay], config: quick, services: [openAccess({ check })] })
+        const { id } = await t.get(Jobs).submit(operator, { type: 'pay', agent: 'clerk', input: null })
+        const job = await until(t, id, 'dead')
+        assert.deepEqual([job.error!.code, attempts, job.attempt], ['ACCESS_FORBIDDEN', 1, 2])
+        const resource = permission === 'jobs:submit' ? { kind: 'project', id: 'default', project_id: 'default' } : { kind: 'agent', id: 'clerk', project_id: 'default' }
+        assert.deepEqual(asked.slice(0, 3), [resource, resource, resource])
+      }
     })
   })
 
