@@ -1,13 +1,14 @@
 import type { AwilixContainer } from 'awilix'
 import { disposerOf, type Disposer, type Holdings } from './disposal.ts'
-import { ServiceErrors } from './errors.ts'
+import { SecretErrors, ServiceErrors } from './errors.ts'
 import type { Hooks } from './hooks.ts'
 import type { Logger, Plugin, PluginContext } from './plugin.ts'
 import type { Points } from './points.ts'
 import type { Contributions, Live, PointRef, ServiceRef } from './refs.ts'
 import { PluginScope } from './scope.ts'
+import { mayRead, SecretResolve } from './secret.ts'
 import { awilix, type Services } from './services.ts'
-import type { Clock } from './time.ts'
+import { isPromise, type Clock } from './time.ts'
 
 /** What all plugins of one runtime meet at. */
 export interface Board {
@@ -34,7 +35,7 @@ export function createContext(plugin: Plugin, board: Board, { name, config, log,
     const failed = (error: unknown) => board.fault(name, error, where)
     try {
       const result = inside.run(() => run(...args), undefined, undefined)
-      if (result instanceof Promise) result.catch(failed)
+      if (isPromise(result)) Promise.resolve(result).catch(failed)
     } catch (error) { failed(error) }
   }
 
@@ -86,7 +87,13 @@ export function createContext(plugin: Plugin, board: Board, { name, config, log,
       if (ref.mode !== 'notify') declared(ref, plugin.guards, 'guards')
       keep(hooks.add(ref, name, handler, options?.order), `hook ${ref.id}`)
     },
-    call: (ref, input) => hooks.call(ref, input, stopper),
+    call(ref, input) {
+      if (ref.slot !== SecretResolve.slot) return hooks.call(ref, input, stopper)
+      const { name: wanted } = input as { readonly name: string }
+      if (!mayRead(plugin.secrets, wanted)) throw SecretErrors.UNDECLARED({ plugin: name, name: wanted })
+      // Whoever asks is named here, not by the asker.
+      return hooks.call(ref, { name: wanted, plugin: name } as typeof input, stopper)
+    },
     ready: ref => hooks.ready(ref),
     defer: (dispose, label = 'defer') => holdings.defer(dispose, label),
     make: type => own(new type(bag as never)),

@@ -9,9 +9,12 @@ export class Holdings {
   #closed = false
   constructor(readonly owner: string) {}
 
-  /** Returns a function that releases this one thing early. */
+  /** Returns a function that releases this one thing early. What comes after the end, from work that outlived its time, is undone at once. */
   defer(dispose: Disposer, label: string): Disposer {
-    if (this.#closed) throw RuntimeErrors.DISPOSED({ plugin: this.owner, what: label })
+    if (this.#closed) {
+      try { Promise.resolve(dispose()).catch(() => {}) } catch { /* It is told that it is late. */ }
+      throw RuntimeErrors.DISPOSED({ plugin: this.owner, what: label })
+    }
     const entry = { label, dispose }
     this.#entries.add(entry)
     return () => (this.#entries.delete(entry) ? dispose() : undefined)

@@ -117,6 +117,7 @@ export const RuntimeErrors = defineErrors('RUNTIME', {
 })
 export const SecretErrors = defineErrors('SECRET', {
   NOT_FOUND: { message: 'secret "{name}" was found in no store', fix: 'Set it in a store that is loaded, or add a plugin with a secret store.', status: 503, retryable: true },
+  UNDECLARED: { message: 'plugin "{plugin}" may not read the secret "{name}"', fix: 'Add it to `secrets` in definePlugin(), or let the operator hand it over by a reference in its settings.' },
   CYCLE: { message: 'plugin "{plugin}" needs a secret, and every secret store needs "{plugin}": {stores}', fix: 'Add a store that does not stand on it, such as env-secrets, or write an environment reference instead.' },
 })
 

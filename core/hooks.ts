@@ -65,14 +65,18 @@ class Entry {
 
   /** In its plugin's scope. Times the first calls and then one in sixty-four: the clock costs more than the handler of a hot hook. */
   enter(input: unknown, call: HookCall): unknown {
-    if (this.calls++ >= 16 && (this.calls & 63) !== 0) return this.scope.run(this.run, input, call)
-    const from = performance.now()
-    const done = () => { this.timed++; this.ms += performance.now() - from }
-    const result = this.scope.run(this.run, input, call)
-    if (isPromise(result)) result.then(done, done)
-    else done()
+    const from = this.calls++ < 16 || (this.calls & 63) === 0 ? performance.now() : 0
+    const given = this.scope.run(this.run, input, call)
+    if (!isPromise(given)) {
+      if (from) this.#time(from)
+      return given
+    }
+    // A query builder runs each time that it is awaited.
+    const result = given instanceof Promise ? given : Promise.resolve(given)
+    if (from) result.then(() => this.#time(from), () => this.#time(from))
     return result
   }
+  #time(from: number): void { this.timed++; this.ms += performance.now() - from }
 
   /** Wrapped once: by the innermost hook. */
   failure(cause: unknown): BackplaneError {
@@ -205,7 +209,7 @@ class Walk extends Call {
     const entry = this.entries[this.place]!
     const error = this.timeout(entry)
     this.#fail(error, entry)
-    this.abort(error)
+    entry.scope.run(() => this.abort(error), undefined, undefined)
   }
 }
 
@@ -258,7 +262,7 @@ class Announcement extends Call {
 
   expire(): void {
     const late = [...this.#pending!]
-    this.abort(this.timeout(late[0]!))
+    late[0]!.scope.run(() => this.abort(this.timeout(late[0]!)), undefined, undefined)
     for (const entry of late) this.#settle(entry, this.timeout(entry))
   }
 }
@@ -304,7 +308,7 @@ export class Hooks {
     const line = this.#line(ref)
     if (state === 'open' || state === 'gone') line.shut.delete(plugin)
     else line.shut.set(plugin, state)
-    if (line.shut.size && state !== 'failed') return
+    if (this.#shut(line)?.[1] === 'away') return
     for (const wake of line.waiting) wake()
     line.waiting.clear()
   }
@@ -318,13 +322,13 @@ export class Hooks {
 
   ready(ref: AnyHook): Awaitable<void> {
     const line = this.#lines.get(ref.slot)
-    if (line?.shut.size && !ref.options.early) return this.#opened(line)
+    if (line?.shut.size && this.#shut(line)) return this.#opened(line)
   }
 
   call<H extends AnyHook>(ref: H, input: HookInput<H>, caller?: Stoppable): Awaitable<HookResult<H>> {
     const line = this.#lines.get(ref.slot)
     if (line === undefined) return (ref.mode === 'waterfall' ? input : ref.mode === 'notify' ? NOTHING : undefined) as HookResult<H>
-    if (line.shut.size === 0 || ref.options.early) return this.#run(line, input, caller) as Awaitable<HookResult<H>>
+    if (line.shut.size === 0 || !this.#shut(line)) return this.#run(line, input, caller) as Awaitable<HookResult<H>>
     if (ref.options.tx) throw this.#absent(line)
     return this.#opened(line).then(() => this.#run(line, input, caller)) as Promise<HookResult<H>>
   }
@@ -335,16 +339,21 @@ export class Hooks {
 
   timeoutOf(ref: AnyHook): number { return ref.options.timeout ?? (ref.options.tx ? 500 : this.options.timeout) }
 
-  #absent(line: Line, [plugin, state] = [...line.shut].find(([, each]) => each === 'failed') ?? [...line.shut][0]!): BackplaneError {
+  /** The guard that keeps the hook closed, a hopeless one first. An early hook may be asked while guards are still to come. */
+  #shut({ shut, ref }: Line): [plugin: string, state: GuardState] | undefined {
+    const closed = [...shut].filter(([, state]) => state !== 'coming' || !ref.options.early)
+    return closed.find(([, state]) => state !== 'away') ?? closed[0]
+  }
+
+  #absent(line: Line, [plugin, state]: [string, GuardState] = this.#shut(line)!): BackplaneError {
     const told = { coming: 'not set up yet; call it from start() or later', open: 'there', away: 'being swapped', failed: 'not running' }[state]
     return PluginErrors.UNAVAILABLE({ plugin, hook: line.ref.id, state: told })
   }
 
   async #opened(line: Line): Promise<void> {
-    const hopeless = () => [...line.shut.values()].some(state => state !== 'away')
-    const open = async () => { while (line.shut.size && !hopeless()) await new Promise<void>(resolve => line.waiting.add(resolve)) }
+    const open = async () => { while (this.#shut(line)?.[1] === 'away') await new Promise<void>(resolve => line.waiting.add(resolve)) }
     await within(this.options.deadlines, WAIT_MS, () => this.#absent(line), open)
-    if (line.shut.size) throw this.#absent(line)
+    if (this.#shut(line)) throw this.#absent(line)
   }
 
   /** What stands where and how it fares; `ms` is the mean of the calls that were timed. */

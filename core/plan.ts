@@ -73,15 +73,17 @@ export interface PlanOptions {
   readonly unitOf: (entry: PluginEntry) => Unit
   /** The unit that goes on running under this name, if its settings did not change. */
   readonly kept: (name: string) => Unit | undefined
+  /** What runs already is not left out because of a bad edit: the edit is refused. */
+  readonly runs: (name: string) => boolean
 }
 
 /** Which plugins run with which settings and in what order, or a BootError with every reason why that can't be. Touches nothing. */
-export function planFor(entries: readonly PluginEntry[], { outside, offers, unitOf, kept }: PlanOptions): Plan {
+export function planFor(entries: readonly PluginEntry[], { outside, offers, unitOf, kept, runs }: PlanOptions): Plan {
   const errors: BackplaneError[] = []
   const units = new Map<string, Unit>()
   const out = new Map<string, PluginProblem>()
   const refuse = (entry: PluginEntry, error: BackplaneError, phase: Phase) => {
-    if (entry.optional) out.set(nameOf(entry), problemOf(error, phase))
+    if (entry.optional && !runs(nameOf(entry))) out.set(nameOf(entry), problemOf(error, phase))
     else errors.push(error)
   }
   const seen = new Set<string>()
@@ -108,7 +110,7 @@ export function planFor(entries: readonly PluginEntry[], { outside, offers, unit
     for (const { plugins, error } of graph.problems) {
       const lost = ServiceErrors.MISSING.is(error) && lostProvider(error.details['service'])
       if (lost && !lost.optional) continue // Told already, at its cause.
-      const loser = plugins.find(name => units.get(name)?.optional) ?? (lost ? plugins[0] : undefined)
+      const loser = plugins.find(name => units.get(name)?.optional && !runs(name)) ?? (lost ? plugins[0] : undefined)
       if (loser === undefined) errors.push(error)
       else leave.set(loser, lost ? LifecycleErrors.LEFT_OUT({ plugin: loser, provider: nameOf(lost) }) : error)
     }

@@ -34,7 +34,7 @@ export class Points {
   /** While these plugins are swapped, what they contributed is away and not gone: a route then answers 503, not 404. */
   suspend(plugins: ReadonlySet<string>): () => void {
     const lists = [...this.#lists.values()].filter(list => list.all.some(each => plugins.has(each.plugin)))
-    for (const list of lists) list.away = [...list.away, ...list.all.filter(each => plugins.has(each.plugin))]
+    for (const list of lists) this.#change(list, list.all, [...list.away, ...list.all.filter(each => plugins.has(each.plugin))])
     return () => {
       for (const list of lists) this.#change(list, list.all, list.away.filter(each => !plugins.has(each.plugin)))
     }

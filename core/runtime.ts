@@ -5,7 +5,7 @@ import { nameOf, planFor, problemOf, unitOf, type Phase, type Plan, type PluginE
 import type { AnyHook, Logger, Plugin } from './plugin.ts'
 import { Points } from './points.ts'
 import { defineHook, defineService, type PointRef, type ServiceRef } from './refs.ts'
-import { runPhase } from './scope.ts'
+import { inPhase, runPhase, scope } from './scope.ts'
 import { SecretResolve, SecretRotated } from './secret.ts'
 import { Services } from './services.ts'
 import { SystemClock, isPromise, within, type Clock } from './time.ts'
@@ -60,7 +60,9 @@ export const RuntimeHooks = {
 }
 
 /** `lost` is told of those that can't come up, required ones too, and they are left out. */
-interface UpOptions { readonly setupOnly?: boolean; readonly boot?: boolean; readonly lost?: ((error: BackplaneError) => void) | undefined }
+interface UpOptions { readonly setupOnly?: boolean; readonly lost?: (error: BackplaneError) => void; readonly runs?: ReadonlySet<string> }
+/** `arrivals` end the absence of what plugins contributed; `runs` ran before, and so are required now. */
+interface MoveOptions extends UpOptions { readonly arrivals: (() => void)[]; readonly drainUntil?: number }
 const OUTSIDE = '(outside)'
 const STOP_MS = 5_000
 
@@ -89,8 +91,8 @@ export class Runtime implements AsyncDisposable {
     this.host = {
       // Made when somebody asks: loading node:crypto takes as long as booting a hundred plugins.
       get instanceId() { return (id ??= crypto.randomUUID()) },
-      version: '0.0.0', dataDir: 'data', env: {}, enable: name => this.#cannot('enable', name), disable: name => this.change(new Map([[name, undefined]])),
-      reload: name => this.change(new Map([[name, this.#unit(name).entry]]), true), inspect: () => this.inspect(), ...options.host,
+      version: '0.0.0', dataDir: 'data', env: {}, enable: async name => this.#cannot('enable', name), disable: async name => this.change(new Map([[this.#unit(name).name, undefined]])),
+      reload: async name => this.change(new Map([[name, this.#unit(name).entry]]), true), inspect: () => this.inspect(), ...options.host,
     }
     const given: readonly (readonly [ServiceRef<any>, unknown])[] = [[Host, this.host], ...(options.services ?? [])]
     for (const [ref, value] of given) if (!this.#board.services.has(ref)) this.#board.services.set(ref, OUTSIDE, value)
@@ -98,6 +100,8 @@ export class Runtime implements AsyncDisposable {
   }
 
   get state() { return this.#state }
+  /** Kept of the grace period for stop and release. */
+  get #lastMs(): number { return Math.min(STOP_MS, this.#graceMs / 2) }
   get log(): Logger { return this.options.log }
   get<T>(ref: ServiceRef<T>): T { return this.#board.services.get(ref) }
   collect<T>(point: PointRef<T>): T[] { return this.#board.points.list(point).all.map(entry => entry.value) }
@@ -114,10 +118,15 @@ export class Runtime implements AsyncDisposable {
     const { graph: { order }, out } = this.#plan
     for (const name of order) this.#guards(name, 'coming')
     for (const name of out.keys()) this.#guards(name, 'failed')
-    const up = this.#up(order, { setupOnly, boot: true })
+    const up = this.#up(order, { setupOnly })
     // A stop() that comes now waits for the step under way; no further one is begun.
     this.#queue = up.catch(() => {})
-    try { await up } catch (error) { await this.stop(); throw error }
+    try { await up } catch (error) {
+      const stopped = this.#state !== 'starting'
+      await this.stop()
+      if (stopped) return this
+      throw error
+    }
     if (this.#state !== 'starting') return this
     this.#state = 'running'
     await this.call(RuntimeHooks.ready, undefined)
@@ -129,12 +138,15 @@ export class Runtime implements AsyncDisposable {
     if (this.#state === 'stopped') return
     if (this.#state !== 'stopping') {
       const from = this.#state
+      const until = performance.now() + this.#graceMs
       this.#state = 'stopping'
-      this.#queue = this.#queue.then(async () => {
-        const until = performance.now() + this.#graceMs
+      // A step under way may end, but not use up the time that the others have for stopping.
+      const { deadlines } = this.#board.clock
+      const begun = async () => within(deadlines, this.#graceMs - this.#lastMs, () => RuntimeErrors.STATE({ action: 'wait', state: this.#state }), () => this.#queue)
+      this.#queue = begun().catch(() => {}).then(async () => {
         await this.call(RuntimeHooks.draining, undefined)
         await this.#down(this.#plan.graph.order, from === 'running' ? until : undefined)
-        this.#board.clock.deadlines.stop()
+        deadlines.stop()
         this.#state = 'stopped'
       })
     }
@@ -143,7 +155,7 @@ export class Runtime implements AsyncDisposable {
   [Symbol.asyncDispose]() { return this.stop() }
 
   /** Replaces one plugin, or its settings, and restarts its hard dependents. */
-  swap(name: string, plugin: Plugin, config: unknown = this.#unit(name).entry.config): Promise<readonly string[]> {
+  async swap(name: string, plugin: Plugin, config: unknown = this.#unit(name).entry.config): Promise<readonly string[]> {
     return this.change(new Map([[name, { ...this.#unit(name).entry, plugin, config }]]))
   }
 
@@ -151,7 +163,8 @@ export class Runtime implements AsyncDisposable {
    * Exchanges, adds (a new name) and takes out (`undefined`) plugins in one step. Everything is checked before anything is touched; only these
    * plugins and their hard dependents restart; if one can't start, all is as before and this rejects. Changes queue behind each other.
    */
-  change(changes: ReadonlyMap<string, PluginEntry | undefined>, force = false): Promise<readonly string[]> {
+  async change(changes: ReadonlyMap<string, PluginEntry | undefined>, force = false): Promise<readonly string[]> {
+    if (inPhase()) throw RuntimeErrors.STATE({ action: 'change plugins', state: `in a lifecycle step of "${scope.current?.plugin}", which would wait for itself` })
     const run = () => this.#change(changes, force)
     const result = this.#queue.then(run, run)
     this.#queue = result.catch(() => {})
@@ -165,39 +178,51 @@ export class Runtime implements AsyncDisposable {
     const next = (name: string) => { const entry = changes.get(name); return entry ? [{ ...entry, name }] : [] }
     const added = [...changes.keys()].filter(name => !known.has(name))
     const entries = [...before.entries.flatMap(entry => (changes.has(nameOf(entry)) ? next(nameOf(entry)) : [entry])), ...added.flatMap(next)]
-    const after = this.#planFor(entries, before.units, changes)
+    const runs = new Set([...before.units].flatMap(([name, unit]) => (unit.state === 'running' ? [name] : [])))
+    const after = this.#planFor(entries, before.units, changes, runs)
     const inPlace = force ? [] : await this.#offer(changes, after)
     const restart = [...changes.keys()].filter(name => !inPlace.some(each => each.unit.name === name))
+    const arrivals: (() => void)[] = []
     try {
-      const restarted = await this.#move(after, restart, performance.now() + this.#graceMs)
+      const restarted = await this.#move(after, restart, { arrivals, runs, drainUntil: performance.now() + this.#graceMs })
       await this.call(RuntimeHooks.changed, { plugins: [...changes.keys()], restarted })
       return restarted
     } catch (error) {
+      if (this.#state !== 'running') throw error
       this.log.error(`the change failed, putting the old plugins back: ${reasonOf(error)}`)
+      for (const { unit, was } of inPlace) Object.assign(unit, was)
       // What can't come back is left out with its dependents; the rest goes on.
-      await this.#move(before, restart, undefined, lost => this.log.error(RuntimeErrors.ROLLBACK_FAILED({ plugin: String(lost.details['plugin']), reason: lost.message }).message))
-      for (const { unit, was } of inPlace) await this.#reconfigure(Object.assign(unit, was))
+      const lost = (cause: BackplaneError) => this.log.error(RuntimeErrors.ROLLBACK_FAILED({ plugin: String(cause.details['plugin']), reason: cause.message }).message)
+      await this.#move(before, restart, { arrivals, lost })
+      for (const { unit } of inPlace) if (unit.state === 'running') await this.#reconfigure(unit)
       throw error
-    }
+    } finally { for (const arrive of arrivals) arrive() }
   }
 
   /** From the plan that runs to another one: takes down and brings up only `restart` and what depends on it. */
-  async #move(to: Plan, restart: readonly string[], drainUntil: number | undefined, lost?: (error: BackplaneError) => void): Promise<readonly string[]> {
+  async #move(to: Plan, restart: readonly string[], { arrivals, drainUntil, ...up }: MoveOptions): Promise<readonly string[]> {
     const from = this.#plan
     const differ = [...from.units.keys(), ...to.units.keys()].filter(name => !from.units.has(name) || !to.units.has(name))
     const affected = new Set([from, to].flatMap(plan => plan.graph.dependents([...restart, ...differ])))
-    const [down, up] = [from, to].map(plan => plan.graph.order.filter(name => affected.has(name))) as [string[], string[]]
+    const [down, order] = [from, to].map(plan => plan.graph.order.filter(name => affected.has(name))) as [string[], string[]]
     // A plugin that restarts because of another, or comes back, gets a new life.
-    for (const name of up) if (to.units.get(name)!.state !== 'idle') to.units.set(name, this.#unitOf(to.units.get(name)!.entry))
-    const arrive = this.#board.points.suspend(new Set(down))
-    try {
-      await this.#down(down, drainUntil, name => (to.units.has(name) ? 'away' : to.out.has(name) ? 'failed' : 'gone'))
-      this.#take(to)
-      for (const name of up) this.#guards(name, 'away')
-      for (const name of to.out.keys()) this.#guards(name, 'failed')
-      await this.#up(up, { lost })
-      return up
-    } finally { arrive() }
+    for (const name of order) if (to.units.get(name)!.state !== 'idle') to.units.set(name, this.#unitOf(to.units.get(name)!.entry))
+    arrivals.push(this.#board.points.suspend(new Set(down)))
+    await this.#down(down, drainUntil, name => (to.units.has(name) ? 'away' : to.out.has(name) ? 'failed' : 'gone'))
+    this.#take(to)
+    this.#forgetGuards(from, to)
+    for (const name of order) this.#guards(name, 'away')
+    for (const name of to.out.keys()) this.#guards(name, 'failed')
+    await this.#up(order, up)
+    return order
+  }
+
+  /** Guards that config no longer has, in whatever state they were: only that takes one away. */
+  #forgetGuards(from: Plan, to: Plan): void {
+    const still = new Map(to.entries.map(entry => [nameOf(entry), new Set(entry.plugin?.guards?.map(guard => guard.slot))]))
+    for (const entry of from.entries) for (const guard of entry.plugin?.guards ?? []) {
+      if (!still.get(nameOf(entry))?.has(guard.slot)) this.#board.hooks.guard(guard, nameOf(entry), 'gone')
+    }
   }
 
   /** A change of settings alone is first offered to the plugin itself. Returns those that took it, with what they had. */
@@ -254,11 +279,14 @@ export class Runtime implements AsyncDisposable {
     const unit = this.#plan.units.get(plugin)
     if (unit) unit.faults++
     this.#log(plugin).error(`${where}: ${reasonOf(error)}`, { err: error })
-    Promise.resolve(this.call(RuntimeHooks.faulted, { plugin, where, error })).catch(() => {})
+    // A handler that fails while it hears of failures would be told of its own for ever.
+    if (scope.current?.faulted) return
+    scope.run({ faulted: true }, () => void Promise.resolve(this.call(RuntimeHooks.faulted, { plugin, where, error })).catch(() => {}))
   }
 
-  #planFor(entries: readonly PluginEntry[], keep?: ReadonlyMap<string, Unit>, changes?: ReadonlyMap<string, unknown>): Plan {
-    return planFor(entries, { outside: this.#outside, offers: this.options.offers, unitOf: entry => this.#unitOf(entry), kept: name => (changes?.has(name) ? undefined : keep?.get(name)) })
+  #planFor(entries: readonly PluginEntry[], keep?: ReadonlyMap<string, Unit>, changes?: ReadonlyMap<string, unknown>, runs?: ReadonlySet<string>): Plan {
+    const kept = (name: string) => (changes?.has(name) ? undefined : keep?.get(name))
+    return planFor(entries, { outside: this.#outside, offers: this.options.offers, unitOf: entry => this.#unitOf(entry), kept, runs: name => runs?.has(name) === true })
   }
 
   #unitOf(entry: PluginEntry): Unit {
@@ -280,17 +308,17 @@ export class Runtime implements AsyncDisposable {
   }
 
   /** Sets up all, then starts all. `optional` ones (or any, with `lost`) that fail are taken down with their dependents and left out. */
-  async #up(order: readonly string[], { setupOnly = false, boot = false, lost }: UpOptions): Promise<void> {
+  async #up(order: readonly string[], { setupOnly = false, lost, runs }: UpOptions): Promise<void> {
     const step = async (phase: 'setup' | 'start', work: (unit: Unit) => void | Promise<void>) => {
       for (const name of order) {
-        if (boot && this.#state !== 'starting') return
+        if (this.#state === 'stopping' || this.#state === 'stopped') throw RuntimeErrors.STATE({ action: phase, state: this.#state })
         const unit = this.#unit(name)
         if (unit.state === 'failed') continue
         try {
           const working = work(unit)
           if (working) await working
         } catch (error) {
-          if (!unit.optional && !lost) throw error
+          if ((!unit.optional || runs?.has(name)) && !lost) throw error
           lost?.(error as BackplaneError)
           const leaving = this.#plan.graph.dependents([name])
           const why = (plugin: string) => (plugin === name ? error as BackplaneError : LifecycleErrors.LEFT_OUT({ plugin, provider: name }))
@@ -327,9 +355,11 @@ export class Runtime implements AsyncDisposable {
    */
   async #down(order: readonly string[], drainUntil: number | undefined, guards?: (name: string) => GuardState | 'gone'): Promise<void> {
     const units = order.map(name => this.#unit(name)).reverse()
-    const last = Math.min(STOP_MS, this.#graceMs / 2)
+    const { deadlines } = this.#board.clock
+    const last = this.#lastMs
     const tell = (unit: Unit, what: string) => (error: unknown) => this.#log(unit.name).error(`${what}: ${reasonOf(error)}`, { err: error })
-    const share = (phase: 'stop' | 'release', until: number, left: number) => Math.max(phase === 'stop' ? 100 : 20, (until - performance.now()) / left)
+    // What is left of the time, in equal parts. When nothing is left, work is begun and not waited for.
+    const share = (until: number, left: number) => Math.max(0, (until - performance.now()) / left)
     const running = units.filter(unit => unit.state === 'running')
     const drainMs = drainUntil === undefined ? 0 : drainUntil - last - performance.now()
     if (drainMs > 0) await Promise.all(running.map(unit => unit.life.drain && this.#phase(unit, 'drain', () => unit.life.drain!(), drainMs).catch(tell(unit, 'drain'))))
@@ -341,14 +371,25 @@ export class Runtime implements AsyncDisposable {
     for (const [at, unit] of units.entries()) {
       if (unit.life.stop && unit.state !== 'failed' && unit.state !== 'idle') {
         unit.state = 'stopping'
-        await this.#phase(unit, 'stop', () => unit.life.stop!(), share('stop', until, units.length - at)).catch(tell(unit, 'stop'))
+        const ms = share(until, units.length - at)
+        const stopped = this.#phase(unit, 'stop', () => unit.life.stop!(), ms).catch(tell(unit, 'stop'))
+        if (ms > 0) await stopped
       }
-      unit.stopper.abort()
+      // A listener that throws is its plugin's.
+      scope.run({ plugin: unit.name }, () => unit.stopper.abort())
     }
     const end = performance.now() + last * 0.2
     for (const [at, unit] of units.entries()) {
-      const ms = share('release', end, units.length - at)
-      const failures = await unit.holdings.close(work => within(this.#board.clock.deadlines, ms, () => LifecycleErrors.TIMEOUT({ plugin: unit.name, phase: 'release', ms: Math.round(ms) }), work))
+      const ms = share(end, units.length - at)
+      const late = () => LifecycleErrors.TIMEOUT({ plugin: unit.name, phase: 'release', ms: Math.round(ms) })
+      const by = performance.now() + ms
+      const failures = await unit.holdings.close(work => {
+        const left = by - performance.now()
+        const result = within(deadlines, left, late, work)
+        if (left > 0 || !isPromise(result)) return result
+        result.catch(() => {})
+        throw late()
+      })
       for (const { label, error } of failures) tell(unit, `releasing "${label}"`)(error)
       if (!guards) this.#guards(unit.name, 'failed')
       if (unit.state !== 'idle') await this.#enter(unit, 'stopped')

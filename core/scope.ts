@@ -7,6 +7,8 @@ export interface ScopeFields {
   readonly traceparent?: string
   readonly job_id?: string
   readonly project_id?: string
+  /** Inside a handler that hears of faults: one of its own is logged, and not announced again. */
+  readonly faulted?: true
 }
 
 const storage = new AsyncLocalStorage<ScopeFields>()
@@ -38,14 +40,23 @@ export class PluginScope {
   }
 }
 
+/** Runs `work` in no scope at all: for what serves everybody. */
+export const outside = <T>(work: () => T): T => storage.run(undefined as never, work)
+
 const extenders = new WeakMap<ScopeFields, (ms: number) => void>()
 
 /** Runs a lifecycle step of a plugin; `extendDeadline` inside it reaches `extend`. */
 export function runPhase<T>(plugin: string, extend: (ms: number) => void, work: () => T): T {
   const frame: ScopeFields = { ...storage.getStore(), plugin }
   extenders.set(frame, extend)
-  return storage.run(frame, work)
+  const over = () => void extenders.delete(frame)
+  const result = storage.run(frame, work)
+  if (result instanceof Promise) result.then(over, over)
+  else over()
+  return result
 }
+/** Is this a lifecycle step that is still going on? Whoever waits there for the runtime waits for himself. */
+export const inPhase = (): boolean => { const frame = storage.getStore(); return frame !== undefined && extenders.has(frame) }
 
 /** For long work that is known to be sound, such as a migration: the running setup() or start() may take `ms` from now. */
 export function extendDeadline(ms: number): void { const frame = storage.getStore(); if (frame) extenders.get(frame)?.(ms) }

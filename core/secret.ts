@@ -12,7 +12,14 @@ export type SecretPart = string | { readonly secret: string }
 /** What a bound handle asks. */
 export interface SecretSource { read(name: string): Promise<string>; watch(names: readonly string[], changed: () => void): () => void }
 
-const known = new Set<string>()
+/** Every value that was read, the longest first: one may be the beginning of another. */
+let known: readonly string[] = []
+
+function remember(value: string): void {
+  // Short values would mask half of every line.
+  const added = [value, encodeURIComponent(value)].filter(each => each.length >= 8 && !known.includes(each))
+  if (added.length) known = [...new Set([...known, ...added])].sort((a, b) => b.length - a.length)
+}
 
 /** Replaces every secret value that was read in this process; for logs, errors and answers. */
 export function maskSecrets(text: string): string {
@@ -20,6 +27,10 @@ export function maskSecrets(text: string): string {
   for (const value of known) if (masked.includes(value)) masked = masked.replaceAll(value, '[secret]')
   return masked
 }
+
+/** Is this name among what a definition's `secrets` lists? `*` stands for any part of a name. */
+export const mayRead = (globs: readonly string[] | undefined, name: string): boolean =>
+  (globs ?? []).some(glob => new RegExp(`^${glob.split('*').map(part => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('.*')}$`).test(name))
 
 /**
  * What a reference such as `${secret:smtp-password}` in config becomes. It prints as `[secret smtp-password]`
@@ -48,8 +59,9 @@ export class Secret {
   async read(): Promise<string> {
     const values = await Promise.all(this.#parts.map(part => (typeof part === 'string' ? part : this.#ask().read(part.secret))))
     const value = values.join('')
-    // Short values would mask half of every line.
-    for (const each of [...values, value]) if (each.length >= 8) known.add(each)
+    // What stands around a reference is no secret: masked by itself, it would cut the value in pieces.
+    for (const [at, part] of this.#parts.entries()) if (typeof part !== 'string') remember(values[at]!)
+    remember(value)
     return value
   }
 

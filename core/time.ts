@@ -1,4 +1,7 @@
+import { outside } from './scope.ts'
+
 const TICK_MS = 50
+const LONGEST = 2 ** 31 - 1
 
 /** Something that expires. Hang it on `Deadlines`, and take it off when the work is done. */
 export abstract class Deadline {
@@ -65,14 +68,15 @@ export class Deadlines {
   #wind(): void {
     let last = performance.now()
     this.#idleTicks = 0
-    this.#timer = setInterval(() => {
+    // In nobody's scope: else whoever came first would be blamed for what expires.
+    this.#timer = outside(() => setInterval(() => {
       const now = performance.now()
       // A loop that was blocked gave nobody a chance to answer: only two ticks of the pause count.
       this.advance(Math.min(now - last, 2 * TICK_MS))
       last = now
       this.#idleTicks = this.#end.after !== this.#end ? 0 : this.#idleTicks + 1
       if (this.#idleTicks > 20) this.stop()
-    }, TICK_MS).unref()
+    }, TICK_MS)).unref()
   }
 
   stop(): void { clearInterval(this.#timer); this.#timer = undefined }
@@ -89,8 +93,22 @@ export interface Clock {
 export class SystemClock implements Clock {
   readonly deadlines = new Deadlines()
   now(): number { return Date.now() }
-  after(ms: number, run: () => void): () => void { const timer = setTimeout(run, ms); return () => clearTimeout(timer) }
-  every(ms: number, run: () => void): () => void { const timer = setInterval(run, ms); return () => clearInterval(timer) }
+  after(ms: number, run: () => void): () => void {
+    let timer: NodeJS.Timeout
+    // Node takes what is longer than 24.8 days for 1 ms.
+    const wait = (left: number) => { timer = left > LONGEST ? setTimeout(() => wait(left - LONGEST), LONGEST) : setTimeout(run, left) }
+    wait(ms)
+    return () => clearTimeout(timer)
+  }
+  every(ms: number, run: () => void): () => void {
+    if (ms > LONGEST) {
+      const again = () => { cancel = this.after(ms, again); run() }
+      let cancel = this.after(ms, again)
+      return () => cancel()
+    }
+    const timer = setInterval(run, ms)
+    return () => clearInterval(timer)
+  }
 }
 
 class Timeout extends Deadline {

@@ -2,7 +2,6 @@ import { mkdir } from 'node:fs/promises'
 import { BootError, reasonOf } from '../errors.ts'
 import { nameOf, planFor, unitOf, type Plan, type PluginEntry } from '../plan.ts'
 import { Host } from '../runtime.ts'
-import { SecretResolve } from '../secret.ts'
 import { explain, type Deployment, type ProblemRow } from './loader.ts'
 import { HostErrors } from './world.ts'
 
@@ -10,7 +9,7 @@ const nobody = { read: () => Promise.reject(new TypeError('a check reads no secr
 
 /** The order and edges of a deployment, with no setup run. Throws a BootError. */
 export function planOf(entries: readonly PluginEntry[], offers?: (service: string) => readonly string[]): Plan {
-  return planFor(entries, { outside: new Set([Host.slot]), offers, unitOf: entry => unitOf(entry, nobody), kept: () => undefined })
+  return planFor(entries, { outside: new Set([Host.slot]), offers, unitOf: entry => unitOf(entry, nobody), kept: () => undefined, runs: () => false })
 }
 
 /** Every reason why this deployment can't run. Runs no setup. */
@@ -34,20 +33,20 @@ export function problemText({ file, line, column, path, message, expected, got, 
 export const problemsText = (rows: readonly ProblemRow[]): string =>
   `${rows.length === 1 ? '1 problem' : `${rows.length} problems`} in the configuration:\n\n${rows.map(problemText).join('\n\n')}\n`
 
-/** What a command of `names` needs to be set up: providers, secret stores, and all that contribute to or guard what these own. */
+/** What a command of `names` needs to be set up: providers, all that contribute to what these own, and every guard, since no veto may be missed. */
 export function neededFor(names: readonly string[], entries: readonly PluginEntry[]): PluginEntry[] {
-  const taken = new Set(names)
+  const taken = new Set([...names, ...entries.filter(({ plugin }) => plugin.guards.length).map(nameOf)])
   for (let before = -1; before !== taken.size;) {
     before = taken.size
     const inside = entries.filter(entry => taken.has(nameOf(entry)))
     const wanted = new Set(inside.flatMap(({ plugin }) => Object.values(plugin.uses).flatMap(use => (use.is === 'settled' ? [] : [(use.is === 'live' ? use.ref : use).slot]))))
     const read = new Set(inside.flatMap(({ plugin }) => Object.values(plugin.uses).flatMap(use => (use.is === 'settled' ? [use.point.slot] : []))))
-    const owned = inside.map(({ plugin }) => `${plugin.name}.`)
+    // Who provides a service owns the points beside it, whatever its own name is.
+    const owned = inside.flatMap(({ plugin }) => [`${plugin.name}.`, ...plugin.provides.map(({ id }) => id.slice(0, id.indexOf('.') + 1) || `${id}.`)])
     const ours = (id: string) => owned.some(owner => id.startsWith(owner))
     for (const entry of entries) {
-      const { provides, contributes, guards } = entry.plugin
-      if (provides.some(ref => wanted.has(ref.slot)) || contributes.some(ref => read.has(ref.slot) || ours(ref.id))
-        || guards.some(ref => ref.slot === SecretResolve.slot || ours(ref.id))) taken.add(nameOf(entry))
+      const { provides, contributes } = entry.plugin
+      if (provides.some(ref => wanted.has(ref.slot)) || contributes.some(ref => read.has(ref.slot) || ours(ref.id))) taken.add(nameOf(entry))
     }
   }
   return entries.filter(entry => taken.has(nameOf(entry)))

@@ -181,7 +181,7 @@ describe('the runtime', () => {
       const reader = definePlugin({ name: 'reader', setup(ctx) { ctx.collect(Item).watch((all, away) => void seen.push(`${all.length}/${away.length}`)) } })
       await using t = await createTestRuntime({ plugins: [reader, { plugin: contribute(Item, { key: 'x' }), name: 'items' }] })
       await t.runtime.swap('items', contribute(Item, { key: 'x' }))
-      assert.deepEqual(seen, ['0/0', '1/0', '0/1', '1/1', '1/0'])
+      assert.deepEqual(seen, ['0/0', '1/0', '1/1', '0/1', '1/1', '1/0'])
     })
 
     it('swaps queue behind each other', async () => {
