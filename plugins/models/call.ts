@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { BackplaneError, Logger } from '#core'
 import {
   ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type LanguageModelV3Usage,
-  type ModelCall, type ModelCallContext,
+  type ModelCall, type ModelCallContext, type ModelProvider,
 } from '#contracts/models'
 import { modelFailed, refusalOf, shownOf } from './failure.ts'
 import { countPrompt, countTokens, usageOf } from './tokens.ts'
@@ -29,20 +29,26 @@ export class Call {
   #output = 0
 
   constructor(
-    readonly context: ModelCallContext, readonly provider: string, readonly model: string, readonly options: LanguageModelV3CallOptions,
+    readonly context: ModelCallContext, readonly source: ModelProvider, readonly model: string, readonly options: LanguageModelV3CallOptions,
     readonly hooks: CallHooks, readonly ended: (call: Call) => void,
   ) {
     const { abortSignal } = options
     const abort = () => this.abort()
-    if (abortSignal?.aborted) abort()
     abortSignal?.addEventListener('abort', abort, { once: true })
     this.#unlink = () => abortSignal?.removeEventListener('abort', abort)
   }
 
-  abort(): void { this.#abort.abort(ModelErrors.ABORTED({ model: this.#name })) }
+  /** Ends it, whether or not somebody reads on. */
+  abort(reason: BackplaneError = ModelErrors.ABORTED({ model: this.#name })): void {
+    if (this.#over) return
+    this.#abort.abort(reason)
+    this.#end('aborted', reason)
+  }
+  get provider(): string { return this.source.name }
   get #name(): string { return `${this.provider}/${this.model}` }
 
   async stream(create: () => Promise<LanguageModelV3>): Promise<ReadableStream<LanguageModelV3StreamPart>> {
+    if (this.options.abortSignal?.aborted) this.abort()
     const { id, context, provider, model } = this
     const options = { ...this.options, abortSignal: this.#abort.signal }
     let source: ReadableStreamDefaultReader<LanguageModelV3StreamPart>
@@ -98,7 +104,6 @@ export class Call {
         }
       },
       cancel: () => {
-        this.#end('aborted', ModelErrors.ABORTED({ model: this.#name }))
         this.abort()
         leave()
       },
@@ -113,7 +118,8 @@ export class Call {
   }
 
   #failed(error: unknown): BackplaneError {
-    const typed = this.#abort.signal.aborted ? ModelErrors.ABORTED({ model: this.#name }) : modelFailed(this.#name, error)
+    const { signal } = this.#abort
+    const typed = signal.aborted ? signal.reason as BackplaneError : modelFailed(this.#name, error)
     this.#end(ModelErrors.ABORTED.is(typed) ? 'aborted' : 'failed', typed)
     return typed
   }

@@ -58,6 +58,10 @@ export const Models = defineService<Models>('models.models')
 export const ModelErrors = defineErrors('MODELS', {
   UNKNOWN: { message: 'there is no model "{model}"', fix: 'Known: {known}. Aliases are set under plugins.models.config.aliases.', status: 400, expose: true },
   UNCONFIGURED: { message: 'model provider "{provider}" is not configured: {missing} missing', fix: 'Set {missing}, or use another model.', status: 503, expose: true },
+  PROVIDER_AWAY: {
+    message: 'model provider "{provider}" is being stopped or swapped', fix: 'Try again in a moment; if it stays away, see `backplane plugins list`.', status: 503,
+    retryable: true, expose: true,
+  },
   FAILED: { message: 'model "{model}" failed: {reason}', fix: 'See the provider\'s status page and the log.', status: 502, expose: true },
   GUARD_FAILED: { message: 'the call to model "{model}" was not made, because a check before it failed', fix: 'See the log for what it was.', retryable: true, expose: true },
   ABORTED: { message: 'the call to model "{model}" was aborted', fix: 'Nothing to do, if that was wanted.', expose: true },

@@ -6,7 +6,7 @@ import { Agent, Agents } from '#contracts/agents'
 import { HealthCheck } from '#contracts/health'
 import { HttpServer } from '#contracts/http'
 import { Jobs, JobType, type Job } from '#contracts/jobs'
-import { ModelProvider } from '#contracts/models'
+import { ModelProvider, type LanguageModelV3CallOptions } from '#contracts/models'
 import accessOpen from '../../../plugins/access-open/index.ts'
 import pack from '../../../plugins/agent-pack-core/index.ts'
 import commands from '../../../plugins/agents/commands.ts'
@@ -106,6 +106,32 @@ describe('agents: swaps under a run', () => {
       assert.deepEqual([job.status, job.error, job.attempt, model.calls.length], ['completed', null, 1, 3])
     })
   }
+})
+
+describe('agents: the provider swapped under a run', () => {
+  it('ends the model call in flight, and the next attempt goes on with the steps that there are', async () => {
+    const tooled = ({ prompt }: LanguageModelV3CallOptions) => prompt.at(-1)!.role === 'tool'
+    const first = new ScriptedModel(async function* (options) {
+      if (!tooled(options)) { yield callTool('calculator', { expressions: ['1+1'] }); yield finish('tool-calls'); return }
+      yield* say('a').slice(0, 2)
+      await new Promise(() => {})
+    })
+    const second = new ScriptedModel(options => (tooled(options) ? answer('b') : []))
+    const vendor = (model: ScriptedModel) => definePlugin({
+      name: 'vendor', contributes: [ModelProvider], setup(ctx) { ctx.contribute(ModelProvider, scriptedProvider(model)) },
+    })
+    const slow = contribute(Agent, { name: 'slow', summary: '', model: 'scripted/m', tools: ['calculator'] })
+    const quick: TestPlugin = { plugin: jobs, config: { retry: { base_ms: 10, max_ms: 20 } } }
+    await using t = await createTestRuntime({ plugins: [accessOpen, database, queue, quick, models, agents, pack, slow, vendor(first)] })
+    const { id } = await t.get(Jobs).submit(operator, request('x', 'slow'))
+    await eventually('the second model call', () => first.calls.length === 2)
+    await t.runtime.swap('vendor', vendor(second))
+    const job = await eventually('the job', async () => {
+      const each = await t.get(Jobs).get(operator, id)
+      return ['completed', 'dead'].includes(each.status) && each
+    })
+    assert.deepEqual([job.status, job.error, job.attempt, first.calls.length, second.calls.length], ['completed', null, 2, 2, 1])
+  })
 })
 
 describe('agents: registry', () => {

@@ -197,6 +197,39 @@ describe('models: one record for each call, however it ends', () => {
     assert.ok(performance.now() - from < 800, `${performance.now() - from} ms`)
     assert.deepEqual([told, it.called.map(call => call.status)], [4, ['completed', 'failed', 'aborted', 'aborted']])
   })
+  it('ended by the leaving of its provider\'s plugin: the call may be made again, and the new one answers it', async () => {
+    const [first, second] = [new ScriptedModel(async function* () { yield* say('a').slice(0, 2); await new Promise(() => {}) }), new ScriptedModel(() => answer('b'))]
+    const vendor = (model: ScriptedModel) => definePlugin({
+      name: 'vendor', contributes: [ModelProvider], setup(ctx) { ctx.contribute(ModelProvider, { ...scriptedProvider(model), name: 'vendor' }) },
+    })
+    await using it = await setUp(undefined, {}, {}, [vendor(first)])
+    const away = (error: BackplaneError) => error.code === 'MODELS_PROVIDER_AWAY' && error.retryable && error.expose && error.message.includes('"vendor"')
+    const idle = (await it.models.stream(context, 'vendor/m', options)).getReader()
+    const pending = read(await it.models.stream(context, 'vendor/m', options))
+    const other = (await it.models.stream(context, 'scripted/m', options)).getReader()
+    await eventually('both calls', () => first.calls.length === 2)
+    await Promise.all([it.t.runtime.swap('vendor', vendor(second)), assert.rejects(pending, away)])
+    // Told when the plugin left, not when somebody read on.
+    assert.deepEqual(it.called.map(({ status, provider, error }) => [status, provider, error?.code]), Array(2).fill(['aborted', 'vendor', 'MODELS_PROVIDER_AWAY']))
+    await assert.rejects(idle.read(), away)
+    assert.equal((await read(await it.models.stream(context, 'vendor/m', options))).at(-1)!.type, 'finish')
+    for (let done; !done;) ({ done } = await other.read())
+    assert.deepEqual(it.called.slice(2).map(call => call.status), ['completed', 'completed'])
+    await it.t.runtime.change(new Map([['vendor', undefined]]))
+    await assert.rejects(it.models.stream(context, 'vendor/m', options), code('MODELS_UNKNOWN'))
+  })
+  it('asks to try again while its provider\'s plugin is being swapped', async () => {
+    let check: () => Promise<unknown> = async () => {}
+    const vendor = (tell: () => Promise<unknown>) => definePlugin({
+      name: 'vendor', contributes: [ModelProvider],
+      async setup(ctx) { await tell(); ctx.contribute(ModelProvider, { ...scriptedProvider(new ScriptedModel(() => answer('b'))), name: 'vendor' }) },
+    })
+    await using it = await setUp(undefined, {}, {}, [vendor(() => check())])
+    let asked = 0
+    check = async () => { asked++; await assert.rejects(it.models.stream(context, 'vendor/m', options), code('MODELS_PROVIDER_AWAY')) }
+    await it.t.runtime.swap('vendor', vendor(() => check()))
+    assert.equal(asked, 1)
+  })
   it('leaves no listener at the caller\'s signal', async () => {
     await using it = await setUp()
     const { signal } = new AbortController()
