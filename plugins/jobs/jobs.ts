@@ -13,6 +13,16 @@ import type { Worker } from './worker.ts'
 type RunOptions = NonNullable<Parameters<Jobs['run']>[2]>
 type Filter = NonNullable<Parameters<Jobs['list']>[1]>
 
+/** The agent that a permission is asked for: it must be the one that runs. */
+function agentOf({ type, agent }: JobRequest, input: unknown): string | null {
+  const named = typeof input === 'object' && input !== null ? (input as { agent?: unknown }).agent : undefined
+  if (agent !== undefined && named !== undefined && named !== agent) {
+    const [path, message] = ['input.agent', `it is not "${agent}", the agent of the request`]
+    throw JobErrors.INPUT_INVALID({ type, reason: `${path}: ${message}`, errors: [{ path, message }] })
+  }
+  return agent ?? (type === 'agent' && typeof named === 'string' ? named : null)
+}
+
 /** `Jobs` for callers: who may do what, what is taken in, what is shown. */
 export class JobService implements Jobs {
   constructor(readonly worker: Worker) {}
@@ -87,19 +97,20 @@ export class JobService implements Jobs {
     const { config, store, queue } = this.worker.deps
     const access = this.#access()
     const project_id = request.project_id ?? caller.project_id
-    const named = request.agent ?? (request.type === 'agent' ? (request.input as { agent?: unknown } | null)?.agent : undefined)
-    const agent = typeof named === 'string' ? named : null
     await checkSubmit(access, caller, project_id)
     const type = this.#type(request.type)
+    const text = jsonOf('input', request.input, config.max_input_bytes)
+    // What is stored and run, not what was handed in: that may have a getter, or change while this waits.
+    const input: unknown = JSON.parse(text)
+    const agent = agentOf(request, input)
     if (type.permission !== 'jobs:submit') await checkRun(access, caller, type, { agent, project_id })
-    const input = jsonOf('input', request.input, config.max_input_bytes)
     const metadata = jsonOf('metadata', request.metadata ?? {}, config.max_input_bytes)
-    await checkInput(type.type, type.input, JSON.parse(input))
-    await type.admit?.(caller, request)
+    await checkInput(type.type, type.input, input)
+    await type.admit?.(caller, { ...request, input })
     const { now } = store
     return {
       id: newId(now), type: type.type, agent, project_id, created_by: caller.id, principal_id: caller.id,
-      traceparent: scope.current?.traceparent ?? null, status: 'queued', input, result: null, error: null,
+      traceparent: scope.current?.traceparent ?? null, status: 'queued', input: text, result: null, error: null,
       priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts,
       timeout_ms: request.timeout_ms ?? config.timeout_ms,
       seq: 1, idempotency_key: request.idempotency_key ?? null, metadata, lease_owner: null, lease_until: null, token: 0,

@@ -116,6 +116,26 @@ describe('jobs', () => {
       assert.deepEqual((await t.get(Jobs).list(operator)).items, [])
     })
 
+    it('refuses a request for one agent whose input names another, however it hides that', async () => {
+      const check = async (_caller: Caller, permission: string, resource?: { id: string }) => {
+        if (resource?.id === 'payroll') throw AccessErrors.FORBIDDEN({ permission, reason: 'not this agent' })
+      }
+      const ran: unknown[] = []
+      const agent = jobType('agent', async ({ job, input }) => { ran.push([job.agent, input.agent]) }, { permission: 'agents:run' })
+      await using t = await runtime({ types: [agent], services: [openAccess({ check })] })
+      const jobs = t.get(Jobs)
+      const submit = (request: object) => jobs.submit(operator, { type: 'agent', input: null, ...request })
+      await assert.rejects(submit({ agent: 'math', input: { agent: 'payroll' } }), { code: 'JOBS_INPUT_INVALID', message: /input\.agent: it is not "math"/ })
+      await assert.rejects(jobs.run(operator, { type: 'agent', agent: 'math', input: { agent: ['math'] } }), { code: 'JOBS_INPUT_INVALID' })
+      await assert.rejects(submit({ input: { agent: 'payroll' } }), { code: 'ACCESS_FORBIDDEN' })
+      let looks = 0
+      await assert.rejects(submit({ input: { get agent() { return looks++ ? 'math' : 'payroll' } } }), { code: 'ACCESS_FORBIDDEN' })
+      await assert.rejects(submit({ agent: 'math', input: { agent: 'math', toJSON: () => ({ agent: 'payroll' }) } }), { code: 'JOBS_INPUT_INVALID' })
+      await until(t, (await submit({ agent: 'math', input: { agent: 'math' } })).id, 'completed')
+      await until(t, (await submit({ input: { agent: 'math' } })).id, 'completed')
+      assert.deepEqual(ran, [['math', 'math'], ['math', 'math']])
+    })
+
     it('leaves nothing when the transaction that it was handed fails', async () => {
       await using t = await runtime({ types: [double] })
       await assert.rejects(t.get(Database).transaction(async tx => {
