@@ -10,7 +10,7 @@ import type { Level } from '../plugin.ts'
 import { Secret, type SecretPart } from '../secret.ts'
 import { ConfigErrors } from './mistakes.ts'
 import { didYouMean, nearest } from './nearest.ts'
-import { parseReferences, soundsSecret, type Reference } from './reference.ts'
+import { holdsPassword, parseReferences, soundsSecret, type Reference } from './reference.ts'
 import { childrenOf, describe, jsonSchemaOf, keysOf, schemasAt, variants, type JsonSchema } from './schema.ts'
 import { closest, emptyMap, find, leaf, leaves, merge, parseYaml, valueOf, type Leaf, type MapTree, type Origin, type Place, type Scalar, type Tree } from './tree.ts'
 
@@ -291,7 +291,7 @@ export class Config {
     if (kind === 'secret') return { value: { secret: name } }
     if (kind === 'env') {
       const value = fallback === undefined ? this.env[name] : this.env[name] || fallback
-      if (value !== undefined) return soundsSecret(name) ? { value, secret: name } : { value }
+      if (value !== undefined) return soundsSecret(name) || holdsPassword(value) ? { value, secret: name } : { value }
       const advice = `Set ${name}, or give a default: \${env:${name}:-value}.`
       this.mistake(ConfigErrors.VARIABLE_MISSING, path, at, { name, expected: `the environment variable ${name}`, got: 'nothing', advice }, report)
       return undefined

@@ -36,6 +36,12 @@ export function parseReferences(text: string): readonly Part[] | BadReference {
   return parts
 }
 
-/** Does the name of a variable say that its value must not be shown? */
-export const soundsSecret = (name: string): boolean =>
-  /(^|_)(\w*API_?KEYS?|\w*_KEYS?|KEYS?|TOKEN|PASSWORDS?|PASSWD|PASSPHRASE|SECRETS?|CREDENTIALS?)(_|$)/i.test(name) || /^(DATABASE|REDIS)_URL$/i.test(name)
+const WORDS = /(^|_)(\w*API_?KEYS?|\w*_KEYS?|KEYS?|PASS|\w*TOKEN|\w*PASSWORDS?|\w*PASSWD|\w*PASSPHRASE|\w*SECRETS?|\w*CREDENTIALS?|DSN)(_|$)|_PWD$/i
+const SERVERS = ['DATABASE', 'DB', 'POSTGRES', 'POSTGRESQL', 'PG', 'MYSQL', 'MARIADB', 'MONGO', 'MONGODB', 'REDIS', 'VALKEY', 'AMQP', 'CLOUDAMQP', 'RABBITMQ', 'NATS', 'KAFKA', 'BROKER']
+const ADDRESSES = new RegExp(`(^|_)(${SERVERS.join('|')})_UR[LI]$`, 'i')
+
+/** Does the name of a variable say that its value must not be shown? Addresses of databases and queues mostly hold a password. */
+export const soundsSecret = (name: string): boolean => WORDS.test(name) || ADDRESSES.test(name)
+
+/** Is it an address with a password in it, whatever its name? */
+export const holdsPassword = (value: string): boolean => /\b[a-z][a-z0-9+.-]{0,30}:\/\/[^\s/?#@:]*:[^\s/?#]+@/i.test(value)

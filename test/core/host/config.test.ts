@@ -7,7 +7,7 @@ import { Secret } from '#core'
 import { ConfigErrors, scalarOf, variables } from '../../../core/config/config.ts'
 import { loadDeployment, LoaderErrors, type Deployment } from '../../../core/host/loader.ts'
 import { nearest } from '../../../core/config/nearest.ts'
-import { parseReferences, soundsSecret } from '../../../core/config/reference.ts'
+import { holdsPassword, parseReferences, soundsSecret } from '../../../core/config/reference.ts'
 import { find, leaves, merge, parseYaml, valueOf, type Tree } from '../../../core/config/tree.ts'
 
 const PLUGIN = `
@@ -114,7 +114,21 @@ describe('a reference', () => {
     assert.equal(await configOf(found)['password'].read(), 'swordfish')
     assert.ok(!JSON.stringify([found.effective(), configOf(found)]).includes('swordfish'))
     for (const name of ['API_KEY', 'OPENAI_APIKEY', 'VAULT_TOKEN', 'PASSWORD', 'REDIS_URL', 'db_password', 'SECRET_KEY_BASE']) assert.ok(soundsSecret(name), name)
-    for (const name of ['PORT', 'MAX_TOKENS', 'MONKEY', 'KEYBOARD', 'AUTHOR', 'TOKENIZER']) assert.ok(!soundsSecret(name), name)
+    const more = ['SMTP_PASS', 'DB_PASS', 'MYSQL_PWD', 'PGPASSWORD', 'MYPASSWORD', 'AUTHTOKEN', 'CLIENTSECRET', 'AWS_SECRET_ACCESS_KEY', 'SENTRY_DSN']
+    const addresses = ['POSTGRES_URL', 'MONGODB_URI', 'AMQP_URL', 'TEST_DATABASE_URL', 'CELERY_BROKER_URL']
+    for (const name of [...more, ...addresses]) assert.ok(soundsSecret(name), name)
+    const open = ['PORT', 'MAX_TOKENS', 'MONKEY', 'KEYBOARD', 'AUTHOR', 'TOKENIZER', 'PWD', 'OLDPWD', 'COMPASS', 'BYPASS', 'PUBLIC_URL', 'PASSWORDLESS', 'DATABASE_URLS_SEEN']
+    for (const name of open) assert.ok(!soundsSecret(name), name)
+  })
+
+  it('to a variable with the address of a server and its password is a secret, whatever its name', async () => {
+    const file = { 'config/default.yaml': p('{ password: "${env:UPSTREAM}" }') }
+    for (const UPSTREAM of ['smtp://me:sword%2Ffish@mail:25', 'https://:swordfish@h/x?y']) {
+      const found = await load(file, { UPSTREAM })
+      assert.equal(await configOf(found)['password'].read(), UPSTREAM)
+      assert.doesNotMatch(JSON.stringify([found.effective(), configOf(found)]), /swordf|%2F/)
+    }
+    for (const value of ['http://h:80/x:y@z', 'https://me@h/', 'a:b@c', 'https://h/?to=a:b@c']) assert.ok(!holdsPassword(value), value)
   })
 
   const safe = fc.string({ unit: fc.constantFrom(...'$${}:-ab ENVenvfilesecret\n\\'), maxLength: 60 })
