@@ -50,7 +50,11 @@ const unreadable = (error: unknown): string => `[unreadable: ${error instanceof 
 
 function plain(value: unknown, depth: number, above: readonly unknown[]): unknown {
   // Masked here, not in the finished line: there a quote or a line break inside a secret is written as an escape.
-  if (typeof value === 'string') return maskSecrets(value.length > MAX_TEXT ? `${value.slice(0, MAX_TEXT)}… (${value.length} characters)` : value)
+  // And masked before it is cut: of a secret that was cut in two, nobody would know the first half.
+  if (typeof value === 'string') {
+    const text = maskSecrets(value)
+    return text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}… (${value.length} characters)` : text
+  }
   if (typeof value === 'bigint') return `${value}`
   if (typeof value === 'function') return `[function ${value.name}]`
   if (typeof value === 'symbol') return String(value)
@@ -92,24 +96,25 @@ const pretty = (color: boolean) => (time: string, level: Level, msg: string, { p
     if (value === undefined || key === 'fix') return []
     if (isError(value)) { errors.push(...story(value, '  ')); return [] }
     const text = typeof value === 'string' && /^[^\s"=]+$/.test(value) ? value : JSON.stringify(value)
-    return [`${grey(`${key}=`)}${text}`]
+    return [`${grey(`${clean(key)}=`)}${clean(String(text))}`]
   })
-  const head = `${grey(time.slice(11, 23))} ${paint(PAINT[level], level.padEnd(5))} ${String(plugin ?? '').padEnd(14)} ${clean(msg)}`
+  const head = `${grey(time.slice(11, 23))} ${paint(PAINT[level], level.padEnd(5))} ${clean(String(plugin ?? '')).padEnd(14)} ${clean(msg)}`
   const fix = typeof fields['fix'] === 'string' ? [`  fix: ${clean(fields['fix'])}`] : []
   return [[head, ...rest].join(' ').trimEnd(), ...fix, ...errors.map(line => (color ? grey(line) : line))].join('\n')
 }
 
-/** Control characters from elsewhere must not move the cursor of whoever reads. */
-const clean = (text: string): string => text.replace(/[\0-\x08\x0b-\x1f\x7f]/g, found => JSON.stringify(found).slice(1, -1))
+/** What comes from elsewhere must not move the cursor of whoever reads, nor begin a line that looks like one of ours. */
+const clean = (text: string): string => text.replace(/[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]/g, found => (
+  found < ' ' ? JSON.stringify(found).slice(1, -1) : `\\u${found.charCodeAt(0).toString(16).padStart(4, '0')}`))
 const isError = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && 'stack' in value && 'message' in value
 
 function story({ name, message, code, fix, stack, cause, errors }: Record<string, unknown>, indent: string): string[] {
-  const lines = typeof stack === 'string' && stack ? stack.split('\n') : [`${name}: ${message}`]
+  const lines = typeof stack === 'string' && stack ? stack.split('\n') : [`${String(name)}: ${String(message)}`]
   return [
     ...lines.map(line => indent + clean(line)),
-    ...(code === undefined ? [] : [`${indent}code: ${code}`]),
+    ...(code === undefined ? [] : [`${indent}code: ${clean(String(code))}`]),
     ...(fix === undefined ? [] : [`${indent}fix: ${clean(String(fix))}`]),
     ...(Array.isArray(errors) ? errors.filter(isError).slice(0, 20).flatMap(each => story(each, `${indent}  `)) : []),
-    ...(cause === undefined ? [] : isError(cause) ? [`${indent}caused by`, ...story(cause, `${indent}  `)] : [`${indent}caused by ${JSON.stringify(cause)}`]),
+    ...(cause === undefined ? [] : isError(cause) ? [`${indent}caused by`, ...story(cause, `${indent}  `)] : [`${indent}caused by ${clean(String(JSON.stringify(cause)))}`]),
   ]
 }

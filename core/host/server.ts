@@ -157,7 +157,10 @@ class Server {
     const problems = problemsOf(next)
     if (problems.length) {
       log.error(`the edit is refused, all goes on as before: ${problems.length === 1 ? '1 problem' : `${problems.length} problems`}`)
-      for (const row of problems) log.error(this.#pretty ? problemText(row) : row.message, this.#pretty ? {} : { ...row })
+      for (const row of problems) {
+        if (this.#pretty) for (const line of problemText(row).split('\n')) log.error(line)
+        else log.error(row.message, { ...row })
+      }
       return next
     }
     for (const { path, from, to, restart } of compareSettings(this.#deployment.settings, next.settings)) {

@@ -63,6 +63,24 @@ describe('the log', () => {
     assert.ok(!it.lines[0]!.includes('\x1b'))
   })
 
+  it('does not let anything begin a line that looks like one of its own', () => {
+    const it = logger({ format: 'pretty' })
+    const forged = 'x\n03:04:05.678 info  jobs           forged\u009b31m\u2028y'
+    it.log.info(forged, { plugin: forged, [forged]: 'plain\x1b[2J', list: [forged], fix: forged, err: { message: forged, stack: `Error: ${forged}`, code: forged, cause: forged } })
+    const lines = it.lines[0]!.trimEnd().split(/[\n\u2028\u2029]/)
+    assert.deepEqual(lines.filter(line => line.startsWith('03:04:05')).length, 1, it.lines[0])
+    assert.doesNotMatch(it.lines[0]!, /[\x1b\x7f-\x9f]/)
+    assert.ok(lines[0]!.includes('x\\n03:04') && lines[0]!.includes('\\u009b'), lines[0])
+  })
+
+  it('shows no part of a secret that stands where a text is cut', async () => {
+    const value = 'sk-this-is-a-very-long-secret'
+    await Secret.of('cut', value).read()
+    const it = logger()
+    it.log.info('m', { body: 'x'.repeat(9_985) + value })
+    assert.doesNotMatch(it.lines[0]!, /sk-this/)
+  })
+
   it('never shows a secret that was read, however it is written', async () => {
     const value = 'sword"fish\\with\nlines'
     const secret = Secret.of('smtp', value)
