@@ -68,7 +68,10 @@ class Server {
       await ended
       await this.#stop()
       return fatal ? 1 : 0
-    } finally { clearInterval(alive); world.onStray(undefined) }
+    } finally {
+      clearInterval(alive)
+      world.onStray(({ error, where, plugin }) => this.#log.error(`${where} after the stop: ${reasonOf(error)}`, { plugin, err: error }))
+    }
   }
 
   async #stop(): Promise<void> {

@@ -142,6 +142,34 @@ describe('a running process', function () {
     assert.equal(await run.ended, 0, run.err)
   })
 
+  it('keeps its code and says so when something goes astray after it stopped', async () => {
+    for (const [word, throws] of [['throw', true], ['reject', false]] as const) {
+      await using place = workplace({
+        'package.json': '{"type":"module"}', 'config/default.yaml': 'plugins: { late: { use: ../late.js } }\n',
+        'late.js': `import { definePlugin } from 'backplane'
+          const go = () => { ${throws ? 'throw new Error(\'too late\')' : 'void Promise.reject(new Error(\'too late\'))'} }
+          export default definePlugin({ name: 'late', setup(ctx) { ctx.defer(() => { setTimeout(go, 300) }) } })`,
+      })
+      const run = await started(place)
+      run.process.kill('SIGTERM')
+      assert.equal(await run.ended, 0, `${word}: ${run.err}`)
+      const line = run.lines.find(each => String(each['msg']).endsWith('after the stop: too late'))
+      assert.equal(line?.['level'], 'error', run.out)
+    }
+  })
+
+  it('keeps the code of a command whose plugin goes astray after the end', async () => {
+    await using place = workplace({
+      'package.json': '{"type":"module"}', 'config/default.yaml': 'plugins: { late: { use: ../late.js } }\n',
+      'late.js': `import { definePlugin } from 'backplane'
+        export default definePlugin({ name: 'late', commands: () => import('./commands.js'), setup(ctx) { ctx.defer(() => { setTimeout(() => { throw new Error('too late') }, 300) }) } })`,
+      'commands.js': 'export default [{ name: \'late say\', summary: \'says\', needs: \'runtime\', async run(io) { io.out(\'said\') } }]',
+    })
+    const { code, out, err } = await place.run('late', 'say')
+    assert.deepEqual([code, out], [0, 'said\n'], err)
+    assert.match(err, /after the end: Error: too late/)
+  })
+
   it('ends though something keeps it alive, and says what', async () => {
     await using place = workplace(files('linger: true'))
     const run = await started(place)
