@@ -137,8 +137,8 @@ async function runOfPlugin(plugin: string, command: Command, { args, options, wo
   const deployment = await load()
   const { dataDir } = deployment.settings
   let server: CommandIo['server']
-  if (command.needs === 'server') server = await connect(dataDir, url, 'only')
-  else if (command.serverFirst) server = await connect(dataDir, url, 'first').catch((error: unknown) => { if (url !== undefined) throw error; return undefined })
+  if (command.needs === 'server') server = await connect(dataDir, url, 'only', world.alive)
+  else if (command.serverFirst) server = await connect(dataDir, url, 'first', world.alive).catch((error: unknown) => { if (url !== undefined) throw error; return undefined })
   const runtime = command.needs === 'runtime' && !server ? await setUp(plugin, command, deployment, world) : undefined
   if (runtime === 'broken' || (command.needs === 'config' && told(deployment, world))) return 2
   const io: CommandIo = {

@@ -1,19 +1,16 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { CommandIo } from './command.ts'
-import { HostErrors } from '../host/world.ts'
+import { HostErrors, type World } from '../host/world.ts'
 
 type Server = NonNullable<CommandIo['server']>
 const PROBE_MS = { first: 300, only: 3_000 }
 
-/** The server at `url`, or the one that wrote server.json. Throws HOST_SERVER_UNKNOWN or HOST_SERVER_SILENT. */
-export async function connect(dataDir: string, given: string | undefined, mode: keyof typeof PROBE_MS): Promise<Server> {
-  const url = (given ?? await recorded(dataDir)).replace(/\/+$/, '')
+/** The server at `url`, or the one that wrote server.json and still lives. Throws HOST_SERVER_UNKNOWN, HOST_SERVER_SILENT or HOST_SERVER_FOREIGN. */
+export async function connect(dataDir: string, given: string | undefined, mode: keyof typeof PROBE_MS, alive: World['alive']): Promise<Server> {
+  const url = (given ?? await recorded(dataDir, alive)).replace(/\/+$/, '')
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) throw HostErrors.URL({ url })
-  try {
-    const answer = await fetch(`${url}/health/live`, { signal: AbortSignal.timeout(PROBE_MS[mode]) })
-    await answer.body?.cancel()
-  } catch (cause) { throw HostErrors.SERVER_SILENT({ url }, { cause }) }
+  if (!await isOurs(url, AbortSignal.timeout(PROBE_MS[mode]))) throw HostErrors.SERVER_FOREIGN({ url })
   return { url, async fetch(path, init) {
     try { return await fetch(url + path, init) } catch (cause) {
       if (init?.signal?.aborted) throw cause
@@ -22,19 +19,34 @@ export async function connect(dataDir: string, given: string | undefined, mode: 
   } }
 }
 
-async function recorded(dataDir: string): Promise<string> {
-  const file = join(dataDir, 'server.json')
+/** Does a Backplane answer? After a crash, server.json may name a port that is somebody else's by now. */
+async function isOurs(url: string, signal: AbortSignal): Promise<boolean> {
+  let text: string
   try {
-    const { url } = JSON.parse(await readFile(file, 'utf8')) as { url?: unknown }
-    if (typeof url === 'string') return url
-  } catch { /* Not there, or half written. */ }
-  throw HostErrors.SERVER_UNKNOWN({ file })
+    const answer = await fetch(`${url}/health/live`, { signal })
+    if (answer.status !== 200) { await answer.body?.cancel(); return false }
+    text = await answer.text()
+  } catch (cause) { throw HostErrors.SERVER_SILENT({ url }, { cause }) }
+  try {
+    const { status, uptime_s: uptime } = JSON.parse(text) as { status?: unknown; uptime_s?: unknown }
+    return typeof status === 'string' && typeof uptime === 'number'
+  } catch { return false }
+}
+
+async function recorded(dataDir: string, alive: World['alive']): Promise<string> {
+  const file = join(dataDir, 'server.json')
+  let found: { url?: unknown; pid?: unknown } | null = null
+  try { found = JSON.parse(await readFile(file, 'utf8')) as typeof found } catch { /* Not there, or half written. */ }
+  const { url, pid } = found ?? {}
+  if (typeof url !== 'string') throw HostErrors.SERVER_UNKNOWN({ file })
+  if (!Number.isSafeInteger(pid) || (pid as number) <= 0 || !alive(pid as number)) throw HostErrors.SERVER_SILENT({ url })
+  return url
 }
 
 /** The state of each plugin in the server that runs here; `undefined` if none answers, or it does not say. */
-export async function pluginStates(dataDir: string, signal: AbortSignal): Promise<ReadonlyMap<string, string> | undefined> {
+export async function pluginStates(dataDir: string, { signal, alive }: Pick<World, 'signal' | 'alive'>): Promise<ReadonlyMap<string, string> | undefined> {
   try {
-    const server = await connect(dataDir, undefined, 'first')
+    const server = await connect(dataDir, undefined, 'first', alive)
     const answer = await server.fetch('/api/v1/plugins', { signal })
     if (!answer.ok) { await answer.body?.cancel(); return undefined }
     const { items } = await answer.json() as { items: { name: string; state: string }[] }

@@ -143,7 +143,7 @@ export const hostCommands: readonly HostCommand[] = [
     name: 'plugins list', summary: 'The plugins of the config, and their states in the server that runs here', examples: ['backplane plugins list', 'backplane plugins list --json'],
     async run(io) {
       const deployment = await io.load()
-      const states = await pluginStates(deployment.settings.dataDir, io.world.signal)
+      const states = await pluginStates(deployment.settings.dataDir, io.world)
       const rows = deployment.entries.map(entry => ({ ...describe(entry, deployment), ...(states && { state: states.get(nameOf(entry)) ?? 'not running' }) }))
       if (io.json) print(io, rows)
       else for (const { name, plugin, summary, provides, uses, live, settled, optional, file, error, state } of rows) {
