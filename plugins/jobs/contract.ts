@@ -42,7 +42,7 @@ export interface JobRequest {
   readonly priority?: number
   readonly max_attempts?: number
   readonly timeout_ms?: number
-  /** A repeated request with this key gets the first job. */
+  /** The same request of the same caller for the same project gets the first job; another one with this key rejects with JOBS_KEY_REUSED. */
   readonly idempotency_key?: string
   readonly metadata?: Readonly<Record<string, unknown>>
 }
@@ -110,5 +110,6 @@ export const JobErrors = defineErrors('JOBS', {
   TIMEOUT: { message: 'the job took longer than {ms} ms', fix: 'Give it a larger timeout_ms, or less to do.', status: 504, retryable: true, expose: true },
   LEASE_LOST: { message: 'another worker has job "{id}" now', fix: 'Nothing to do: the result of this attempt is dropped.', retryable: true },
   INTERRUPTED: { message: 'the process that ran this attempt ended', fix: 'Nothing to do: another attempt follows while there are any left.', retryable: true, expose: true },
+  KEY_REUSED: { message: 'the idempotency key "{key}" was used for another request', fix: 'Send the same request again, or take a new key.', status: 409, expose: true },
   CANCELLED: { message: 'the job was cancelled', fix: 'Submit it again.', status: 409, expose: true },
 })

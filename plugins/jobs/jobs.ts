@@ -8,6 +8,7 @@ import { instruments } from './instruments.ts'
 import { jsonOf } from './json.ts'
 import { checkRun, checkSubmit } from './permission.ts'
 import { toJob, type JobDetail, type JobRow } from './record.ts'
+import { substanceOf } from './substance.ts'
 import type { Worker } from './worker.ts'
 
 type RunOptions = NonNullable<Parameters<Jobs['run']>[2]>
@@ -108,12 +109,13 @@ export class JobService implements Jobs {
     await checkInput(type.type, type.input, input)
     await type.admit?.(caller, { ...request, input })
     const { now } = store
+    const substance = request.idempotency_key === undefined ? null : substanceOf(request, agent, input, JSON.parse(metadata))
     return {
       id: newId(now), type: type.type, agent, project_id, created_by: caller.id, principal_id: caller.id,
       traceparent: scope.current?.traceparent ?? null, status: 'queued', input: text, result: null, error: null,
       priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts,
       timeout_ms: request.timeout_ms ?? config.timeout_ms,
-      seq: 1, idempotency_key: request.idempotency_key ?? null, metadata, lease_owner: null, lease_until: null, token: 0,
+      seq: 1, idempotency_key: request.idempotency_key ?? null, substance, metadata, lease_owner: null, lease_until: null, token: 0,
       created_at: now, run_at: now, started_at: null, finished_at: null, handed_at: queue.can.transactional ? now : 0,
     }
   }

@@ -19,6 +19,8 @@ export interface JobRow {
   readonly timeout_ms: number
   readonly seq: number
   readonly idempotency_key: string | null
+  /** A hash of what was asked for with the key; null without one. */
+  readonly substance: string | null
   readonly metadata: string
   readonly lease_owner: string | null
   readonly lease_until: number | null

@@ -16,7 +16,7 @@ const request = z.strictObject({
   priority: z.int().min(0).max(9).optional().describe('The highest goes first; 5.'),
   max_attempts: z.int().min(1).max(100).optional(),
   timeout_ms: z.int().min(1).max(86_400_000).optional().describe('Of one attempt.'),
-  idempotency_key: z.string().min(1).max(200).optional().describe('A repeated request with this key gets the first job.'),
+  idempotency_key: z.string().min(1).max(200).optional().describe('Your same request with this key gets the first job.'),
   metadata: z.record(z.string().max(200), z.unknown()).optional(),
 }).refine(({ agent, type }) => (agent === undefined) !== (type === undefined), { message: 'give either "agent" or "type"', path: ['agent'] })
 

@@ -8,7 +8,7 @@ import { dataOf, timeOf, timeOrNull, type JobAttempt, type JobRow, type JobStep 
 
 const COLUMNS = [
   'id', 'type', 'agent', 'project_id', 'created_by', 'principal_id', 'traceparent', 'status', 'input', 'result', 'error',
-  'priority', 'attempt', 'max_attempts', 'timeout_ms', 'seq', 'idempotency_key', 'metadata', 'lease_owner', 'lease_until', 'token',
+  'priority', 'attempt', 'max_attempts', 'timeout_ms', 'seq', 'idempotency_key', 'substance', 'metadata', 'lease_owner', 'lease_until', 'token',
   'created_at', 'run_at', 'started_at', 'finished_at', 'handed_at',
 ] as const satisfies readonly (keyof JobRow)[]
 const CHANGING = [
@@ -56,10 +56,10 @@ export class JobStore {
   constructor(readonly deps: StoreDeps) {
     const { database } = deps
     this.#byId = database.prepare('SELECT * FROM jobs WHERE id = ?')
-    this.#byKey = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND idempotency_key = ?')
+    this.#byKey = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND created_by = ? AND idempotency_key = ?')
     this.#insert = database.prepare(
       `INSERT INTO jobs (${COLUMNS.join(', ')}) VALUES (${COLUMNS.map(() => '?').join(', ')})
-       ON CONFLICT (project_id, idempotency_key) DO NOTHING`)
+       ON CONFLICT (project_id, created_by, idempotency_key) DO NOTHING`)
     this.#change = database.prepare(`UPDATE jobs SET ${CHANGING.map(each => `${each} = ?`).join(', ')}, seq = seq + 1 WHERE id = ? AND seq = ?`)
     this.#begin = database.prepare('INSERT INTO job_attempts (job_id, token, attempt, worker, started_at) VALUES (?, ?, ?, ?, ?)')
     this.#end = database.prepare('UPDATE job_attempts SET finished_at = ?, outcome = ?, error = ? WHERE job_id = ? AND token = ?')
@@ -73,10 +73,15 @@ export class JobStore {
   get now(): number { return this.deps.clock.now() }
   read(id: string, tx?: Tx): Promise<JobRow | undefined> { return this.#byId.get([id], tx) }
 
-  /** The row, or the one that has its idempotency key already. A queued one is in the queue with it; a running one is claimed. */
+  /**
+   * The row, or the one that has its idempotency key already: of the same principal, or somebody would be shown the job of another.
+   * Rejects with JOBS_KEY_REUSED if that was made for something else. A queued one is in the queue with it; a running one is claimed.
+   */
   async insert(row: JobRow, tx: Tx): Promise<{ readonly row: JobRow; readonly created: boolean }> {
     if (!await this.#insert.run(COLUMNS.map(column => row[column]), tx)) {
-      return { row: (await this.#byKey.get([row.project_id, row.idempotency_key], tx))!, created: false }
+      const first = (await this.#byKey.get([row.project_id, row.created_by, row.idempotency_key], tx))!
+      if (first.substance !== row.substance) throw JobErrors.KEY_REUSED({ key: row.idempotency_key! })
+      return { row: first, created: false }
     }
     await this.#tell(row, 'job.created', tx)
     if (row.status === 'running') await this.#begin.run([row.id, row.token, row.attempt, row.lease_owner, row.started_at], tx)

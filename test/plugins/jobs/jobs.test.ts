@@ -90,6 +90,28 @@ describe('jobs', () => {
       assert.equal((await t.get(Jobs).run(operator, { type: 'once', input: null, idempotency_key: 'k' })).id, [...ids][0])
     })
 
+    it('gives nobody the job of another who used the same key, nor one that was asked for otherwise', async () => {
+      const check = async ({ id }: Caller, permission: string) => {
+        if (id === 'bob' && permission === 'jobs:read') throw AccessErrors.FORBIDDEN({ permission, reason: 'no' })
+      }
+      await using t = await runtime({ types: [double, jobType('say', async ({ input }) => input)], services: [openAccess({ check })] })
+      const jobs = t.get(Jobs)
+      const request = { type: 'say', input: { a: 1, b: [{ c: 2, d: null }] }, metadata: { x: 1, y: 2 }, idempotency_key: 'daily' }
+      const first = await jobs.submit(operator, request)
+      const ofBob = await jobs.submit({ ...operator, id: 'bob' }, { ...request, input: 'of bob' })
+      assert.notEqual(ofBob.id, first.id)
+      assert.deepEqual([ofBob.created_by, ofBob.input], ['bob', 'of bob'])
+      const inAnotherOrder = { ...request, input: { b: [{ d: null, c: 2 }], a: 1 }, metadata: { y: 2, x: 1 } }
+      assert.equal((await jobs.submit(operator, inAnotherOrder)).id, first.id)
+      const others = [{ type: 'double' }, { input: { a: 1, b: [] } }, { agent: 'math' }, { metadata: {} }, { priority: 9 }, { max_attempts: 1 }, { timeout_ms: 9 }]
+      for (const other of others) {
+        const reused = { code: 'JOBS_KEY_REUSED', status: 409, message: /"daily"/ }
+        await assert.rejects(jobs.submit(operator, { ...request, ...other }), reused, JSON.stringify(other))
+        await assert.rejects(jobs.run(operator, { ...request, ...other }), reused)
+      }
+      assert.equal((await jobs.list(operator)).items.length, 2)
+    })
+
     it('lets a second run() with the key wait for the first', async () => {
       const door = gate()
       await using t = await runtime({ types: [jobType('slow', async () => { await door.closed; return 1 })], config: { concurrency: 0 } })

@@ -1,0 +1,15 @@
+import { createHash } from 'node:crypto'
+import type { JobRequest } from '#contracts/jobs'
+
+/** Keys in one order, so that the same data has the same text whoever wrote it. */
+const sorted = (_key: string, value: unknown): unknown => {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  // Entries, not assignments: `__proto__` is a name like any other in JSON.
+  return Object.fromEntries(Object.entries(value).sort(([one], [two]) => (one < two ? -1 : 1)))
+}
+
+/** Tells requests apart that were sent with one idempotency key; `agent`, `input` and `metadata` as they are stored. A hash: inputs may be large. */
+export function substanceOf({ type, priority, max_attempts, timeout_ms }: JobRequest, agent: string | null, input: unknown, metadata: unknown): string {
+  const text = JSON.stringify([type, agent, input, metadata, priority ?? null, max_attempts ?? null, timeout_ms ?? null], sorted)
+  return createHash('sha256').update(text).digest('base64url')
+}
