@@ -59,7 +59,7 @@ export class App {
     ctx.respond = false
     const exchange = new Exchange(req, res, this.#deps.proxies.originOf(req), this.#aborted)
     this.#deps.instruments.inProgress.add(1)
-    res.once('close', () => this.#closed(exchange))
+    res.on('close', () => this.#closed(exchange))
     const traceparent = req.headers['traceparent']
     const fields = typeof traceparent === 'string' && TRACEPARENT.test(traceparent) ? { request_id: exchange.id, traceparent } : { request_id: exchange.id }
     return scope.run(fields, () => this.#run(exchange))
