@@ -42,7 +42,10 @@ type Outcome =
 
 /** Claims, runs and settles jobs in this process, and takes back those of workers that are gone. */
 export class Worker {
-  readonly #active = new Map<string, Execution>()
+  /** Every attempt that is not written down yet; of one job there may be two for a moment. */
+  readonly #running = new Set<Execution>()
+  /** The latest attempt of each job. */
+  readonly #latest = new Map<string, Execution>()
   #state: 'new' | 'running' | 'draining' | 'stopped' = 'new'
   #consumer: Consumer | undefined
   #renewing: (() => void) | undefined
@@ -55,7 +58,7 @@ export class Worker {
   constructor(readonly deps: WorkerDeps) {}
 
   get accepts(): boolean { return this.#state === 'new' || this.#state === 'running' }
-  find(id: string): Execution | undefined { return this.#active.get(id) }
+  find(id: string): Execution | undefined { return this.#latest.get(id) }
   typeOf(type: string): JobType | undefined {
     const same = (each: { value: JobType }) => each.value.type === type
     return this.deps.types.away.some(same) ? undefined : this.deps.types.all.find(same)?.value
@@ -79,14 +82,14 @@ export class Worker {
     this.#state = 'draining'
     await this.#consumer?.[Symbol.asyncDispose]()
     this.#consumer = undefined
-    if (this.#active.size) await new Promise<void>(resolve => this.#idle.push(resolve))
+    if (this.#running.size) await new Promise<void>(resolve => this.#idle.push(resolve))
   }
 
   /** Aborts what runs and hands it back with its finished steps; the attempt does not count. */
   async stop(): Promise<void> {
     this.#state = 'stopped'
     await this.#consumer?.[Symbol.asyncDispose]()
-    const running = [...this.#active.values()]
+    const running = [...this.#running]
     for (const execution of running) execution.abort(JobErrors.INTERRUPTED())
     await Promise.allSettled(running.map(execution => execution.done))
     await this.#renewal
@@ -98,15 +101,19 @@ export class Worker {
     const { config, store, log, clock } = this.deps
     const execution = new Execution(row, { store, log, maxResultBytes: config.max_result_bytes })
     execution.onProgress = onProgress
-    this.#active.set(row.id, execution)
+    // Its lease ran out before it noticed, and the job came back here: the two must not go on side by side.
+    this.#latest.get(row.id)?.abort(JobErrors.LEASE_LOST({ id: row.id }))
+    this.#latest.set(row.id, execution)
+    this.#running.add(execution)
     this.#renewing ??= clock.every(config.lease.renew_ms, () => this.#renew())
     if (this.#state === 'stopped') execution.abort(JobErrors.INTERRUPTED())
     instruments.wait.observe(Math.max(0, store.now - row.run_at) / 1_000, { type: row.type })
     const frame = { job_id: row.id, project_id: row.project_id, ...(row.traceparent === null ? {} : { traceparent: row.traceparent }) }
     execution.done = scope.run(frame, () => this.#work(execution)).finally(() => {
-      this.#active.delete(row.id)
+      this.#running.delete(execution)
+      if (this.#latest.get(row.id) === execution) this.#latest.delete(row.id)
       this.#report()
-      if (this.#active.size) return
+      if (this.#running.size) return
       this.#renewing?.()
       this.#renewing = undefined
       for (const wake of this.#idle.splice(0)) wake()
@@ -117,7 +124,7 @@ export class Worker {
     return execution.done
   }
 
-  #report(): void { this.#consumer?.want(Math.max(0, this.deps.config.concurrency - this.#active.size)) }
+  #report(): void { this.#consumer?.want(Math.max(0, this.deps.config.concurrency - this.#running.size)) }
 
   async #claim(ids: readonly string[], tx: Tx): Promise<void> {
     const { store, access, log } = this.deps
@@ -260,7 +267,7 @@ export class Worker {
     const { store, log } = this.deps
     const until = this.lease().lease_until
     // One that is slow must not be overtaken by the next.
-    this.#renewal ??= Promise.allSettled([...this.#active.values()].map(async execution => {
+    this.#renewal ??= Promise.allSettled([...this.#running].map(async execution => {
       try {
         if (!await store.renew(execution, until)) execution.abort(JobErrors.LEASE_LOST({ id: execution.id }))
       } catch (error) { log.warn('a lease could not be renewed', { job_id: execution.id, reason: reasonOf(error) }) }
@@ -268,7 +275,7 @@ export class Worker {
   }
 
   #typesChanged(): void {
-    for (const execution of this.#active.values()) {
+    for (const execution of this.#running) {
       const { type } = execution
       if (!type || this.deps.types.all.some(each => each.value === type)) continue
       execution.abort(CoreErrors.Service.UNAVAILABLE({ service: `job type ${type.type}` }))
@@ -313,7 +320,7 @@ export class Worker {
     const { store, log } = this.deps
     const expired = (row: JobRow | undefined): row is JobRow =>
       // Our own, whose renewal was late, is running all the same.
-      row?.status === 'running' && Number(row.lease_until) <= store.now && this.#active.get(id)?.token !== row.token
+      row?.status === 'running' && Number(row.lease_until) <= store.now && this.#latest.get(id)?.token !== row.token
     if (!expired(await store.read(id))) return
     const error = failureOf(JobErrors.INTERRUPTED(), id)
     try {

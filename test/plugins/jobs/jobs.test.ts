@@ -371,6 +371,35 @@ describe('jobs', () => {
       await eventually('the abort', () => aborted === 'JOBS_LEASE_LOST')
     })
 
+    it('that were lost and come back here end the older attempt, and leave the new one its own', async () => {
+      const doors = [gate(), gate(), gate()]
+      const begun: JobContext[] = []
+      const held = jobType('held', async ctx => { begun.push(ctx); await doors[begun.length - 1]!.closed; return ctx.job.attempt })
+      const t = await runtime({ types: [held], config: { ...quick, lease: { ms: 600, renew_ms: 200 } }, graceMs: 10_000 })
+      try {
+        const { id } = await t.get(Jobs).submit(operator, { type: 'held', input: null })
+        await eventually('the first attempt', () => begun.length === 1)
+        // As the sweep of another process does when this one stood still for longer than the lease.
+        await t.get(Database).transaction(async tx => {
+          const knex = t.get(Database).knex(tx)
+          await knex('jobs').where({ id }).update({ status: 'queued', lease_owner: null, lease_until: null, seq: knex.raw('seq + 1') })
+          await t.get(JobQueue).enqueue([{ id, priority: 5 }], tx)
+        })
+        await eventually('the second attempt', () => begun.length === 2)
+        assert.deepEqual([begun[0]!.signal.reason?.code, begun[1]!.signal.aborted], ['JOBS_LEASE_LOST', false])
+        doors[0]!.open()
+        const renewed = async () => Number((await t.get(Database).knex()('jobs').where({ id }).first('lease_until')).lease_until)
+        const first = await renewed()
+        await eventually('renewals past the lease', async () => await renewed() > first + 600)
+        assert.equal(begun.length, 2)
+        // And draining waits for it.
+        const stopped = t.runtime.stop()
+        setTimeout(() => doors[1]!.open(), 50)
+        await stopped
+        assert.equal(begun[1]!.signal.aborted, false, 'it was not waited for')
+      } finally { for (const { open } of doors) open(); await t[Symbol.asyncDispose]() }
+    })
+
     it('that are over let another attempt begin, or end the job after the last', async () => {
       await using t = await runtime({ types: [double], config: quick })
       const made = async (max_attempts: number) => {
