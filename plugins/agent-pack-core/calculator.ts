@@ -33,8 +33,8 @@ export class Calculator implements AsyncDisposable {
   #closed = new AbortController()
   constructor(readonly options: CalculatorOptions, readonly clock: Clock) {}
 
-  /** The expressions in a sentence; computes nothing. */
-  find(sentence: string): string[] { return findExpressions(sentence) }
+  /** The expressions in a sentence, `most` of them; computes nothing. Throws CALCULATOR_UNREADABLE. */
+  find(sentence: string, most: number): string[] { return findExpressions(sentence, most) }
 
   /** What can't be computed, or not in time, is told in the outcome. Rejects only when it is aborted or closed. */
   async evaluate(expression: string, signal: AbortSignal): Promise<Outcome> {

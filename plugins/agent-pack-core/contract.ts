@@ -3,5 +3,6 @@ import { defineErrors } from '#core'
 export const CalculatorErrors = defineErrors('CALCULATOR', {
   TIMEOUT: { message: 'the expression took longer than {ms} ms', fix: 'Make it smaller, or raise plugins.agent-pack-core.config.timeout_ms.', status: 422, expose: true },
   CRASHED: { message: 'the calculator ended while it worked on the expression: {reason}', fix: 'Make it smaller, or raise plugins.agent-pack-core.config.memory_mb.', status: 422, expose: true },
+  UNREADABLE: { message: 'expressions can\'t be looked for in this request: {reason}', fix: 'Send the expression alone.', status: 422, expose: true },
   CLOSED: { message: 'the calculator is being stopped', fix: 'Try again in a moment.', status: 503, retryable: true, expose: true },
 })

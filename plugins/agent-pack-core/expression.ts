@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module'
 import type * as Mathjs from 'mathjs'
 import type { ConstantNode, FunctionNode, MathNode, OperatorNode, SymbolNode } from 'mathjs'
+import { CalculatorErrors } from '#contracts/agent-pack-core'
 import { POSTFIX, render, tokenize, type Names, type Token } from './tokens.ts'
 
 export interface Outcome {
@@ -16,8 +17,17 @@ export interface Outcome {
 export const MAX_EXPRESSION = 2_000
 const MAX_TOKENS = 400
 const MAX_DEPTH = 50
-/** Tokens that recognize() may give to the parser for one sentence. */
-const PARSE_BUDGET = 40_000
+/** Characters of a sentence that are looked at. It happens on the event loop, which is why this and what follows are small. */
+export const MAX_SENTENCE = 4_000
+/** Tokens of an expression that is looked for. */
+const MAX_SPAN = 120
+/** Units and functions in it: what units make of each other takes the square of their number. */
+const MAX_NAMES = 12
+/** Tokens that the parser may get for one sentence, and what each time costs besides, in tokens. */
+const PARSE_BUDGET = 800
+const PARSE_COST = 10
+/** Tokens that may be passed over for one sentence in search of an expression's end. */
+const SCAN_BUDGET = 40_000
 const DIGITS = 64
 
 const FUNCTIONS = new Set([
@@ -78,7 +88,16 @@ const names: Names = {
   },
 }
 
+const unitNames = new Map<string, string | undefined>()
 function unitName(name: string): string | undefined {
+  if (unitNames.has(name)) return unitNames.get(name)
+  if (unitNames.size >= 1_000) unitNames.clear()
+  const found = findUnit(name)
+  unitNames.set(name, found)
+  return found
+}
+
+function findUnit(name: string): string | undefined {
   for (const each of name.length > 3 ? [name, name.toLowerCase()] : [name]) {
     if (PROSE.has(each.toLowerCase()) || !mathjs().Unit.isValuelessUnit(each)) continue
     const { units } = mathjs().unit(each) as unknown as UnitParts
@@ -142,15 +161,25 @@ function unitsFit(tree: MathNode): boolean {
   try { trial.evaluate(); return true } catch { return false }
 }
 
-/** Every expression of a sentence that really computes something, in order, as the sentence writes it. */
-export function findExpressions(sentence: string): string[] {
+/** Without one of these there is no value, and the engine need not even be loaded. */
+const VALUE = /[\dπ(]|\b(?:pi|e|tau)\b/i
+
+/**
+ * The expressions of a sentence that really compute something, in order, as the sentence writes them, `most` of them. Throws
+ * CALCULATOR_UNREADABLE if that would take the event loop too long.
+ */
+export function findExpressions(sentence: string, most = Infinity): string[] {
+  if (!VALUE.test(sentence)) return []
+  if (sentence.length > MAX_SENTENCE) throw CalculatorErrors.UNREADABLE({ reason: `it is longer than ${MAX_SENTENCE} characters` })
   const tokens = tokenize(sentence, names)
   const found: string[] = []
-  let budget = PARSE_BUDGET
-  for (let start = 0; start < tokens.length && budget > 0; start++) {
+  let [parsing, scanning] = [PARSE_BUDGET, SCAN_BUDGET]
+  for (let start = 0; start < tokens.length && found.length < most; start++) {
     if (!canStart(tokens, start)) continue
-    for (const end of endsOf(tokens, start).reverse()) {
-      if ((budget -= end - start) < 0) break
+    const { ends, seen } = endsOf(tokens, start)
+    if ((scanning -= seen) < 0) throw CalculatorErrors.UNREADABLE({ reason: 'too much in it could be one' })
+    for (const end of ends.reverse()) {
+      if ((parsing -= end - start + PARSE_COST) < 0) throw CalculatorErrors.UNREADABLE({ reason: 'too much in it could be one' })
       const tree = treeOf(render(tokens.slice(start, end)))
       if (!tree || !computes(tree) || !unitsFit(tree)) continue
       found.push(sentence.slice(tokens[start]!.from, tokens[end - 1]!.to))
@@ -171,20 +200,21 @@ function canStart(tokens: readonly Token[], start: number): boolean {
   return token.kind === 'number' || token.kind === 'open' || (token.kind === 'name' && token.text !== 'of')
 }
 
-/** Where an expression that starts there may end, the nearest first. */
-function endsOf(tokens: readonly Token[], start: number): number[] {
+/** Where an expression that starts there may end, the nearest first, and how many tokens were seen for that. */
+function endsOf(tokens: readonly Token[], start: number): { readonly ends: number[]; readonly seen: number } {
   const ends: number[] = []
-  let depth = 0
-  for (let end = start + 1; end <= Math.min(tokens.length, start + MAX_TOKENS); end++) {
+  let [depth, end, named, works] = [0, start + 1, 0, false]
+  for (; end <= Math.min(tokens.length, start + MAX_SPAN); end++) {
     const [last, after] = [tokens[end - 1]!, tokens[end]]
-    if (last.kind === 'other') break
+    works ||= last.kind === 'operator' || last.text === 'of' || FUNCTIONS.has(last.text)
+    if (last.kind === 'other' || (last.kind === 'name' && ++named > MAX_NAMES)) break
     if (last.kind === 'open' && ++depth > MAX_DEPTH) break
     if (last.kind === 'close' && --depth < 0) break
     const open = last.kind === 'comma' || (last.kind === 'operator' && !POSTFIX.has(last.text))
     const goesOn = binary(after) || POSTFIX.has(after?.text ?? '') || (after?.text === '=' && tokens[end + 1] !== undefined && tokens[end + 1]!.kind !== 'other')
-    if (depth === 0 && end > start + 1 && !open && !goesOn) ends.push(end)
+    if (works && depth === 0 && end > start + 1 && !open && !goesOn) ends.push(end)
   }
-  return ends
+  return { ends, seen: end - start }
 }
 
 /** Computes one expression. Takes as long as it takes: run it where it can be ended. */

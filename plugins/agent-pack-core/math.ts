@@ -16,7 +16,7 @@ export const calculatorTool = (calculator: Calculator) => defineTool({
   description: 'Computes arithmetic exactly: + - * / ^ %, percentages ("15% of 80"), roots, logarithms, trigonometry, units ("5 km to miles"). Use it for every calculation.',
   input,
   recognize(text) {
-    const expressions = calculator.find(text).slice(0, MAX_EXPRESSIONS)
+    const expressions = calculator.find(text, MAX_EXPRESSIONS)
     return expressions.length ? { expressions } : undefined
   },
   async run({ expressions }, ctx) {

@@ -27,7 +27,7 @@ export interface Tool<I = any, O = any> {
   readonly sideEffects?: boolean
   /** Milliseconds; 30,000. */
   readonly timeout?: number
-  /** For a model that can't reason (offline): the arguments that this text asks for, if it is for this tool at all. */
+  /** For a model that can't reason (offline): the arguments that this text asks for, if it is for this tool at all. Runs on the event loop: must be quick, and may throw an exposed error. */
   recognize?(text: string): I | undefined
   /** The model and the job hear of a typed error that is exposed (defineErrors); of any other only that the log has it. */
   run(input: I, ctx: ToolContext): Promise<O>

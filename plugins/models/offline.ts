@@ -2,7 +2,7 @@ import type {
   JSONValue, LanguageModelV3FunctionTool, LanguageModelV3GenerateResult, LanguageModelV3Message, LanguageModelV3Prompt,
   LanguageModelV3ToolResultPart,
 } from '@ai-sdk/provider'
-import type { Contributions, Logger } from '#core'
+import { BackplaneError, type Contributions, type Logger } from '#core'
 import type { Tool } from '#contracts/agents'
 import { ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type ModelProvider } from '#contracts/models'
 import { countPrompt, countTokens, pieces, usageOf } from './tokens.ts'
@@ -93,7 +93,7 @@ export class OfflineModel implements LanguageModelV3 {
     const wanted = toolChoice?.type === 'tool' ? offered.filter(tool => tool.name === toolChoice.toolName) : offered
     const input = countPrompt(prompt)
     const told = results(prompt)
-    const calls = told.length ? [] : this.#recognized(wanted, request(prompt))
+    const { calls, refusals } = told.length ? { calls: [], refusals: [] } : this.#recognized(wanted, request(prompt))
     let output = 0
     for (const [index, { name, args }] of calls.entries()) {
       const id = `call_${prompt.length}_${index + 1}`
@@ -103,7 +103,7 @@ export class OfflineModel implements LanguageModelV3 {
       yield { type: 'tool-call', toolCallId: id, toolName: name, input: args }
     }
     if (calls.length) return yield { type: 'finish', finishReason: { unified: 'tool-calls', raw: undefined }, usage: usageOf(input, output) }
-    const text = told.length ? `${told.map(sentence).join('\n')}\n\n${COMPOSED}` : this.#cannot(offered)
+    const text = told.length ? `${told.map(sentence).join('\n')}\n\n${COMPOSED}` : this.#cannot(offered, refusals)
     yield { type: 'text-start', id: 'text' }
     for (const delta of pieces(text)) {
       if (output >= maxOutputTokens) break
@@ -114,23 +114,26 @@ export class OfflineModel implements LanguageModelV3 {
     yield { type: 'finish', finishReason: { unified: output < countTokens(text) ? 'length' : 'stop', raw: undefined }, usage: usageOf(input, output) }
   }
 
-  #recognized(offered: readonly LanguageModelV3FunctionTool[], text: string): { name: string; args: string }[] {
-    return offered.flatMap(({ name }) => {
+  #recognized(offered: readonly LanguageModelV3FunctionTool[], text: string): { calls: { name: string; args: string }[]; refusals: string[] } {
+    const refusals: string[] = []
+    const calls = offered.flatMap(({ name }) => {
       try {
         const args = [...this.tools].find(tool => tool.name === name)?.recognize?.(text)
         return args === undefined ? [] : [{ name, args: JSON.stringify(args) }]
       } catch (error) {
-        this.log.warn('a tool failed to recognize a request', { tool: name, err: error })
+        if (error instanceof BackplaneError && error.expose) refusals.push(`The tool "${name}" did not look for anything: ${error.message}. ${error.fix}\n\n`)
+        else this.log.warn('a tool failed to recognize a request', { tool: name, err: error })
         return []
       }
     })
+    return { calls, refusals }
   }
 
-  #cannot(offered: readonly LanguageModelV3FunctionTool[]): string {
+  #cannot(offered: readonly LanguageModelV3FunctionTool[], refusals: readonly string[]): string {
     const able = offered.filter(({ name }) => [...this.tools].some(tool => tool.name === name && tool.recognize))
     const told = able.length ? `${CANNOT}, and they found nothing in this one. They are:\n${able.map(({ name, description }) => `- ${name}: ${firstSentence(description ?? '')}`).join('\n')}\n`
       : `${CANNOT}, and I was given none that do. `
-    return `${told}For anything else, configure a model provider and set plugins.models.config.aliases.default to one of its models.`
+    return `${refusals.join('')}${told}For anything else, configure a model provider and set plugins.models.config.aliases.default to one of its models.`
   }
 }
 

@@ -67,6 +67,14 @@ describe('the offline model', () => {
     assert.equal(parts.filter(part => part.type === 'tool-call').length, 1)
     assert.ok(log.lines.some(line => line.fields['tool'] === 'broken'))
   })
+  it('tells what a tool says of a request that it can\'t look through', async () => {
+    const { CalculatorErrors } = await import('#contracts/agent-pack-core')
+    const shy = defineTool({ ...quiet, name: 'shy', recognize: () => { throw CalculatorErrors.UNREADABLE({ reason: 'it is too long' }) } })
+    const { stream } = await new OfflineModel(contributions(shy) as never, log).doStream({ prompt: user('1+1'), tools: offer(shy) })
+    let text = ''
+    for await (const part of stream) if (part.type === 'text-delta') text += part.delta
+    assert.match(text, /^The tool "shy" did not look for anything: .* it is too long\. Send the expression alone\.\n\nI work offline/)
+  })
   it('is deterministic, and streams and generates the same', async () => {
     const options = { prompt: user('hey! you'), tools: offer(shout) }
     assert.deepEqual((await ask(options)).parts, (await ask(options)).parts)
