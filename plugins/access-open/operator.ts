@@ -8,7 +8,13 @@ const isLoopbackName = (name: string): boolean => name === 'localhost' || name =
 
 /** The form of a Host header: name and port. */
 const HOST = /^(\[[\da-f:.]+\]|[^:[\]/\\@?#\s]+)(?::\d{1,5})?$/i
-const PROXIED = ['forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-real-ip']
+/** What proxies and content networks add. A bare one that adds nothing can't be told from a local client. */
+const PROXIED = new Set([
+  'forwarded', 'via', 'x-real-ip', 'x-client-ip', 'x-cluster-client-ip', 'x-original-forwarded-for', 'x-original-host', 'x-originating-ip', 'x-remote-ip', 'x-remote-addr',
+  'x-envoy-external-address', 'x-proxyuser-ip', 'true-client-ip', 'client-ip', 'fastly-client-ip', 'fly-client-ip', 'cdn-loop', 'x-appengine-user-ip', 'x-azure-clientip',
+  'cf-ray', 'cf-connecting-ip', 'cf-connecting-ipv6', 'cf-pseudo-ipv4', 'cf-visitor', 'x-amz-cf-id', 'x-amzn-trace-id', 'tailscale-user-login',
+])
+const proxied = (header: string): boolean => PROXIED.has(header) || header.startsWith('x-forwarded')
 
 /** Everybody who reaches the server over loopback is the operator; whatever else could bring a request here is refused. */
 export function createOpenAccess(): Access {
@@ -34,7 +40,7 @@ function admit({ headers, address }: Credentials): void {
   const one = (name: string): string | undefined => { const value = headers[name]; return typeof value === 'string' ? value : value?.join(', ') }
   if (!isLoopbackAddress(address)) throw AccessErrors.PEER_REFUSED({ peer: address || 'an unknown address' })
   // A proxy on this machine comes over loopback, and may write its own name into Host; who is behind it need not be here.
-  if (PROXIED.some(name => headers[name] !== undefined)) throw AccessErrors.PEER_REFUSED({ peer: 'behind a proxy' })
+  if (Object.keys(headers).some(name => headers[name] !== undefined && proxied(name))) throw AccessErrors.PEER_REFUSED({ peer: 'behind a proxy' })
   const host = one('host')?.toLowerCase() ?? ''
   const name = HOST.exec(host)?.[1]
   if (name === undefined || !isLoopbackName(name)) throw AccessErrors.HOST_REFUSED({ host })

@@ -66,7 +66,8 @@ describe('access-open', () => {
   })
 
   it('refuses what came through a proxy: who is behind it need not be here', async () => {
-    for (const name of ['forwarded', 'x-forwarded-for', 'x-forwarded-host',
+    for (const name of ['forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-proto', 'x-forwarded-port', 'x-forwarded-prefix', 'x-forwarded-server',
+      'via', 'cf-connecting-ip', 'cf-ray', 'true-client-ip', 'fastly-client-ip', 'x-client-ip', 'x-cluster-client-ip', 'cdn-loop', 'x-original-forwarded-for',
       'x-real-ip']) assert.equal(await codeOf(ask({ host: 'localhost', [name]: '127.0.0.1' })), 'ACCESS_PEER_REFUSED')
   })
 
@@ -91,6 +92,8 @@ describe('access-open', () => {
     assert.deepEqual(await raw(`Host: ${host}`, 'Origin: https://evil.example'), ['403', 'ACCESS_ORIGIN_REFUSED'])
     assert.deepEqual(await raw(`Host: ${host}`, 'Origin: null'), ['403', 'ACCESS_ORIGIN_REFUSED'])
     assert.deepEqual(await raw(`Host: ${host}`, 'X-Forwarded-For: 10.0.0.1'), ['403', 'ACCESS_PEER_REFUSED'])
+    assert.deepEqual(await raw(`Host: ${host}`, 'Via: 1.1 proxy'), ['403', 'ACCESS_PEER_REFUSED'])
+    assert.deepEqual(await raw(`Host: ${host}`, 'CF-Connecting-IP: 10.0.0.1'), ['403', 'ACCESS_PEER_REFUSED'])
     assert.equal((await raw())[0], '400')
   })
 
