@@ -169,7 +169,7 @@ export declare class Holdings {
   #private;
   readonly owner: string;
   constructor(owner: string);
-  /** Returns a function that releases this one thing early. */
+  /** Returns a function that releases this one thing early. What comes after the end, from work that outlived its time, is undone at once. */
   defer(dispose: Disposer, label: string): Disposer;
   get held(): string[];
   close(within?: <T>(work: () => T | Promise<T>) => T | Promise<T>): Promise<ReleaseFailure[]>;
@@ -319,11 +319,13 @@ export interface World {
   readonly node: string;
   /** Is standard output a terminal? */
   readonly tty: boolean;
+  /** Is there a process with this id? */
+  alive(pid: number): boolean;
   /** Aborts at the first SIGINT, SIGTERM or SIGHUP. */
   readonly signal: AbortSignal;
   out(text: string): void;
   err(text: string): void;
-  /** From now on strays go to this listener; without one they end the process. */
+  /** From now on strays go to this listener; without one they end the process, unless its work is over. */
   onStray(listener: ((stray: Stray) => void) | undefined): void;
 }
 
@@ -616,6 +618,8 @@ export interface Host {
   readonly instanceId: string;
   /** Where everything that is kept on disk belongs. */
   readonly dataDir: string;
+  /** The environment of the process. Settings come from config: only a plugin that hands the environment on reads it. */
+  readonly env: Readonly<Record<string, string | undefined>>;
   /** The command of the CLI that this process runs; none in a server. */
   readonly command?: string;
   inspect(): ReturnType<Runtime['inspect']>;
@@ -734,6 +738,8 @@ export interface ScopeFields {
   readonly traceparent?: string;
   readonly job_id?: string;
   readonly project_id?: string;
+  /** Inside a handler that hears of faults: one of its own is logged, and not announced again. */
+  readonly faulted?: true;
 }
 
 declare function run<T>(fields: ScopeFields, work: () => T): T;
@@ -742,6 +748,8 @@ export declare const scope: {
   run: typeof run;
   readonly current: ScopeFields | undefined;
 };
+
+export declare const outside: <T>(work: () => T) => T;
 
 /** For long work that is known to be sound, such as a migration: the running setup() or start() may take `ms` from now. */
 export declare function extendDeadline(ms: number): void;
