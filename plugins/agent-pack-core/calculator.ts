@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads'
-import { reasonOf, type Clock } from '#core'
+import type { BackplaneError, Clock, Logger } from '#core'
 import { CalculatorErrors } from '#contracts/agent-pack-core'
 import { findExpressions, type Outcome } from './expression.ts'
 
@@ -31,7 +31,7 @@ export class Calculator implements AsyncDisposable {
   #worker: Promise<Worker> | undefined
   #queue: Promise<unknown> = Promise.resolve()
   #closed = new AbortController()
-  constructor(readonly options: CalculatorOptions, readonly clock: Clock) {}
+  constructor(readonly options: CalculatorOptions, readonly clock: Clock, readonly log: Logger) {}
 
   /** The expressions in a sentence, `most` of them; computes nothing. Throws CALCULATOR_UNREADABLE. */
   find(sentence: string, most: number): string[] { return findExpressions(sentence, most) }
@@ -54,7 +54,7 @@ export class Calculator implements AsyncDisposable {
     } catch (error) {
       this.#worker = undefined
       if (CalculatorErrors.CLOSED.is(error)) throw error
-      return { expression, error: CalculatorErrors.CRASHED({ reason: reasonOf(error) }).message }
+      return { expression, error: this.#crashed(error).message }
     }
     try {
       return await this.#hear<Outcome>(worker, this.options.timeout_ms, signal, () => worker.postMessage(expression))
@@ -82,14 +82,22 @@ export class Calculator implements AsyncDisposable {
     }
   }
 
+  /** What a thread dies of may name files of this machine, so only the log has it in full. */
+  #crashed(error: unknown): BackplaneError {
+    if (CalculatorErrors.CRASHED.is(error)) return error
+    this.log.warn('the calculator\'s thread ended', { err: error })
+    const full = (error as { code?: unknown } | undefined)?.code === 'ERR_WORKER_OUT_OF_MEMORY'
+    return CalculatorErrors.CRASHED({ reason: full ? 'it ran out of memory' : 'see the log' }, { cause: error })
+  }
+
   /** The worker's next message. */
   #hear<T>(worker: Worker, ms: number, signal: AbortSignal, begin: () => void): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const ends = {
-        message: (value: T) => done(() => resolve(value)), error: (error: unknown) => crash(reasonOf(error)),
-        exit: (code: number) => crash(`exit code ${code}`),
+        message: (value: T) => done(() => resolve(value)), error: (error: unknown) => crash(error),
+        exit: (code: number) => crash(new Error(`exit code ${code}`)),
       }
-      const crash = (reason: string) => done(() => reject(CalculatorErrors.CRASHED({ reason })))
+      const crash = (error: unknown) => done(() => reject(this.#crashed(error)))
       const aborted = () => done(() => reject(signal.reason))
       const closed = () => done(() => reject(CalculatorErrors.CLOSED()))
       const cancel = this.clock.after(ms, () => done(() => reject(CalculatorErrors.TIMEOUT({ ms }))))

@@ -10,7 +10,7 @@ export default definePlugin({
   config,
   contributes: [Agent, Tool],
   setup(ctx) {
-    const calculator = ctx.own(new Calculator(ctx.config, ctx.clock))
+    const calculator = ctx.own(new Calculator(ctx.config, ctx.clock, ctx.log))
     ctx.contribute(Tool, calculatorTool(calculator))
     ctx.contribute(Agent, mathAgent)
   },

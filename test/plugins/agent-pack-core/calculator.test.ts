@@ -5,7 +5,8 @@ import { Agent, Tool, type ToolContext } from '#contracts/agents'
 import { Calculator } from '../../../plugins/agent-pack-core/calculator.ts'
 import pack from '../../../plugins/agent-pack-core/index.ts'
 
-const make = (options: Partial<Calculator['options']> = {}) => new Calculator({ timeout_ms: 5_000, memory_mb: 96, ...options }, new SystemClock())
+const log = recordLog()
+const make = (options: Partial<Calculator['options']> = {}) => new Calculator({ timeout_ms: 5_000, memory_mb: 96, ...options }, new SystemClock(), log)
 const never = new AbortController().signal
 const SLOW = '40000000!'
 
@@ -52,7 +53,8 @@ describe('the calculator', () => {
   })
   it('says so when its thread dies, and starts another for the next', async () => {
     await using calculator = make({ memory_mb: 1 })
-    for (let i = 0; i < 2; i++) assert.match((await calculator.evaluate('1+1', never)).error!, /the calculator ended while it worked/)
+    for (let i = 0; i < 2; i++) assert.match((await calculator.evaluate('1+1', never)).error!, /the calculator ended while it worked on the expression: it ran out of memory/)
+    assert.ok(log.lines.some(line => line.message === 'the calculator\'s thread ended' && line.fields['err']))
   })
   it('starts no thread to be closed', async () => { await make()[Symbol.asyncDispose]() })
 })
