@@ -35,9 +35,9 @@ async function isOurs(url: string, signal: AbortSignal): Promise<boolean> {
 
 async function recorded(dataDir: string, alive: World['alive']): Promise<string> {
   const file = join(dataDir, 'server.json')
-  let found: { url?: unknown; pid?: unknown } | null = null
-  try { found = JSON.parse(await readFile(file, 'utf8')) as typeof found } catch { /* Not there, or half written. */ }
-  const { url, pid } = found ?? {}
+  // Not there, or half written, is unknown.
+  const found = await readFile(file, 'utf8').then(text => JSON.parse(text) as { readonly url?: unknown; readonly pid?: unknown } | null).catch(() => null)
+  const [url, pid] = [found?.url, found?.pid]
   if (typeof url !== 'string') throw HostErrors.SERVER_UNKNOWN({ file })
   if (!Number.isSafeInteger(pid) || (pid as number) <= 0 || !alive(pid as number)) throw HostErrors.SERVER_SILENT({ url })
   return url
