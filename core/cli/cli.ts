@@ -10,6 +10,7 @@ import { hostCommands, type HostCommand } from './commands.ts'
 import { makeDataDir, neededFor, problemsOf, problemsText } from '../host/deployment.ts'
 import { host, loadDeployment, type Deployment } from '../host/loader.ts'
 import { createLogger } from '../host/logger.ts'
+import { withKnownGuards } from '../host/snapshot.ts'
 import { didYouMean } from '../config/nearest.ts'
 import { HostErrors, errorText, type World } from '../host/world.ts'
 
@@ -163,9 +164,10 @@ function told(deployment: Deployment, world: World): boolean {
 /** A runtime with what a command of this plugin needs: set up, never started. */
 async function setUp(plugin: string, command: Command, deployment: Deployment, world: World): Promise<Runtime | 'broken'> {
   if (deployment.problems.length && told(deployment, world)) return 'broken'
-  const { settings: { dataDir, timeouts, graceMs, log: { format } }, entries, offers } = deployment
+  const { settings: { dataDir, timeouts, graceMs, log: { format } }, entries, offers, warnings } = await withKnownGuards(deployment)
   await makeDataDir(dataDir)
   const log = createLogger({ level: 'warn', format: format === 'json' ? 'json' : 'pretty', write: line => world.err(line) })
+  for (const warning of warnings) log.warn(warning)
   const runtime = createRuntime({
     plugins: command.everyPlugin ? entries : neededFor([plugin], entries), log, timeouts, graceMs, offers, host: { version: host.version, dataDir, command: command.name },
   })

@@ -7,7 +7,7 @@ import { createRuntime, type Runtime } from '../runtime.ts'
 import { makeDataDir, problemText, problemsOf, problemsText } from './deployment.ts'
 import { host, loadDeployment, type Deployment } from './loader.ts'
 import { createLogger } from './logger.ts'
-import { changesBetween, compareSettings, writeSnapshot } from './snapshot.ts'
+import { changesBetween, compareSettings, withKnownGuards, writeSnapshot } from './snapshot.ts'
 import { FileWatch, type WatchOptions } from './watch.ts'
 import { HostErrors, errorText, type Stray, type World } from './world.ts'
 
@@ -15,7 +15,7 @@ export interface ServerOptions { readonly configFile?: string; readonly watch?: 
 
 /** Runs a deployment until the world says stop. Resolves to the exit code: 0, 1 run-time failure, 2 configuration. */
 export async function start(world: World, options: ServerOptions): Promise<number> {
-  const deployment = await loadDeployment({ cwd: world.cwd, env: world.env, configFile: options.configFile })
+  const deployment = await withKnownGuards(await loadDeployment({ cwd: world.cwd, env: world.env, configFile: options.configFile }))
   if (deployment.problems.length) { world.err(problemsText(problemsOf(deployment))); return 2 }
   try {
     await makeDataDir(deployment.settings.dataDir)
@@ -141,8 +141,8 @@ class Server {
     })
   }
 
-  #load(reload: readonly string[] = []): Promise<Deployment> {
-    return loadDeployment({ cwd: this.world.cwd, env: this.world.env, configFile: this.options.configFile, reload: new Set(reload) })
+  async #load(reload: readonly string[] = []): Promise<Deployment> {
+    return withKnownGuards(await loadDeployment({ cwd: this.world.cwd, env: this.world.env, configFile: this.options.configFile, reload: new Set(reload) }))
   }
 
   async #watch(options: WatchOptions): Promise<FileWatch> {

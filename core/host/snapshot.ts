@@ -3,6 +3,8 @@ import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { nameOf, type PluginEntry } from '../plan.ts'
+import { definePlugin } from '../plugin.ts'
+import { defineHook, type GuardMode, type HookOptions, type HookRef } from '../refs.ts'
 import type { Runtime } from '../runtime.ts'
 import { Secret, maskSecrets } from '../secret.ts'
 import type { Settings } from '../config/config.ts'
@@ -19,6 +21,8 @@ interface Recorded {
   readonly config: unknown
   /** Whom it is restarted with. */
   readonly needs: readonly string[]
+  /** What it guards; unknown if it never loaded. */
+  readonly guards?: readonly { readonly id: string; readonly mode: GuardMode; readonly options: HookOptions }[]
 }
 /** What a server runs with, as it leaves it in its data directory. Secrets are masked. */
 export interface Snapshot {
@@ -39,7 +43,9 @@ export async function writeSnapshot({ settings, manifest }: Deployment, entries:
     const name = nameOf(entry)
     const { file = '', version = '' } = manifest.get(name) ?? {}
     const needs = needsOf(edges, name)
-    return [name, { plugin: entry.plugin.name, file, version, optional: entry.optional === true, reconfigures: reconfigures.has(name), config: plain(entry.config), needs }] as const
+    // A stand-in guards what is known of it; of one that never loaded, that nothing is known must stay to be seen.
+    const guards = entry.phase === 'load' && !entry.plugin.guards.length ? undefined : entry.plugin.guards.map(({ id, mode, options }) => ({ id, mode, options }))
+    return [name, { plugin: entry.plugin.name, file, version, optional: entry.optional === true, reconfigures: reconfigures.has(name), config: plain(entry.config), needs, guards }] as const
   })
   const snapshot: Snapshot = { at: new Date().toISOString(), pid, settings, plugins: Object.fromEntries(recorded) }
   const draft = `${fileIn(settings.dataDir)}.${randomUUID()}`
@@ -51,6 +57,30 @@ export async function writeSnapshot({ settings, manifest }: Deployment, entries:
 
 export async function readSnapshot(dataDir: string): Promise<Snapshot> {
   try { return JSON.parse(await readFile(fileIn(dataDir), 'utf8')) as Snapshot } catch (cause) { throw HostErrors.NO_SNAPSHOT({ folder: dataDir }, { cause }) }
+}
+
+// With its options, since the first ref of a hook that the runtime sees decides how it is run.
+const guardOf = ({ id, mode, options }: NonNullable<Recorded['guards']>[number]) => (defineHook[mode] as (id: string, options: HookOptions) => HookRef<GuardMode, any, any>)(id, options)
+
+/**
+ * Has each optional plugin that could not be loaded guard what it guarded when a server here last ran it, so that its hooks stay closed.
+ * What a plugin guards that never ran, nobody knows: that is a warning.
+ */
+export async function withKnownGuards(deployment: Deployment): Promise<Deployment> {
+  const lost = (entry: PluginEntry) => entry.optional === true && entry.phase === 'load'
+  if (!deployment.entries.some(lost)) return deployment
+  const snapshot = await readSnapshot(deployment.settings.dataDir).catch(() => undefined)
+  const warnings = [...deployment.warnings]
+  const entries = deployment.entries.map(entry => {
+    if (!lost(entry)) return entry
+    const name = nameOf(entry)
+    const known = snapshot?.plugins[name]?.guards
+    if (!known) warnings.push(`optional plugin "${name}" could not be loaded and never ran here, so nobody knows what it guards: hooks that it was to guard are open`)
+    if (!known?.length) return entry
+    warnings.push(`optional plugin "${name}" could not be loaded; what it guarded when it last ran is closed: ${known.map(({ id }) => id).join(', ')}`)
+    return { ...entry, plugin: definePlugin({ name, guards: known.map(guardOf), setup() {} }) }
+  })
+  return { ...deployment, entries, warnings }
 }
 
 export interface SettingChange { readonly path: string; readonly from: unknown; readonly to: unknown; readonly restart: boolean }
