@@ -3,12 +3,22 @@ import { Agent, request } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { z } from 'zod'
-import { definePlugin, type Plugin, type Schema } from '#core'
+import { definePlugin, type Schema } from '#core'
 import { HttpRoute, HttpServer } from '#contracts/http'
 import { createTestRuntime, eventually, type TestRuntime } from '#core/testing'
+import accessOpen from '../../plugins/access-open/index.ts'
+import agentPackCore from '../../plugins/agent-pack-core/index.ts'
+import agents from '../../plugins/agents/index.ts'
+import database from '../../plugins/database/index.ts'
+import health from '../../plugins/health/index.ts'
+import http from '../../plugins/http/index.ts'
+import jobs from '../../plugins/jobs/index.ts'
+import models from '../../plugins/models/index.ts'
+import pluginsApi from '../../plugins/plugins-api/index.ts'
+import queueEmbedded from '../../plugins/queue-embedded/index.ts'
 import { workplace } from '../support/cli.ts'
 
-const PLUGINS = ['http', 'access-open', 'database', 'jobs', 'queue-embedded', 'models', 'agents', 'agent-pack-core', 'health', 'plugins-api']
+const PLUGINS = [http, accessOpen, database, jobs, queueEmbedded, models, agents, agentPackCore, health, pluginsApi]
 
 const strings = ['', ' ', '\u0000', '\ud800', '\u202e\u200b', '😀'.repeat(50), '../../../../etc/passwd', '..%2f..%2f', '%00', '%ff', 'null', 'undefined', 'NaN', '-1', '0x10',
   '1e999', '\'; DROP TABLE jobs; --', '" OR 1=1 --', '${jndi:ldap://x}', '{{7*7}}', '$(id)', '`id`', '<script>alert(1)</script>', '__proto__', 'constructor',
@@ -101,8 +111,7 @@ describe('hostile input', function () {
   let routes: readonly HttpRoute[] = []
   const watcher = definePlugin({ name: 'watcher', setup(ctx) { ctx.collect(HttpRoute).watch(all => { routes = all.map(each => each.value) }) } })
   before(async () => {
-    const plugins = await Promise.all(PLUGINS.map(async name => (await import(`../../plugins/${name}/index.ts`) as { default: Plugin }).default))
-    t = await createTestRuntime({ plugins: [watcher, ...plugins.map(plugin => ({ plugin, config: plugin.name === 'http' ? { port: 0 } : {} }))] })
+    t = await createTestRuntime({ plugins: [watcher, ...PLUGINS.map(plugin => ({ plugin, config: plugin.name === 'http' ? { port: 0 } : {} }))] })
     url = t.get(HttpServer).url!
   })
   after(async () => { agent.destroy(); await t[Symbol.asyncDispose]() })
