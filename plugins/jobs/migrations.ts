@@ -18,7 +18,7 @@ export const migrations: readonly Migration[] = [{
       t.integer('priority').notNullable()
       t.integer('attempt').notNullable()
       t.integer('max_attempts').notNullable()
-      t.integer('timeout_ms').notNullable()
+      t.bigInteger('timeout_ms').notNullable()
       t.integer('seq').notNullable()
       t.text('idempotency_key')
       t.text('substance')

@@ -137,12 +137,23 @@ export class Worker {
       if (!this.typeOf(row.type) || !access.current) {
         log.debug('a job waits for a plugin', { job_id: id, type: row.type })
         await store.setAside(id, tx)
-      } else claimed.push(await store.change(row, 'claim', this.lease(), tx))
+        continue
+      }
+      const mine = await this.#changed(row, 'claim', this.lease(), tx)
+      if (mine) claimed.push(mine)
     }
     tx.afterCommit(() => {
       for (const row of claimed) this.#outside.runInAsyncScope(() => void this.begin(row).catch(() => {}))
       this.#report()
     })
+  }
+
+  /** A step of one job of a batch, or nothing if somebody else was quicker: that must not undo the others. */
+  async #changed(row: JobRow, event: JobEvent, changes: Parameters<JobStore['change']>[2], tx: Tx): Promise<JobRow | undefined> {
+    try { return await this.deps.store.change(row, event, changes, tx) } catch (error) {
+      if (JobErrors.LEASE_LOST.is(error)) return undefined
+      throw error
+    }
   }
 
   /** The columns that say who has a job from now on. */
@@ -303,7 +314,8 @@ export class Worker {
         for (const id of due) {
           const row = await store.read(id, tx)
           if (!row || !next(row, 'due') || row.run_at > store.now) continue
-          rows.push(await store.change(row, 'due', {}, tx))
+          const queued = await this.#changed(row, 'due', {}, tx)
+          if (queued) rows.push(queued)
         }
         await store.handOver(rows, tx)
       })

@@ -71,19 +71,24 @@ class TableConsumer implements Consumer {
   }
 }
 
+interface Entry extends QueueEntry { readonly position: number }
+
 /** The queue as a table: an entry and what it stands for are written, and taken, in one transaction. */
 export class EmbeddedQueue implements JobQueue {
   readonly can = { transactional: true, distributed: false }
   readonly #consumers = new Set<TableConsumer>()
   readonly #insert: Statement
-  readonly #head: Statement<{ id: string }>
+  readonly #take: Statement<Entry>
   readonly #delete: Statement
   readonly #count: Statement<{ count: number }>
   readonly #any: Statement
 
   constructor(readonly database: Database, readonly clock: Clock, readonly log: Logger) {
     this.#insert = database.prepare('INSERT INTO queue_entries (id, priority) VALUES (?, ?) ON CONFLICT (id) DO NOTHING')
-    this.#head = database.prepare('SELECT id FROM queue_entries ORDER BY priority DESC, position LIMIT ?')
+    const head = 'SELECT position FROM queue_entries ORDER BY priority DESC, position LIMIT ?'
+    // An array: as a plain IN, PostgreSQL may run the inner part more than once, and take more than the limit.
+    const chosen = database.dialect === 'postgres' ? `= ANY(ARRAY(${head} FOR UPDATE SKIP LOCKED))` : `IN (${head})`
+    this.#take = database.prepare(`DELETE FROM queue_entries WHERE position ${chosen} RETURNING id, priority, position`)
     this.#delete = database.prepare('DELETE FROM queue_entries WHERE id = ?')
     this.#count = database.prepare('SELECT count(*) AS count FROM queue_entries')
     this.#any = database.prepare('SELECT 1 FROM queue_entries LIMIT 1')
@@ -97,7 +102,7 @@ export class EmbeddedQueue implements JobQueue {
   }
 
   async consume(deliver: Deliver): Promise<Consumer> {
-    const take: Take = (room, begun) => this.#take(room, begun, deliver)
+    const take: Take = (room, begun) => this.#hand(room, begun, deliver)
     const consumer: TableConsumer = new TableConsumer(this.clock, this.log, take, () => this.#consumers.delete(consumer))
     this.#consumers.add(consumer)
     return consumer
@@ -111,16 +116,16 @@ export class EmbeddedQueue implements JobQueue {
 
   async depth(): Promise<number> { return Number((await this.#count.get([]))!.count) }
 
-  async #take(room: number, begun: (count: number) => void, deliver: Deliver): Promise<number> {
+  async #hand(room: number, begun: (count: number) => void, deliver: Deliver): Promise<number> {
     // A look at an empty queue must not ask for the write lock.
     if (!await this.#any.get([])) return 0
     return this.database.transaction(async tx => {
-      const ids = (await this.#head.all([room], tx)).map(row => row.id)
-      begun(ids.length)
-      if (!ids.length) return 0
-      await deliver(ids, tx)
-      await this.remove(ids, tx)
-      return ids.length
+      // Deleted before they are delivered: who adds one of them again meanwhile then waits for the end of this, and is not told that it is there.
+      const entries = await this.#take.all([room], tx)
+      begun(entries.length)
+      if (!entries.length) return 0
+      await deliver(entries.sort((a, b) => b.priority - a.priority || a.position - b.position).map(({ id }) => id), tx)
+      return entries.length
     })
   }
 }

@@ -18,12 +18,17 @@ export const openAccess = (parts: Partial<Access> = {}) => fake(Access, {
 export const jobType = (type: string, run: JobType['run'], more: Partial<JobType> = {}): JobType =>
   ({ type, summary: type, input: ANYTHING, permission: 'jobs:submit', run, ...more })
 
-export interface KitOptions extends Partial<TestRuntimeOptions> { readonly types?: readonly JobType[]; readonly config?: Record<string, unknown> }
+export interface KitOptions extends Partial<TestRuntimeOptions> {
+  readonly types?: readonly JobType[]
+  readonly config?: Record<string, unknown>
+  /** Of the database; a file of its own, if none is given. */
+  readonly url?: string
+}
 
 /** Database, queue and jobs as they are, with these types. */
-export const runtime = ({ types = [], config = {}, plugins = [], services = [openAccess()], ...options }: KitOptions = {}): Promise<TestRuntime> =>
+export const runtime = ({ types = [], config = {}, url, plugins = [], services = [openAccess()], ...options }: KitOptions = {}): Promise<TestRuntime> =>
   createTestRuntime({
-    plugins: [database, queue, { plugin: jobs, config }, ...(types.length ? [contribute(JobType, ...types)] : []), ...plugins], services, ...options,
+    plugins: [{ plugin: database, config: url === undefined ? {} : { url } }, queue, { plugin: jobs, config }, ...(types.length ? [contribute(JobType, ...types)] : []), ...plugins], services, ...options,
   })
 
 export const until = (t: TestRuntime, id: string, status: Job['status'], ms?: number): Promise<Job> =>

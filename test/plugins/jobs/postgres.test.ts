@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict'
+import { AsyncResource } from 'node:async_hooks'
+import { SystemClock } from '#core'
+import { eventually, type TestRuntime } from '#core/testing'
+import { Database } from '#contracts/database'
+import { Jobs } from '#contracts/jobs'
+import { JobQueue } from '#contracts/queue'
+import { postgresOrSkip, type PostgresServer, type TestDatabase } from '../../support/services.ts'
+import { jobType, operator, runtime, until } from './kit.ts'
+
+describe('jobs on PostgreSQL', () => {
+  let server: PostgresServer
+  before(async function () { server = await postgresOrSkip(this) })
+
+  const double = jobType('double', async ({ input }) => input * 2)
+  const failures = (t: TestRuntime) => t.lines.filter(line => line.level === 'warn' || line.level === 'error').map(line => line.message)
+
+  /** Not in the transaction that is open here. */
+  const outside = new AsyncResource('Outside')
+
+  /** Changes the job as another process does, and holds on to it until `work` waits for it. */
+  async function overtake(t: TestRuntime, place: TestDatabase, id: string, work: () => Promise<unknown>) {
+    let working: Promise<unknown> | undefined
+    await t.get(Database).transaction(async tx => {
+      const knex = t.get(Database).knex(tx)
+      await knex('jobs').where({ id }).update({ status: 'cancelled', finished_at: Date.now(), seq: knex.raw('seq + 1') })
+      working = work()
+      await eventually('somebody to wait for the row', async () =>
+        (await server.query(`SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '${place.name}'`)).length > 0)
+    })
+    await working
+  }
+
+  it('runs what was submitted, keeps the result, and knows a request again', async () => {
+    await using place = await server.newDatabase()
+    await using t = await runtime({ url: place.url, types: [double] })
+    const month = 2_592_000_000
+    const ask = () => t.get(Jobs).submit(operator, { type: 'double', input: 21, idempotency_key: 'k', timeout_ms: month })
+    const ids = new Set((await Promise.all(Array.from({ length: 20 }, ask))).map(job => job.id))
+    assert.equal(ids.size, 1)
+    assert.equal((await until(t, [...ids][0]!, 'completed')).result, 42)
+    await assert.rejects(t.get(Jobs).submit(operator, { type: 'double', input: 1, idempotency_key: 'k' }), { code: 'JOBS_KEY_REUSED' })
+  })
+
+  it('claims the rest of a batch of which somebody else took one', async () => {
+    await using place = await server.newDatabase()
+    await using t = await runtime({ url: place.url, types: [double] })
+    const ids: string[] = []
+    for (const input of [1, 2, 3]) ids.push((await t.get(Jobs).run(operator, { type: 'double', input })).id)
+    await t.get(Database).knex()('jobs').update({ status: 'queued', finished_at: null, result: null, handed_at: Date.now() })
+    await overtake(t, place, ids[1]!, () => outside.runInAsyncScope(() => t.get(JobQueue).enqueue(ids.map(id => ({ id, priority: 5 })))))
+    for (const at of [0, 2]) assert.equal((await until(t, ids[at]!, 'completed')).attempt, 2)
+    assert.equal((await t.get(Jobs).get(operator, ids[1]!)).status, 'cancelled')
+    assert.deepEqual(failures(t), [])
+  })
+
+  it('wakes the rest of those whose time has come when somebody else was quicker with one', async () => {
+    await using place = await server.newDatabase()
+    const clock = new SystemClock()
+    let ahead = 0
+    clock.now = () => Date.now() + ahead
+    await using t = await runtime({ url: place.url, types: [double], config: { concurrency: 0, sweep_ms: 30 }, clock })
+    const ids: string[] = []
+    for (const input of [1, 2, 3]) ids.push((await t.get(Jobs).submit(operator, { type: 'double', input })).id)
+    await t.get(Database).knex()('jobs').update({ status: 'failed', attempt: 1, run_at: Date.now() + 3_600_000 })
+    await overtake(t, place, ids[1]!, async () => { ahead = 7_200_000 })
+    for (const at of [0, 2]) await until(t, ids[at]!, 'queued')
+    assert.deepEqual(failures(t), [])
+  })
+})
