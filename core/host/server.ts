@@ -63,8 +63,9 @@ class Server {
       const outcome = await Promise.race([started.then(() => 'up' as const), ended.then(() => 'end' as const)])
       if (outcome === 'end') { started.catch(() => {}); await this.#stop(); return fatal ? 1 : 0 }
       await this.#record()
-      await this.#announce()
+      // Before it says that it runs: an edit made right then would be missed.
       await using _watch = options.watch === false ? undefined : await this.#watch(typeof options.watch === 'object' ? options.watch : {})
+      await this.#announce()
       await ended
       await this.#stop()
       return fatal ? 1 : 0
