@@ -58,7 +58,9 @@ export class Writer {
 
   /** One statement, as a member of the next group. */
   run<T>(statement: () => T): Promise<T> {
-    return new Promise<T>((resolve, reject) => this.#add({ since: performance.now(), single: true, run: statement, kept: resolve as (value: unknown) => void, failed: reject }))
+    return new Promise<T>((resolve, reject) => {
+      this.#add({ since: performance.now(), single: true, run: statement, kept: resolve as (value: unknown) => void, failed: reject })
+    })
   }
 
   /** Work that may await: `work` is called when it is its turn, in the caller's own async context. */
