@@ -1,23 +1,25 @@
 import { z } from 'zod'
 
 const MIB = 1_048_576
-const ms = (min: number) => z.int().min(min)
+const DAY = 86_400_000
+const interval = (min: number) => z.int().min(min).max(DAY)
+const timeout = (min: number) => z.int().min(min).max(30 * DAY)
 
 export const config = z.strictObject({
   concurrency: z.int().min(0).max(1_000).default(10).describe('Jobs that this process runs at once from the queue; 0 takes none.'),
   lease: z.strictObject({
-    ms: ms(100).default(8_000).describe('How long a worker holds a job without a sign of life.'),
-    renew_ms: ms(20).default(2_500).describe('How often it gives one.'),
+    ms: interval(100).default(8_000).describe('How long a worker holds a job without a sign of life.'),
+    renew_ms: interval(20).default(2_500).describe('How often it gives one.'),
   }).prefault({}).refine(({ ms: length, renew_ms }) => renew_ms * 2 <= length, {
     message: 'renew_ms must be at most half of ms', path: ['renew_ms'],
   }),
-  sweep_ms: ms(20).default(1_000).describe('How often jobs whose worker is gone, or whose time has come, are looked for.'),
-  rehand_ms: ms(100).default(60_000).describe('After this time in the queue a job is handed to it again, should the queue have lost it.'),
+  sweep_ms: interval(20).default(1_000).describe('How often jobs whose worker is gone, or whose time has come, are looked for.'),
+  rehand_ms: interval(100).default(60_000).describe('After this time in the queue a job is handed to it again, should the queue have lost it.'),
   max_attempts: z.int().min(1).max(100).default(3).describe('For jobs that name none.'),
-  timeout_ms: ms(1).default(600_000).describe('Of one attempt, for jobs that name none.'),
+  timeout_ms: timeout(1).default(600_000).describe('Of one attempt, for jobs that name none.'),
   retry: z.strictObject({
-    base_ms: ms(1).default(1_000).describe('Pause after the first failed attempt; it doubles with each.'),
-    max_ms: ms(1).default(60_000).describe('The longest pause.'),
+    base_ms: interval(1).default(1_000).describe('Pause after the first failed attempt; it doubles with each.'),
+    max_ms: interval(1).default(60_000).describe('Where it stops doubling. Each pause is up to a fifth shorter or longer.'),
   }).prefault({}),
   max_input_bytes: z.int().min(1).default(MIB).describe('Of the input as JSON.'),
   max_result_bytes: z.int().min(1).default(MIB).describe('Of a result, or of the result of one step, as JSON.'),

@@ -18,6 +18,8 @@ export function failureOf(error: unknown, id: string): JobError {
   }
 }
 
-/** Milliseconds to wait after so many failed attempts. */
-export const backoff = (attempt: number, { base_ms, max_ms }: { base_ms: number; max_ms: number }): number =>
-  Math.min(max_ms, base_ms * 2 ** Math.max(0, attempt - 1))
+/** Milliseconds to wait after so many failed attempts. Up to a fifth more or less, so that what failed together does not come back together. */
+export function backoff(attempt: number, { base_ms, max_ms }: { base_ms: number; max_ms: number }, random = Math.random): number {
+  const pause = Math.min(max_ms, base_ms * 2 ** Math.max(0, attempt - 1))
+  return Math.round(pause * (0.8 + random() * 0.4))
+}

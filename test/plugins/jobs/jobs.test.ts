@@ -9,6 +9,8 @@ import { AgentErrors } from '#contracts/agents'
 import { JobErrors, Jobs, JobSettled, JobSettling, JobType, type Job, type JobContext, type JobProgress } from '#contracts/jobs'
 import { Metric } from '#contracts/metrics'
 import { JobQueue } from '#contracts/queue'
+import { config as configSchema } from '../../../plugins/jobs/config.ts'
+import { backoff } from '../../../plugins/jobs/failure.ts'
 import jobsPlugin from '../../../plugins/jobs/index.ts'
 import type { JobService } from '../../../plugins/jobs/jobs.ts'
 import { jobType, openAccess, operator, runtime, until } from './kit.ts'
@@ -74,6 +76,14 @@ describe('jobs', () => {
     const waited = await scope.run(trace, () => t.get(Jobs).run(operator, request))
     const both = { plugin: 'looking', project_id: 'default', traceparent: trace.traceparent }
     assert.deepEqual(seen, [{ ...both, job_id: queued.id }, { ...both, job_id: waited.id, request_id: 'r' }])
+  })
+
+  it('refuses settings that no clock should be set to', () => {
+    const day = 86_400_000
+    const wrong = (value: object) => [...new Set(configSchema.safeParse(value).error?.issues.map(issue => issue.path.join('.')))]
+    assert.equal(wrong({ lease: { ms: day }, sweep_ms: day, rehand_ms: day, retry: { base_ms: day, max_ms: day }, timeout_ms: 30 * day }), [])
+    const over = { lease: { ms: day + 1, renew_ms: day + 1 }, sweep_ms: day + 1, rehand_ms: day + 1, retry: { base_ms: day + 1, max_ms: day + 1 }, timeout_ms: 30 * day + 1 }
+    assert.deepEqual(wrong(over), ['lease.ms', 'lease.renew_ms', 'sweep_ms', 'rehand_ms', 'timeout_ms', 'retry.base_ms', 'retry.max_ms'])
   })
 
   describe('taking in', () => {
@@ -222,8 +232,10 @@ describe('jobs', () => {
       const bad = jobType('bad', async () => { throw new Error('x') })
       await using t = await runtime({ types: [bad], clock, config: { retry: { base_ms: 10_000, max_ms: 15_000 } } })
       const parked = await t.get(Jobs).run(operator, { type: 'bad', input: null })
-      assert.deepEqual([parked.status, Date.parse(parked.run_at) - clock.now(), parked.error!.code], ['failed', 10_000, 'JOBS_FAILED'])
-      await clock.advance(9_900)
+      const pause = Date.parse(parked.run_at) - clock.now()
+      assert.ok(pause >= 8_000 && pause <= 12_000, String(pause))
+      assert.deepEqual([parked.status, parked.error!.code], ['failed', 'JOBS_FAILED'])
+      await clock.advance(pause - 100)
       assert.equal((await t.get(Jobs).get(operator, parked.id)).status, 'failed')
       await clock.advance(200)
       const again = await eventually('a second attempt', async () => {
@@ -231,7 +243,16 @@ describe('jobs', () => {
         const job = await t.get(Jobs).get(operator, parked.id)
         return job.attempt === 2 && job.status === 'failed' && job
       })
-      assert.ok(Date.parse(again.run_at) - clock.now() > 14_000)
+      assert.ok(Date.parse(again.run_at) - clock.now() > 11_000)
+    })
+
+    it('waits twice as long each time, up to a limit, and up to a fifth more or less', () => {
+      const retry = { base_ms: 1_000, max_ms: 5_000 }
+      const pauses = (random: number) => [1, 2, 3, 4, 100, 2_000].map(attempt => backoff(attempt, retry, () => random))
+      assert.deepEqual(pauses(0.5), [1_000, 2_000, 4_000, 5_000, 5_000, 5_000])
+      assert.deepEqual(pauses(0), [800, 1_600, 3_200, 4_000, 4_000, 4_000])
+      assert.deepEqual(pauses(0.999_999), [1_200, 2_400, 4_800, 6_000, 6_000, 6_000])
+      assert.ok(new Set(Array.from({ length: 50 }, () => backoff(7, { base_ms: 1_000, max_ms: 60_000 }))).size > 20)
     })
 
     it('ends at once what no attempt can mend, and shows only messages that are meant for callers', async () => {
