@@ -81,12 +81,19 @@ export interface JobType<I = any, O = any> {
 }
 export const JobType = definePoint<JobType>('jobs.type', { key: each => each.type })
 
+/** A request that was let in, good for one job. Opaque: hand it to `enter`. Local. */
+export interface AdmittedJob { readonly id: string }
+
 export interface Page<T> { readonly items: readonly T[]; readonly next: string | null }
 
 /** The system of record of all work. */
 export interface Jobs {
   /** The job exists and will run, whatever happens after this resolves. */
-  submit(caller: Caller, request: JobRequest, tx?: Tx): Promise<Job>
+  submit(caller: Caller, request: JobRequest): Promise<Job>
+  /** Asks and checks all that submit() does, and writes nothing. For jobs that belong to a transaction: call it before that is opened. */
+  admit(caller: Caller, request: JobRequest): Promise<AdmittedJob>
+  /** Writes what admit() let in: the job exists if `tx` commits. Asks nobody, so that no transaction waits for an answer. */
+  enter(admitted: AdmittedJob, tx: Tx): Promise<Job>
   /** Submits and runs it in this process, now: inserted already claimed. Resolves when it is final, or is parked for another attempt. */
   run(caller: Caller, request: JobRequest, options?: { readonly signal?: AbortSignal; readonly onProgress?: (progress: JobProgress) => void }): Promise<Job>
   get(caller: Caller, id: string): Promise<Job>
@@ -94,9 +101,12 @@ export interface Jobs {
 }
 export const Jobs = defineService<Jobs>('jobs.jobs')
 
-/** In the transaction that ends a run: write your own tables with `tx`, do nothing else, throw to veto. */
+/**
+ * In the transaction that ends an attempt with `completed`, `failed` (another one follows), `dead` or `cancelled`: write your own tables with
+ * `tx`, do nothing else, throw to veto: a result becomes a failure, and this is called again. Not for an attempt after which the job is queued.
+ */
 export const JobSettling = defineHook.series<{ readonly job: Job; readonly tx: Tx }>('jobs.settling', { tx: true })
-/** After commit, in this process, at most once. What must not be missed reads the event log. */
+/** After the commit of what JobSettling saw, between attempts too: in this process, at most once. What must not be missed reads the event log. */
 export const JobSettled = defineHook.notify<{ readonly job: Job }>('jobs.settled')
 
 export const JobErrors = defineErrors('JOBS', {
@@ -110,6 +120,7 @@ export const JobErrors = defineErrors('JOBS', {
   TIMEOUT: { message: 'the job took longer than {ms} ms', fix: 'Give it a larger timeout_ms, or less to do.', status: 504, retryable: true, expose: true },
   LEASE_LOST: { message: 'another worker has job "{id}" now', fix: 'Nothing to do: the result of this attempt is dropped.', retryable: true },
   INTERRUPTED: { message: 'the process that ran this attempt ended', fix: 'Nothing to do: another attempt follows while there are any left.', retryable: true, expose: true },
+  NOT_ADMITTED: { message: 'this is no request that admit() let in', fix: 'Hand enter() what admit() of the same life of the plugin jobs resolved to.' },
   KEY_REUSED: { message: 'the idempotency key "{key}" was used for another request', fix: 'Send the same request again, or take a new key.', status: 409, expose: true },
   CANCELLED: { message: 'the job was cancelled', fix: 'Submit it again.', status: 409, expose: true },
 })

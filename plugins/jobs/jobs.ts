@@ -1,7 +1,7 @@
 import { scope } from '#core'
 import { AccessErrors, type Access, type Caller } from '#contracts/access'
 import type { Tx } from '#contracts/database'
-import { JobErrors, type Job, type JobRequest, type Jobs, type JobType, type Page } from '#contracts/jobs'
+import { JobErrors, type AdmittedJob, type Job, type JobRequest, type Jobs, type JobType, type Page } from '#contracts/jobs'
 import { ID_PATTERN, newId } from './id.ts'
 import { checkInput } from './input.ts'
 import { instruments } from './instruments.ts'
@@ -26,11 +26,27 @@ function agentOf({ type, agent }: JobRequest, input: unknown): string | null {
 
 /** `Jobs` for callers: who may do what, what is taken in, what is shown. */
 export class JobService implements Jobs {
+  // Kept after enter(): a transaction that is run again enters it again.
+  readonly #admitted = new WeakMap<AdmittedJob, JobRow>()
+
   constructor(readonly worker: Worker) {}
 
-  async submit(caller: Caller, request: JobRequest, tx?: Tx): Promise<Job> {
+  async submit(caller: Caller, request: JobRequest): Promise<Job> {
     const row = await this.#admit(caller, request)
-    return toJob((tx ? await this.#insert(row, tx) : await this.worker.deps.database.transaction(own => this.#insert(row, own))).row)
+    return toJob((await this.worker.deps.database.transaction(tx => this.#insert(row, tx))).row)
+  }
+
+  async admit(caller: Caller, request: JobRequest): Promise<AdmittedJob> {
+    const row = await this.#admit(caller, request)
+    const admitted = Object.freeze({ id: row.id })
+    this.#admitted.set(admitted, row)
+    return admitted
+  }
+
+  async enter(admitted: AdmittedJob, tx: Tx): Promise<Job> {
+    const row = this.#admitted.get(admitted)
+    if (!row) throw JobErrors.NOT_ADMITTED()
+    return toJob((await this.#insert(row, tx)).row)
   }
 
   async run(caller: Caller, request: JobRequest, options: RunOptions = {}): Promise<Job> {

@@ -9,7 +9,8 @@ const sorted = (_key: string, value: unknown): unknown => {
 }
 
 /** Tells requests apart that were sent with one idempotency key; `agent`, `input` and `metadata` as they are stored. A hash: inputs may be large. */
-export function substanceOf({ type, priority, max_attempts, timeout_ms }: JobRequest, agent: string | null, input: unknown, metadata: unknown): string {
+export function substanceOf(request: JobRequest, agent: string | null, input: unknown, metadata: unknown): string {
+  const { type, priority, max_attempts, timeout_ms } = request
   const text = JSON.stringify([type, agent, input, metadata, priority ?? null, max_attempts ?? null, timeout_ms ?? null], sorted)
   return createHash('sha256').update(text).digest('base64url')
 }

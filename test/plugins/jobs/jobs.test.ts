@@ -56,9 +56,9 @@ describe('jobs', () => {
     })
     await using t = await runtime({ types: [counting], config: { concurrency: 2 }, manual: true })
     await t.runtime.start()
-    await t.get(Database).transaction(async tx => {
-      for (const priority of [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) await t.get(Jobs).submit(operator, { type: 'counting', input: priority, priority }, tx)
-    })
+    const jobs = t.get(Jobs)
+    const admitted = await Promise.all([0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(priority => jobs.admit(operator, { type: 'counting', input: priority, priority })))
+    await t.get(Database).transaction(async tx => { for (const each of admitted) await jobs.enter(each, tx) })
     await eventually('all', () => order.length === 10 && now === 0)
     assert.deepEqual(order, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0])
     assert.equal(most, 2)
@@ -81,7 +81,7 @@ describe('jobs', () => {
   it('refuses settings that no clock should be set to', () => {
     const day = 86_400_000
     const wrong = (value: object) => [...new Set(configSchema.safeParse(value).error?.issues.map(issue => issue.path.join('.')))]
-    assert.equal(wrong({ lease: { ms: day }, sweep_ms: day, rehand_ms: day, retry: { base_ms: day, max_ms: day }, timeout_ms: 30 * day }), [])
+    assert.deepEqual(wrong({ lease: { ms: day }, sweep_ms: day, rehand_ms: day, retry: { base_ms: day, max_ms: day }, timeout_ms: 30 * day }), [])
     const over = { lease: { ms: day + 1, renew_ms: day + 1 }, sweep_ms: day + 1, rehand_ms: day + 1, retry: { base_ms: day + 1, max_ms: day + 1 }, timeout_ms: 30 * day + 1 }
     assert.deepEqual(wrong(over), ['lease.ms', 'lease.renew_ms', 'sweep_ms', 'rehand_ms', 'timeout_ms', 'retry.base_ms', 'retry.max_ms'])
   })
@@ -168,13 +168,23 @@ describe('jobs', () => {
       assert.deepEqual(ran, [['math', 'math'], ['math', 'math']])
     })
 
-    it('leaves nothing when the transaction that it was handed fails', async () => {
-      await using t = await runtime({ types: [double] })
-      await assert.rejects(t.get(Database).transaction(async tx => {
-        await t.get(Jobs).submit(operator, { type: 'double', input: 1 }, tx)
-        throw new Error('no')
-      }))
-      assert.deepEqual([(await t.get(Jobs).list(operator)).items, await t.get(JobQueue).depth()], [[], 0])
+    it('asks before a transaction is opened, and leaves nothing when that fails', async () => {
+      let asks = 0
+      // As an access plugin does that keeps its roles in the database: within a transaction it is refused.
+      const check = async () => { asks++; await t.get(Database).knex()('jobs').first() }
+      await using t = await runtime({ types: [double], services: [openAccess({ check })], config: { concurrency: 0 } })
+      const jobs = t.get(Jobs)
+      const database = t.get(Database)
+      const admitted = await jobs.admit(operator, { type: 'double', input: 1, idempotency_key: 'k' })
+      assert.equal(asks, 1)
+      await assert.rejects(database.transaction(async tx => { await jobs.enter(admitted, tx); throw new Error('no') }), /^Error: no$/)
+      assert.deepEqual([(await jobs.list(operator)).items, await t.get(JobQueue).depth()], [[], 0])
+      const job = await database.transaction(tx => jobs.enter(admitted, tx))
+      const again = await jobs.admit(operator, { type: 'double', input: 1, idempotency_key: 'k' })
+      assert.equal((await database.transaction(tx => jobs.enter(again, tx))).id, job.id)
+      assert.deepEqual([job.id, job.status, asks, await t.get(JobQueue).depth()], [admitted.id, 'queued', 2, 1])
+      await assert.rejects(database.transaction(tx => jobs.enter({ id: admitted.id }, tx)), { code: 'JOBS_NOT_ADMITTED' })
+      await assert.rejects(jobs.admit(operator, { type: 'nothing', input: 1 }), { code: 'JOBS_TYPE_UNKNOWN' })
     })
 
     it('asks who may', async () => {

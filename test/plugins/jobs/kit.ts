@@ -28,7 +28,11 @@ export interface KitOptions extends Partial<TestRuntimeOptions> {
 /** Database, queue and jobs as they are, with these types. */
 export const runtime = ({ types = [], config = {}, url, plugins = [], services = [openAccess()], ...options }: KitOptions = {}): Promise<TestRuntime> =>
   createTestRuntime({
-    plugins: [{ plugin: database, config: url === undefined ? {} : { url } }, queue, { plugin: jobs, config }, ...(types.length ? [contribute(JobType, ...types)] : []), ...plugins], services, ...options,
+    plugins: [
+      { plugin: database, config: url === undefined ? {} : { url } }, queue, { plugin: jobs, config },
+      ...(types.length ? [contribute(JobType, ...types)] : []), ...plugins,
+    ],
+    services, ...options,
   })
 
 export const until = (t: TestRuntime, id: string, status: Job['status'], ms?: number): Promise<Job> =>

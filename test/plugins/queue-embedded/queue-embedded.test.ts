@@ -36,9 +36,10 @@ describe('queue-embedded on PostgreSQL', () => {
     await using t = await open(place.url)
     const other = new EmbeddedQueue(t.get(Database), new SystemClock(), recordLog())
     await t.get(JobQueue).enqueue(entries('a', 'b', 'c', 'd'))
-    const [one, two]: string[][] = [[], []]
-    let open1!: () => void
-    const door = new Promise<void>(resolve => { open1 = resolve })
+    const one: string[] = []
+    const two: string[] = []
+    let release!: () => void
+    const door = new Promise<void>(resolve => { release = resolve })
     const first = await t.get(JobQueue).consume(async ids => { one.push(...ids); await door })
     const second = await other.consume(async ids => { two.push(...ids) })
     try {
@@ -47,7 +48,7 @@ describe('queue-embedded on PostgreSQL', () => {
       second.want(10)
       await eventually('the second delivery', () => two.length === 2)
       assert.deepEqual([one, two], [['a', 'b'], ['c', 'd']])
-    } finally { open1(); await first[Symbol.asyncDispose](); await second[Symbol.asyncDispose]() }
+    } finally { release(); await first[Symbol.asyncDispose](); await second[Symbol.asyncDispose]() }
     assert.equal(await other.depth(), 0)
   })
 
