@@ -46,6 +46,12 @@ describe('the benchmarks', function () {
     assert.ok(timesNode > 0)
   })
 
+  it('insert durable rows, beside the fastest loop there is', async () => {
+    const { perSecond, ofRaw } = await bench('database', '--rounds', '1', '--counts', '400')
+    positive(perSecond, 'raw', 'statement', 'transaction')
+    positive(ofRaw, 'statement', 'transaction')
+  })
+
   it('that do not exist are refused with those that do', async () => {
     await assert.rejects(bench('nothing'), (error: any) => error.code === 2 && /there are hooks, boot, start/.test(error.stderr))
   })
