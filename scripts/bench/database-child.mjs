@@ -18,7 +18,10 @@ async function ours(work) {
   const db = t.get(Database)
   await db.migrate('bench', [{ name: '0001', up: async schema => { await schema.raw(TABLE) } }])
   const insert = db.prepare(INSERT)
-  const all = async (total, one) => { let left = total; await Promise.all(Array.from({ length: BATCH }, async () => { while (left-- > 0) await one(left) })) }
+  const all = async (total, one) => {
+    let left = total
+    await Promise.all(Array.from({ length: BATCH }, async () => { while (left-- > 0) await one(left) }))
+  }
   const one = work === 'statement' ? value => insert.run(['hello world', value]) : value => db.transaction(tx => insert.run(['hello world', value], tx))
   await all(count / 4, one)
   const from = performance.now()
