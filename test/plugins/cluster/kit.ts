@@ -8,8 +8,7 @@ import { Broadcast, Instances, Leases } from '#contracts/cluster'
 import { Database, DatabaseChannels, DatabaseErrors, type Statement } from '#contracts/database'
 import type { ClusterNode } from '#conformance/cluster'
 import cluster from '../../../plugins/cluster/index.ts'
-import { config as databaseConfig } from '../../../plugins/database/config.ts'
-import { openDatabase } from '../../../plugins/database/dialect.ts'
+import database from '../../../plugins/database/index.ts'
 import type { PostgresServer } from '../../support/services.ts'
 
 export const FAST = { heartbeatMs: 100, leaseMs: 600, retryMs: 50, pollMs: 20 }
@@ -51,17 +50,19 @@ export interface NodeOptions { readonly config?: Record<string, unknown>; readon
 /** One process of a deployment, in this process: connections of its own, and `cluster` on them. */
 export async function startNode(place: Place, { config = {}, plugins = [] }: NodeOptions = {}): Promise<Node> {
   const log = recordLog()
-  const opened = await openDatabase(databaseConfig.parse({ url: place.url }), { dataDir: tmpdir() }, log)
-  const { state, service } = cuttable(opened.database)
+  // The database is a runtime of its own, so that what stands between it and the cluster can be cut.
+  const under = createRuntime({ plugins: [{ plugin: database, config: { url: place.url } }], log, graceMs: 10_000, host: { dataDir: tmpdir() } })
+  await under.start()
+  const { state, service } = cuttable(under.get(Database))
   // createTestRuntime would take what the other nodes of the test hold for leaks of this one.
   const runtime = createRuntime({
-    plugins: [{ plugin: cluster, config: { ...FAST, ...config } }, ...plugins], services: [[Database, service], [DatabaseChannels, opened.channels]], log, graceMs: 10_000,
+    plugins: [{ plugin: cluster, config: { ...FAST, ...config } }, ...plugins], services: [[Database, service], [DatabaseChannels, under.get(DatabaseChannels)]], log, graceMs: 10_000,
     host: { dataDir: tmpdir() },
   })
-  try { await runtime.start() } catch (error) { await opened.database.close(); throw error }
+  try { await runtime.start() } catch (error) { await under.stop(); throw error }
   const stop = async () => {
     await runtime.stop()
-    await opened.database.close()
+    await under.stop()
     assert.deepEqual(leftBehind(runtime), [])
   }
   let left: Promise<void> | undefined
