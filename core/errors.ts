@@ -105,8 +105,8 @@ export const HookErrors = defineErrors('HOOK', {
   TIMEOUT: { message: 'hook "{hook}": the handler of plugin "{plugin}" did not settle within {ms} ms', fix: 'Pass call.signal to what it awaits, or raise `timeout` where the hook is defined.', status: 503, retryable: true },
 })
 export const LifecycleErrors = defineErrors('LIFECYCLE', {
-  FAILED: { message: '{phase} of plugin "{plugin}" failed: {reason}', fix: 'See the cause; `optional: true` would let the others start without it.' },
-  TIMEOUT: { message: '{phase} of plugin "{plugin}" did not settle within {ms} ms', fix: 'Move slow work to start() or the background, or raise `runtime.timeouts.{phase}`.' },
+  FAILED: { message: '{phase} of plugin "{plugin}" failed: {reason}', fix: '{advice}' },
+  TIMEOUT: { message: '{phase} of plugin "{plugin}" did not settle within {ms} ms', fix: 'Move slow work to the background, or raise `{setting}`.' },
   LEFT_OUT: { message: 'plugin "{plugin}" is left out because it needs "{provider}", which is left out', fix: 'Mend "{provider}".' },
 })
 export const RuntimeErrors = defineErrors('RUNTIME', {

@@ -323,7 +323,7 @@ export class Runtime implements AsyncDisposable {
           const leaving = this.#plan.graph.dependents([name])
           const why = (plugin: string) => (plugin === name ? error as BackplaneError : LifecycleErrors.LEFT_OUT({ plugin, provider: name }))
           for (const each of leaving) this.#unit(each).problem = problemOf(why(each), phase)
-          this.#log(name).error(`left out: ${reasonOf(error)}`, { code: (error as BackplaneError).code, fix: (error as BackplaneError).fix })
+          this.#log(name).error(`left out: ${reasonOf(error)}`, { code: (error as BackplaneError).code, fix: (error as BackplaneError).fix, err: (error as BackplaneError).cause })
           await this.#down(leaving, undefined, () => 'failed')
           for (const each of leaving) this.#unit(each).state = 'failed'
         }
@@ -362,7 +362,11 @@ export class Runtime implements AsyncDisposable {
     const share = (until: number, left: number) => Math.max(0, (until - performance.now()) / left)
     const running = units.filter(unit => unit.state === 'running')
     const drainMs = drainUntil === undefined ? 0 : drainUntil - last - performance.now()
-    if (drainMs > 0) await Promise.all(running.map(unit => unit.life.drain && this.#phase(unit, 'drain', () => unit.life.drain!(), drainMs).catch(tell(unit, 'drain'))))
+    if (drainMs > 0) await Promise.all(running.map(unit => unit.life.drain && this.#phase(unit, 'drain', () => unit.life.drain!(), drainMs).catch(error => {
+      // That there is more work than time is nobody's fault: stop() hands it back.
+      if (LifecycleErrors.TIMEOUT.is(error)) this.#log(unit.name).info(`drain: not all was done within ${Math.round(drainMs)} ms of runtime.graceMs; what still runs is stopped`)
+      else tell(unit, 'drain')(error)
+    })))
     if (guards) {
       for (const unit of units) this.#guards(unit.name, guards(unit.name))
       await Promise.all(units.flatMap(unit => unit.plugin.guards.map(guard => this.#board.hooks.quiet(guard))))
@@ -381,7 +385,7 @@ export class Runtime implements AsyncDisposable {
     const end = performance.now() + last * 0.2
     for (const [at, unit] of units.entries()) {
       const ms = share(end, units.length - at)
-      const late = () => LifecycleErrors.TIMEOUT({ plugin: unit.name, phase: 'release', ms: Math.round(ms) })
+      const late = () => LifecycleErrors.TIMEOUT({ plugin: unit.name, phase: 'release', ms: Math.round(ms), setting: 'runtime.graceMs' })
       const by = performance.now() + ms
       const failures = await unit.holdings.close(work => {
         const left = by - performance.now()
@@ -401,11 +405,14 @@ export class Runtime implements AsyncDisposable {
     const from = performance.now()
     const ms = Math.round(limit ?? this.#timeouts[phase as 'setup' | 'start'])
     try {
-      const result = within(this.#board.clock.deadlines, ms, () => LifecycleErrors.TIMEOUT({ phase, plugin, ms }), extend => runPhase(plugin, extend, work))
+      const setting = phase === 'setup' || phase === 'start' ? `runtime.timeouts.${phase}` : 'runtime.graceMs'
+      const result = within(this.#board.clock.deadlines, ms, () => LifecycleErrors.TIMEOUT({ phase, plugin, ms, setting }), extend => runPhase(plugin, extend, work))
       return isPromise(result) ? await result : result
     } catch (cause) {
       if (cause instanceof BackplaneError && cause.details['plugin'] === plugin) throw cause
-      throw LifecycleErrors.FAILED({ phase, plugin, reason: reasonOf(cause) }, { cause })
+      // What knows its own fix says it.
+      const advice = cause instanceof BackplaneError ? cause.fix : `See ${placeOf(cause)}.${unit.optional ? '' : ' `optional: true` would let the others start without it.'}`
+      throw LifecycleErrors.FAILED({ phase, plugin, reason: reasonOf(cause), advice }, { cause })
     } finally { unit.ms[phase] = Math.round((performance.now() - from) * 10) / 10 }
   }
 
@@ -424,5 +431,9 @@ export class Runtime implements AsyncDisposable {
   #cannot(action: string, name: string): never { throw RuntimeErrors.STATE({ action: `${action} "${name}"`, state: 'without a config file' }) }
   #expect(action: string, state: string): void { if (this.#state !== state) throw RuntimeErrors.STATE({ action, state: this.#state }) }
 }
+
+/** The line of somebody's own code where an error came up. */
+const placeOf = (cause: unknown): string =>
+  (cause instanceof Error ? cause.stack?.split('\n').find(line => /^\s+at /.test(line) && !/node:|[\\/]core[\\/][a-z]+\.[jt]s/.test(line))?.trim() : undefined) ?? 'the cause'
 
 export const createRuntime = (options: RuntimeOptions): Runtime => new Runtime(options)

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { createRuntime, defineHook, definePlugin, definePoint, defineService, maskSecrets, RuntimeHooks, scope, Secret, SecretResolve, SystemClock, type Plugin } from '#core'
+import { createRuntime, defineErrors, defineHook, definePlugin, definePoint, defineService, maskSecrets, RuntimeHooks, scope, Secret, SecretResolve, SystemClock, type Plugin } from '#core'
 import { createTestRuntime, FakeClock, leftBehind, recordLog, settle } from '#core/testing'
 
 const A = defineService<string>('r.a')
@@ -107,6 +107,7 @@ describe('what must not happen', () => {
 
   it('a lazy thenable, such as a query builder, runs twice', async () => {
     let runs = 0
+    // oxlint-disable-next-line unicorn/no-thenable -- just that is what is tested
     const query = Object.fromEntries([['then', (resolve: (value: unknown) => void) => { runs++; resolve(undefined) }]]) as never
     const lazy = definePlugin({ name: 'x', guards: [BeforeIt], setup(ctx) { ctx.hook(BeforeIt, () => query); ctx.hook(Told, () => query) } })
     await using t = await createTestRuntime({ plugins: [lazy] })
@@ -159,6 +160,23 @@ describe('what must not happen', () => {
     await assert.rejects(t.runtime.start(), /would wait for itself/)
     assert.ok(performance.now() - from < 1_000)
     await t[Symbol.asyncDispose]()
+  })
+
+  it('a failure in a plugin hides what it knows of its fix, or where it came up', async () => {
+    const Ports = defineErrors('PORTS', { TAKEN: { message: 'the port is taken', fix: 'Set another one with PORT.' } })
+    const failing = (error: Error) => definePlugin({ name: 'x', setup: () => ({ start() { throw error } }) })
+    await assert.rejects(createTestRuntime({ plugins: [failing(Ports.TAKEN())] }), { code: 'LIFECYCLE_FAILED', fix: 'Set another one with PORT.' })
+    await assert.rejects(createTestRuntime({ plugins: [failing(new Error('boom'))] }), { fix: /^See at .*robustness\.test\.ts:\d+.*`optional: true`/ })
+  })
+
+  it('a drain that runs out of time looks like a crash', async () => {
+    const busy = definePlugin({ name: 'busy', setup: () => ({ drain: hang }) })
+    const log = recordLog()
+    const runtime = createRuntime({ log, graceMs: 400, plugins: [{ plugin: busy }] })
+    await runtime.start()
+    await runtime.stop()
+    assert.deepEqual(log.lines.filter(line => line.level === 'error'), [])
+    assert.ok(log.lines.some(line => line.level === 'info' && line.message.includes('runtime.graceMs')))
   })
 
   it('a mask leaves half of a secret, or cuts it in pieces', async () => {

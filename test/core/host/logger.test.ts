@@ -35,7 +35,7 @@ describe('the log', () => {
   })
 
   it('tells an error with its code, fix, stack and causes, in both formats', () => {
-    const error = CoreErrors.Lifecycle.FAILED({ phase: 'setup', plugin: 'p', reason: 'r' }, { cause: new Error('below', { cause: new AggregateError([new TypeError('one')], 'lowest') }) })
+    const error = CoreErrors.Lifecycle.FAILED({ phase: 'setup', plugin: 'p', reason: 'r', advice: 'Mend it.' }, { cause: new Error('below', { cause: new AggregateError([new TypeError('one')], 'lowest') }) })
     const it = logger()
     it.log.error('broke', { err: error })
     const { err } = it.last
