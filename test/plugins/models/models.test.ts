@@ -213,7 +213,7 @@ describe('models: one record for each call, however it ends', () => {
     assert.deepEqual(it.called.map(({ status, provider, error }) => [status, provider, error?.code]), Array(2).fill(['aborted', 'vendor', 'MODELS_PROVIDER_AWAY']))
     await assert.rejects(idle.read(), away)
     assert.equal((await read(await it.models.stream(context, 'vendor/m', options))).at(-1)!.type, 'finish')
-    while (!(await other.read()).done);
+    while (!(await other.read()).done) { /* to its end */ }
     assert.deepEqual(it.called.slice(2).map(call => call.status), ['completed', 'completed'])
     await it.t.runtime.change(new Map([['vendor', undefined]]))
     await assert.rejects(it.models.stream(context, 'vendor/m', options), code('MODELS_UNKNOWN'))
