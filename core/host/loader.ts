@@ -268,13 +268,17 @@ export async function resolve(specifier, context, next) {
     throw error
   })
   const parent = context.parentURL ?? ''
-  const relative = /^\\.{1,2}\\//.test(specifier)
-  if (!found.url.startsWith('file:') || found.url.startsWith(host.base) || !(parent === host.loader || (relative && plugins.has(parent)))) return found
-  const query = relative && !found.url.includes('?') ? /\\?backplane-load=\\d+/.exec(parent)?.[0] ?? '' : ''
-  const url = found.url + query
+  const beside = /^(\\.{0,2}\\/|#|file:)/.test(specifier)
+  // Where no package.json says "module", tsx marks the URL for its loading as CommonJS, and the imports of such a file would pass us by.
+  const file = found.url.replace(/(%3F|\\?)tsx-.*$/, '')
+  const home = url => url.lastIndexOf('/node_modules/')
+  const reached = parent === host.loader || (beside && plugins.has(parent) && home(file) === home(parent))
+  if (!file.startsWith('file:') || file.startsWith(host.base) || !reached) return found
+  const query = beside && !file.includes('?') ? /\\?backplane-load=\\d+/.exec(parent)?.[0] ?? '' : ''
+  const module = /\\.tsx?(\\?|$)/.test(file) || (/\\.js(\\?|$)/.test(file) && esm(file))
+  const url = (module ? file : found.url) + query
   plugins.add(url)
-  // Where no package.json says "module", tsx would turn these files into CommonJS, and their imports would pass us by.
-  return { ...found, url, ...((/\\.ts(\\?|$)/.test(url) || (/\\.js(\\?|$)/.test(url) && esm(url))) && { format: 'module' }) }
+  return { ...found, url, ...(module && { format: 'module' }) }
 }
 function esm(url) { try { return /${MODULE.source}/m.test(readFileSync(new URL(url), 'utf8')) } catch { return false } }`
 let hooked = false

@@ -115,7 +115,38 @@ describe('a plugin outside the repository', function () {
       assert.equal(files.every((file: string) => file.endsWith(ts ? 'index.ts' : 'index.js')), true)
     })
   }
+
+  for (const [what, manifest] of [['no package.json', undefined], ['one that says nothing of modules', '{}'], ['one that says commonjs', '{"type":"commonjs"}']] as const) {
+    for (const source of [true, false]) it(`of several TypeScript files, with ${what}, under a host ${source ? 'of sources' : 'from dist'}, loads as ES modules`, async () => {
+      const base = pathToFileURL(source ? root : join(built.folder, 'dist')).href + '/'
+      const flags = source ? ['--import', pathToFileURL(join(root, 'node_modules/tsx/dist/loader.mjs')).href, '--conditions', 'backplane-source'] : []
+      const cwd = folder({ ...severalFiles, ...(manifest !== undefined && { 'package.json': manifest }) })
+      const { stdout } = await promisify(execFile)(process.execPath, [...flags, script, base, source ? 'ts' : 'js', cwd])
+      const { problems, order, got } = JSON.parse(stdout) as { problems: unknown[]; order: string[]; got: number }
+      assert.deepEqual({ problems, order, got }, { problems: [], order: ['provider', 'guard'], got: 8 })
+    })
+  }
 })
+
+const CLOCKWORK = `import { defineService } from 'backplane'
+export interface Clockwork { next(): number }
+export const Clockwork = defineService<Clockwork>('clockwork.clockwork')
+`
+const severalFiles = {
+  'src/clockwork.ts': CLOCKWORK,
+  'src/again.ts': "export { Clockwork } from './clockwork.ts'\n",
+  'src/provider.ts': `import { definePlugin } from 'backplane'
+import { Clockwork } from './clockwork.ts'
+export default definePlugin({ name: 'clockwork', provides: [Clockwork], setup(ctx) { ctx.provide(Clockwork, { next: () => 7 }) } })
+`,
+  'src/guard.ts': `import { definePlugin } from 'backplane'
+import { Clockwork } from './again.ts'
+import old from './old.cjs'
+export default definePlugin({ name: 'guard', uses: { clockwork: Clockwork }, setup(_ctx, { clockwork }) { (globalThis as any).got = clockwork.next() + old.one } })
+`,
+  'src/old.cjs': 'module.exports = { one: 1 }\n',
+  'config/default.yaml': 'plugins:\n  guard: { use: ../src/guard.ts }\n  provider: { use: ../src/provider.ts }\n',
+}
 
 describe('the loader', () => {
   after(clean)
