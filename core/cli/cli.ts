@@ -53,7 +53,7 @@ function failure(error: unknown, world: World): number {
   if (world.signal.aborted) { world.err(`interrupted: ${reasonOf(world.signal.reason)}\n`); return 1 }
   if (error instanceof BackplaneError) world.err(maskSecrets(`${errorText(error)}\n`))
   else world.err(maskSecrets(`${error instanceof Error ? error.stack : String(error)}\n`))
-  return 1
+  return HostErrors.DATA_DIR.is(error) ? 2 : 1
 }
 
 const lines = (world: World) => ({ out: (text: string) => world.out(`${text}\n`), err: (text: string) => world.err(`${text}\n`) })

@@ -1,4 +1,6 @@
-import { mkdir } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdir, stat } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
 import { BootError, reasonOf } from '../errors.ts'
 import { nameOf, planFor, unitOf, type Plan, type PluginEntry } from '../plan.ts'
 import { Host } from '../runtime.ts'
@@ -54,5 +56,14 @@ export function neededFor(names: readonly string[], entries: readonly PluginEntr
 
 /** Makes the data directory, for this user alone. */
 export async function makeDataDir(folder: string): Promise<void> {
-  try { await mkdir(folder, { recursive: true, mode: 0o700 }) } catch (cause) { throw HostErrors.DATA_DIR({ folder, reason: reasonOf(cause) }, { cause }) }
+  try { await makeFolder(folder) } catch (cause) { throw HostErrors.DATA_DIR({ folder, reason: reasonOf(cause) }, { cause }) }
+}
+
+/** Level by level: where a parent answers ENOENT though it is there, as below /proc, Node's recursive mkdir never ends. */
+async function makeFolder(folder: string): Promise<void> {
+  const missing: string[] = []
+  let at = resolve(folder)
+  for (; dirname(at) !== at && !existsSync(at); at = dirname(at)) missing.unshift(at)
+  for (const each of missing) await mkdir(each, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => { if (error.code !== 'EEXIST') throw error })
+  if (!(await stat(folder)).isDirectory()) throw new Error('it is no folder')
 }

@@ -23,7 +23,7 @@ export async function start(world: World, options: ServerOptions): Promise<numbe
   } catch (error) {
     if (error instanceof BootError) { world.err(problemsText(problemsOf(deployment))); return 2 }
     world.err(`${error instanceof BackplaneError ? errorText(error) : (error as Error)?.stack ?? reasonOf(error)}\n`)
-    return 1
+    return HostErrors.DATA_DIR.is(error) ? 2 : 1
   }
 }
 
