@@ -8,6 +8,7 @@ import { z } from 'zod'
 import { reasonOf, type BackplaneError } from '../errors.ts'
 import type { Level } from '../plugin.ts'
 import { Secret, type SecretPart } from '../secret.ts'
+import { conceal } from './conceal.ts'
 import { ConfigErrors } from './mistakes.ts'
 import { didYouMean, nearest } from './nearest.ts'
 import { holdsPassword, parseReferences, soundsSecret, type Reference } from './reference.ts'
@@ -354,7 +355,7 @@ export class Config {
         tell(ConfigErrors.SECRET_PLAIN, full, at, { expected: 'a reference to a secret', got: 'a plain text (not shown)', advice: 'Use ${env:NAME} or ${secret:name}.' })
         node.value = Secret.of(full.join('.'), value)
       } else {
-        const got = node === undefined ? 'nothing' : show(node.is === 'leaf' ? value : valueOf(node))
+        const got = node === undefined ? 'nothing' : show(conceal(node.is === 'leaf' ? value : valueOf(node), full.map(String)))
         tell(ConfigErrors.SETTING, full, at, { reason: issue.message.replace(/^Invalid input: /, ''), expected: expected || 'a valid value', got })
       }
     }

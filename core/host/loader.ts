@@ -8,6 +8,7 @@ import { definePlugin, type Plugin } from '../plugin.ts'
 import type { PluginEntry } from '../runtime.ts'
 import { Secret } from '../secret.ts'
 import { Config, ConfigErrors, entrySchema, settingsSchema, show, type Origin, type Settings } from '../config/config.ts'
+import { conceal } from '../config/conceal.ts'
 import { didYouMean, nearest } from '../config/nearest.ts'
 import { satisfies } from './range.ts'
 import { jsonSchemaOf, variants, withReferences, type JsonSchema } from '../config/schema.ts'
@@ -109,6 +110,10 @@ export async function loadDeployment({ cwd, env, configFile, reload = new Set() 
     if (!reload.has(each.name) || warned) continue
     warned = true
     warnings.push(`"${each.name}" was loaded again from ${config.shown(file)}; the code before stays in memory, since Node never evicts a module: restart now and then`)
+  }
+  if (!candidates.length) {
+    const off = disabled.length ? ` (turned off: ${disabled.join(', ')})` : ''
+    warnings.push(`no plugin is configured${off}, so nothing runs: name some under "plugins:" in ${[...config.files].filter(file => existsSync(file)).map(file => config.shown(file)).join(' or ') || 'a config file'}`)
   }
   const schemas = new Map<string, JsonSchema | undefined>()
   for (const each of candidates) if (each.plugin) {
@@ -440,10 +445,10 @@ function originAt(config: Config, path: readonly string[]): Origin | undefined {
   return node && node !== config.tree ? { file: node.at.file, line: node.at.line, column: node.at.column } : undefined
 }
 
-const masked = (value: unknown): unknown => (value instanceof Secret ? String(value) : value)
+const masked = (value: unknown, path: readonly string[]): unknown => (value instanceof Secret ? String(value) : conceal(value, path))
 
 function effective(config: Config, settings: Settings, schemas: ReadonlyMap<string, JsonSchema | undefined>): { path: string; value: unknown; origin: Origin }[] {
-  const rows = [...leaves(config.tree)].map(({ path, node: { value, at: { file, line, column } } }) => ({ path: path.join('.'), value: masked(value), origin: { file, line, column } }))
+  const rows = [...leaves(config.tree)].map(({ path, node: { value, at: { file, line, column } } }) => ({ path: path.join('.'), value: masked(value, path), origin: { file, line, column } }))
   const preset = (path: readonly string[], schema: JsonSchema | undefined): void => {
     for (const [key, child] of variants(schema).flatMap(each => Object.entries(each.properties ?? {}))) {
       const at = [...path, key]

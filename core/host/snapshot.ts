@@ -7,6 +7,7 @@ import { definePlugin } from '../plugin.ts'
 import { defineHook, type GuardMode, type HookOptions, type HookRef } from '../refs.ts'
 import type { Runtime } from '../runtime.ts'
 import { Secret, maskSecrets } from '../secret.ts'
+import { conceal } from '../config/conceal.ts'
 import type { Settings } from '../config/config.ts'
 import { planOf } from './deployment.ts'
 import type { Deployment } from './loader.ts'
@@ -24,7 +25,7 @@ interface Recorded {
   /** What it guards; unknown if it never loaded. */
   readonly guards?: readonly { readonly id: string; readonly mode: GuardMode; readonly options: HookOptions }[]
 }
-/** What a server runs with, as it leaves it in its data directory. Secrets are masked. */
+/** What a server runs with, as it leaves it in its data directory. Secrets are masked, so that a new value of one is no difference. */
 export interface Snapshot {
   readonly at: string
   readonly pid: number
@@ -33,7 +34,7 @@ export interface Snapshot {
 }
 
 const fileIn = (dataDir: string) => join(dataDir, 'config.snapshot.json')
-const plain = (value: unknown): unknown => JSON.parse(maskSecrets(JSON.stringify(value ?? {})))
+const plain = (value: unknown): unknown => JSON.parse(maskSecrets(JSON.stringify(conceal(value ?? {}))))
 const needsOf = (edges: ReturnType<Runtime['inspect']>['edges'], name: string) => [...new Set(edges.flatMap(edge => (edge.from === name && edge.kind !== 'live' ? [edge.to] : [])))]
 
 export async function writeSnapshot({ settings, manifest }: Deployment, entries: Iterable<PluginEntry>, runtime: Runtime, pid: number): Promise<void> {

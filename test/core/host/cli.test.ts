@@ -131,12 +131,50 @@ describe('the backplane command', function () {
       assert.match(it.out, /plugins\.shop\.config\.key: "\[secret SHOP_KEY\]"/)
       assert.doesNotMatch(it.out, /very-secret/)
     })
+    it('print: plain texts that sound secret, and passwords in addresses, are hidden', async () => {
+      await using other = workplace({
+        'open.js': 'import { definePlugin } from \'backplane\'\nimport { z } from \'zod\'\nexport default definePlugin({ name: \'open\', config: z.looseObject({}), setup() {} })', 'package.json': '{"type":"module"}',
+        'config/default.yaml': 'plugins:\n  open:\n    use: ../open.js\n    config: { api_key: plain-1, keys: [plain-2], url: "postgres://ann:plain-3@db:5432/x", size: 4 }\n',
+      })
+      const { code, out } = await other.run('config', 'print')
+      assert.equal(code, 0)
+      assert.doesNotMatch(out, /plain-/)
+      for (const line of ['config.api_key: "[hidden]"', 'config.keys.0: "[hidden]"', 'config.url: "postgres://ann:[hidden]@db:5432/x"', 'config.size: 4']) assert.ok(out.includes(line), `${line}\n${out}`)
+      const running = other.start(['start', '--no-watch'])
+      await running.line('it runs', line => line['msg'] === 'started')
+      running.process.kill('SIGTERM')
+      assert.equal(await running.ended, 0)
+      const kept = readFileSync(join(other.folder, 'data/config.snapshot.json'), 'utf8')
+      assert.match(kept, /postgres:\/\/ann:\[hidden\]@db/)
+      assert.doesNotMatch(kept, /plain-/)
+    })
     it('schema: of the whole file', async () => {
       const { code, out } = await place.run('config', 'schema')
       assert.equal(code, 0)
       const schema = JSON.parse(out) as { properties: Record<string, any> }
       assert.deepEqual(Object.keys(schema.properties), ['runtime', 'log', 'plugins'])
       assert.match(JSON.stringify(schema.properties['plugins'].properties.shop), /How many customers fit\./)
+    })
+  })
+
+  describe('start', () => {
+    it('refuses a data directory that cannot be made, with the fix and 2, and does not hang', async () => {
+      for (const folder of ['/proc/nope', '/proc/nope/deeper', '/dev/null']) {
+        const it = place.start(['start'], { DATA_DIR: folder })
+        const late = setTimeout(() => it.process.kill('SIGKILL'), 10_000)
+        assert.equal(await it.ended, 2, it.err)
+        clearTimeout(late)
+        assert.match(it.err, /HOST_DATA_DIR: the data directory \/[\s\S]+fix: Make it writable/)
+      }
+    })
+    it('warns if there is nothing to run', async () => {
+      await using other = workplace({ 'config/default.yaml': 'plugins:\n  away: false\n' })
+      const it = other.start(['start', '--no-watch'])
+      const line = await it.line('the warning', ({ level }) => level === 'warn')
+      assert.match(line['msg'], /no plugin is configured \(turned off: away\), so nothing runs: name some under "plugins:" in config\/default\.yaml/)
+      await it.line('it runs', each => each['msg'] === 'started')
+      it.process.kill('SIGTERM')
+      assert.equal(await it.ended, 0)
     })
   })
 

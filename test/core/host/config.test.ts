@@ -6,6 +6,7 @@ import * as fc from 'fast-check'
 import { Secret } from '#core'
 import { ConfigErrors, scalarOf, variables } from '../../../core/config/config.ts'
 import { loadDeployment, LoaderErrors, type Deployment } from '../../../core/host/loader.ts'
+import { conceal } from '../../../core/config/conceal.ts'
 import { nearest } from '../../../core/config/nearest.ts'
 import { holdsPassword, parseReferences, soundsSecret } from '../../../core/config/reference.ts'
 import { find, leaves, merge, parseYaml, valueOf, type Tree } from '../../../core/config/tree.ts'
@@ -144,6 +145,21 @@ describe('a reference', () => {
     const literal = (text: string) => text.replace(/[$]/g, '')
     assert.deepEqual(parseReferences(`${literal(before)}$\${env:X}${literal(after)}`), [`${literal(before)}\${env:X}${literal(after)}`])
   })))
+})
+
+describe('what settings show of themselves', () => {
+  it('is nothing under a name that sounds secret', () => {
+    for (const name of ['api_key', 'apiKey', 'api-key', 'password', 'dbPassword', 'token', 'accessToken', 'client_secret', 'Authorization']) assert.deepEqual(conceal({ [name]: 'x1' }), { [name]: '[hidden]' }, name)
+    assert.deepEqual(conceal({ password: 1234, keys: ['a', 'b'] }), { password: '[hidden]', keys: ['[hidden]', '[hidden]'] })
+  })
+  it('is all that only speaks of a secret, is a switch, empty or a handle', () => {
+    const open = { tokenTtlMs: 5, keyFile: '/x', password: '', credentials: true, maxTokens: 9, monkey: 'x', secret: Secret.of('A', 'b'), none: null }
+    assert.deepEqual(conceal(open), open)
+  })
+  for (const [text, shown] of [
+    ['redis://:pw@h:1/0', 'redis://:[hidden]@h:1/0'], ['a postgres://u:p/w#d@h/x b', 'a postgres://u:[hidden]@h/x b'], ['http://h:8000/a@b', 'http://h:8000/a@b'],
+    ['https://h/x?api_key=abc&size=3', 'https://h/x?api_key=[hidden]&size=3'], ['http://127.0.0.1:8000', 'http://127.0.0.1:8000'],
+  ] as const) it(`is ${shown} of an address`, () => assert.equal(conceal(text, ['url']), shown))
 })
 
 describe('a variable', () => {
