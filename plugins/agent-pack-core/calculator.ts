@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import type { BackplaneError, Clock, Logger } from '#core'
 import { CalculatorErrors } from '#contracts/agent-pack-core'
-import { findExpressions, type Outcome } from './expression.ts'
+import { readSentence, type Findings, type Outcome } from './expression.ts'
 
 export interface CalculatorOptions {
   /** Milliseconds that one expression may take. */
@@ -34,7 +34,7 @@ export class Calculator implements AsyncDisposable {
   constructor(readonly options: CalculatorOptions, readonly clock: Clock, readonly log: Logger) {}
 
   /** The expressions in a sentence, `most` of them; computes nothing. Throws CALCULATOR_UNREADABLE. */
-  find(sentence: string, most: number): string[] { return findExpressions(sentence, most) }
+  find(sentence: string, most: number): Findings { return readSentence(sentence, most) }
 
   /** What can't be computed, or not in time, is told in the outcome. Rejects only when it is aborted or closed. */
   async evaluate(expression: string, signal: AbortSignal): Promise<Outcome> {

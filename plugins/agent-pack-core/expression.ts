@@ -2,7 +2,7 @@ import { createRequire } from 'node:module'
 import type * as Mathjs from 'mathjs'
 import type { ConstantNode, FunctionNode, MathNode, OperatorNode, SymbolNode } from 'mathjs'
 import { CalculatorErrors } from '#contracts/agent-pack-core'
-import { POSTFIX, render, tokenize, type Names, type Token } from './tokens.ts'
+import { POSTFIX, isUnclear, render, tokenize, type Names, type Token } from './tokens.ts'
 
 export interface Outcome {
   /** As it was asked. */
@@ -10,6 +10,8 @@ export interface Outcome {
   readonly result?: string
   /** False if digits were cut off. */
   readonly exact?: boolean
+  /** Is `log` in it that of the base e? */
+  readonly natural?: boolean
   /** Why there is no result. */
   readonly error?: string
 }
@@ -164,15 +166,25 @@ function unitsFit(tree: MathNode): boolean {
 /** Without one of these there is no value, and the engine need not even be loaded. */
 const VALUE = /[\dπ(]|\b(?:pi|e|tau)\b/i
 
+export interface Findings {
+  /** As the sentence writes them, in order. */
+  readonly expressions: string[]
+  /** Does the sentence seem to ask for a computation besides? */
+  readonly rest: boolean
+}
+
+/** The expressions of a sentence that really compute something. Throws as readSentence does. */
+export const findExpressions = (sentence: string, most = Infinity): string[] => readSentence(sentence, most).expressions
+
 /**
- * The expressions of a sentence that really compute something, in order, as the sentence writes them, `most` of them. Throws
+ * What of a sentence really computes something, `most` expressions of it, and whether that is all. Throws
  * CALCULATOR_UNREADABLE if that would take the event loop too long.
  */
-export function findExpressions(sentence: string, most = Infinity): string[] {
-  if (!VALUE.test(sentence)) return []
+export function readSentence(sentence: string, most = Infinity): Findings {
+  if (!VALUE.test(sentence)) return { expressions: [], rest: false }
   if (sentence.length > MAX_SENTENCE) throw CalculatorErrors.UNREADABLE({ reason: `it is longer than ${MAX_SENTENCE} characters` })
   const tokens = tokenize(sentence, names)
-  const found: string[] = []
+  const found: Span[] = []
   let [parsing, scanning] = [PARSE_BUDGET, SCAN_BUDGET]
   for (let start = 0; start < tokens.length && found.length < most; start++) {
     if (!canStart(tokens, start)) continue
@@ -182,12 +194,23 @@ export function findExpressions(sentence: string, most = Infinity): string[] {
       if ((parsing -= end - start + PARSE_COST) < 0) throw CalculatorErrors.UNREADABLE({ reason: 'too much in it could be one' })
       const tree = treeOf(render(tokens.slice(start, end)))
       if (!tree || !computes(tree) || !unitsFit(tree)) continue
-      found.push(sentence.slice(tokens[start]!.from, tokens[end - 1]!.to))
+      found.push({ from: tokens[start]!.from, to: tokens[end - 1]!.to })
       start = end - 1
       break
     }
   }
-  return found
+  return { expressions: found.map(({ from, to }) => sentence.slice(from, to)), rest: found.length > 0 && asksMore(sentence, tokens, found) }
+}
+
+interface Span { readonly from: number; readonly to: number }
+const COMPUTES = /\b(?:plus|minus|(?:divided|multiplied) by|squared|cubed|(?:square|cube) root|logarithm|factorial|derivative|integral|solve)\b|\bconvert\b[^.;?]*\d/i
+
+/** Is there, besides what was found, an operator beside a number, or a word that asks to compute? */
+function asksMore(sentence: string, tokens: readonly Token[], found: readonly Span[]): boolean {
+  const left = tokens.map(token => (found.some(({ from, to }) => token.from >= from && token.to <= to) ? undefined : token))
+  const operand = (token: Token | undefined) => token?.kind === 'number' || token?.kind === 'open' || token?.kind === 'close' || isUnclear(token)
+  const worded = [...found, { from: sentence.length, to: 0 }].some(({ from }, i) => COMPUTES.test(sentence.slice(found[i - 1]?.to ?? 0, from)))
+  return worded || left.some((token, i) => binary(token) && left[i - 1] !== undefined && left[i + 1] !== undefined && (operand(left[i - 1]) || operand(left[i + 1])))
 }
 
 const binary = (token: Token | undefined) => token?.kind === 'operator' && !['to', '=', ...POSTFIX].includes(token.text)
@@ -195,7 +218,10 @@ const binary = (token: Token | undefined) => token?.kind === 'operator' && !['to
 // What an operator ties to something unknown is a part: the 2*3 of `x + 2*3` must not be computed alone.
 function canStart(tokens: readonly Token[], start: number): boolean {
   const [before, token, after] = [tokens[start - 1], tokens[start]!, tokens[start + 1]]
-  if (before?.text === '=' || binary(before)) return false
+  if (before?.text === '=' || before?.text === 'of' || before?.kind === 'comma' || binary(before)) return false
+  if (before?.kind === 'number' && token.kind === 'number') return false
+  if (before?.kind === 'open' && tokens[start - 2]?.kind === 'name' && tokens[start - 2]!.to === before.from) return false
+  if (isUnclear(before) && (before!.to === token.from || (token.kind === 'name' && !FUNCTIONS.has(token.text)))) return false
   if (token.text === '-' || token.text === '+') return after?.from === token.to && before?.to !== token.from
   return token.kind === 'number' || token.kind === 'open' || (token.kind === 'name' && token.text !== 'of')
 }
@@ -211,7 +237,10 @@ function endsOf(tokens: readonly Token[], start: number): { readonly ends: numbe
     if (last.kind === 'open' && ++depth > MAX_DEPTH) break
     if (last.kind === 'close' && --depth < 0) break
     const open = last.kind === 'comma' || (last.kind === 'operator' && !POSTFIX.has(last.text))
-    const goesOn = binary(after) || POSTFIX.has(after?.text ?? '') || (after?.text === '=' && tokens[end + 1] !== undefined && tokens[end + 1]!.kind !== 'other')
+    // `1 000`, `(2+3)3,5`, and all of what parentheses hold, which belongs to what they belong to.
+    const tied = (last.kind === 'number' && after?.kind === 'number') || after?.kind === 'comma' || (isUnclear(after) && after!.from === last.to) ||
+      (tokens[start - 1]?.kind === 'open' && after?.kind === 'close')
+    const goesOn = tied || binary(after) || POSTFIX.has(after?.text ?? '') || (after?.text === '=' && tokens[end + 1] !== undefined && tokens[end + 1]!.kind !== 'other')
     if (works && depth === 0 && end > start + 1 && !open && !goesOn) ends.push(end)
   }
   return { ends, seen: end - start }
@@ -227,12 +256,14 @@ export function compute(expression: string): Outcome {
   const tree = tokens.length > 0 && tokens.length <= MAX_TOKENS ? treeOf(render(tokens)) : undefined
   if (!tree) return fail('it is not a complete expression')
   try {
-    return { expression, ...formatted(tree.evaluate(), holdsFunction(tree)) }
+    return { expression, ...formatted(tree.evaluate(), holdsFunction(tree)), ...(holdsNatural(tree) && { natural: true }) }
   } catch (error) {
     return fail(unitsFit(tree) ? (error instanceof Error ? error.message : String(error)) : 'its units do not fit together')
   }
 }
 
+const holdsNatural = (tree: MathNode) =>
+  tree.filter(node => node.type === 'FunctionNode' && (node as FunctionNode).fn.name === 'log' && argsOf(node).length === 1).length > 0
 const holdsFunction = (tree: MathNode) => tree.filter(node => node.type === 'FunctionNode').length > 0
 
 function formatted(value: unknown, snap: boolean): { result: string; exact: boolean } {

@@ -20,7 +20,18 @@ const SYMBOLS: Readonly<Record<string, string>> = { '×': '*', '·': '*', '÷': 
 const OPERATORS = ['**', '<=', '>=', '==', '!=', '+', '-', '*', '/', '^', '%', '!', '=', '<', '>', '×', '·', '÷', '−', '²', '³', '≤', '≥', '≠']
 const WORDS: Readonly<Record<string, string>> = { plus: '+', minus: '-', times: '*', percent: '%', mod: 'mod', modulo: 'mod', to: 'to', in: 'in', of: 'of', x: 'x' }
 
-const DATE = /\d{4}-\d{1,2}-\d{1,2}(?![\p{L}\d])/uy
+const CLOCK = String.raw`(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?`
+/** What is written with digits and signs and is no sum: dates, telephone numbers, hexadecimal numbers. */
+const LABEL = new RegExp([
+  String.raw`\d{4}-\d{1,2}-\d{1,2}(?!\d)${CLOCK}`, String.raw`\d{4}/\d{1,2}/\d{1,2}(?!\d)${CLOCK}`, String.raw`\d{1,2}([-/])\d{1,2}\1\d{4}(?!\d)`,
+  String.raw`(?:\+?\d{1,3}[ -])?(?:\(\d{3}\) ?|\d{3}-)\d{3}-\d{4}(?!\d)`, String.raw`0\d+[-/]\d+(?:-\d+)*`, String.raw`0[xob][\da-f]+`,
+].join('|'), 'iuy')
+const ABROAD = /\+\d{1,3}(?:[ -]\d{2,}){2,}/uy
+const LOCAL = /\d{3}-\d{4}(?!\d)/uy
+const TELEPHONE = /\b(?:call|phone|telephone|tel|dial|fax|mobile)\b/i
+/** Digits with signs between them. What of these is no number as a whole must not be read in parts: `3,5`, `1.2.3`, `10:30`, `1'000`. */
+const RUN = /(?:\d+|\.\d+)(?:[.,:'’_]\d+| : \d+)*/uy
+const RUN_IN_CALL = /(?:\d+|\.\d+)(?:[.:'’_]\d+| : \d+)*/uy
 const NUMBER = /(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+(?![\p{L}\d]))?/uy
 const GROUPED = /\d{1,3}(?:,\d{3})+(?!\d|,\d)(?:\.\d+)?/uy
 const NAME = /°[CF]?|[\p{L}_][\p{L}\p{M}\d_]*(?:['’][\p{L}]+)*/uy
@@ -31,17 +42,19 @@ const DEGREES: Readonly<Record<string, string>> = { '°': 'deg', '°C': 'degC', 
 export function tokenize(sentence: string, names: Names): Token[] {
   const tokens: Token[] = []
   const calls: boolean[] = []
-  let inCall = 0
+  const telephone = TELEPHONE.test(sentence)
   const match = (pattern: RegExp, at: number) => { pattern.lastIndex = at; return pattern.exec(sentence)?.[0] }
   for (let at = 0; at < sentence.length;) {
     const add = (kind: TokenKind, text: string, length: number) => { tokens.push({ kind, text, from: at, to: at + length }); at += length }
     const char = sentence[at]!
     if (/\s/.test(char)) { at++; continue }
-    const date = match(DATE, at)
-    if (date) { add('other', date, date.length); continue }
+    const label = match(LABEL, at) ?? (telephone ? match(LOCAL, at) : undefined) ?? (endsOperand(tokens.at(-1)) ? undefined : match(ABROAD, at))
+    if (label) { add('other', label, label.length); continue }
     // Inside a call a comma parts arguments; elsewhere `1,000` is one number.
-    const grouped = inCall ? undefined : match(GROUPED, at)
-    const number = grouped ?? match(NUMBER, at)
+    const run = match(calls.at(-1) ? RUN_IN_CALL : RUN, at)
+    const number = (calls.at(-1) ? undefined : match(GROUPED, at)) ?? match(NUMBER, at)
+    const torn = run && number && (run.length > number.length || (char === '.' && /[\p{L}\p{N}._:]$/u.test(sentence.slice(at - 2 < 0 ? 0 : at - 2, at))))
+    if (torn) { add('other', run, run.length); continue }
     if (number) {
       const suffix = match(NAME, at + number.length)
       if (suffix && ORDINAL.test(suffix)) add('other', number + suffix, number.length + suffix.length)
@@ -55,11 +68,10 @@ export function tokenize(sentence: string, names: Names): Token[] {
     else if (char === '(') {
       const call = tokens.at(-1)?.kind === 'name' && tokens.at(-1)!.to === at
       calls.push(call)
-      if (call) inCall++
       add('open', '(', 1)
     }
     else if (char === ')') {
-      if (calls.pop()) inCall--
+      calls.pop()
       add('close', ')', 1)
     }
     else if (char === ',' && calls.at(-1)) add('comma', ',', 1)
@@ -87,7 +99,10 @@ const startsOperand = (token: Token | undefined) => token !== undefined && (toke
 const endsOperand = (token: Token | undefined) =>
   token !== undefined && (token.kind === 'number' || token.kind === 'name' || token.kind === 'close' || POSTFIX.has(token.text))
 const sign = (token: Token) => token.text === '-' || token.text === '+'
-const variable = (token: Token | undefined) => token?.kind === 'other' && /^\p{L}$/u.test(token.text)
+/** Digits that are no number: a date, `3,5`, `1.2.3`. */
+export const isUnclear = (token: Token | undefined): boolean => token?.kind === 'other' && /^[\d.+(].*[\dZ]$|^0[xob]/iu.test(token.text)
+/** An operand that can't be read: what stands by its operators is a part. */
+const variable = (token: Token | undefined) => isUnclear(token) || (token?.kind === 'other' && /^\p{L}$/u.test(token.text))
 
 /** Tells apart what is written alike: the x of 3 x 4, the in of `5 km in m`, the dash of a sentence. */
 function settle(tokens: readonly Token[], sentence: string): Token[] {

@@ -68,6 +68,9 @@ describe('agent-pack-core', () => {
     assert.deepEqual(tool!.recognize!('What is (2+3)*7, and 15% of 80?'), { expressions: ['(2+3)*7', '15% of 80'] })
     assert.equal(tool!.recognize!('Who are you?'), undefined)
     const { text } = await tool!.run({ expressions: ['(2+3)*7', '10/3', '1/0'] }, ctx)
+    assert.deepEqual(tool!.recognize!('2+3 and 3,5 + 1,5'), { expressions: ['2+3'], rest: true })
+    const partial = await tool!.run({ expressions: ['log(100)'], rest: true }, ctx) as { text: string }
+    assert.equal(partial.text, 'log(100) (natural) ≈ 4.60517018598809\nOnly this could be read as a calculation; the rest of the request was left out.')
     assert.equal(text, '(2+3)*7 = 35\n10/3 ≈ 3.33333333333333\n1/0 can\'t be computed: its result is not a finite number')
   })
 })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import type { BackplaneError } from '#core'
-import { compute, findExpressions, MAX_SENTENCE } from '../../../plugins/agent-pack-core/expression.ts'
+import { compute, findExpressions, MAX_SENTENCE, readSentence } from '../../../plugins/agent-pack-core/expression.ts'
 
 const result = (expression: string): string => {
   const { result: value, exact, error } = compute(expression)
@@ -41,6 +41,34 @@ describe('finding expressions in a sentence', () => {
     'import({})', 'a=2', 'f(x) = x^2', '[1,2] + [3,4]', '"a" + "b"', 'cos', 'pi', '2 +', '()', '%', 'of', '5 m (2) 3']
   it('finds nothing where nothing is to be computed, or what is asked is more than it can read', () => {
     for (const sentence of nothing) assert.deepEqual(findExpressions(sentence), [], sentence)
+  })
+  it('never takes a number apart that it can\'t read as a whole', () => {
+    const torn = ['3,5 + 1,5', '2*3 + 3,5', '3,5 + 2*3', '3,5% of 80 + 10', '3,5 km + 2*3 km', '3,5(2+3)', '(2+3)3,5', '(1+1) * (3,5 + 2)', 'max((3,5 + 1))',
+      '1.2.3 + 4', 'v1.2 + 3', '1.2.3-4', '192.168.0.1/24', '10:30 - 9:15', '10 : 2 + 3', '2026-11-21 + 3', '2026-11-21T10:30:00Z', '2026-11-21T10:30:00Z + 2*3', '21.11.2026', '11/21/2026',
+      '21-11-2026', 'call 555-123-4567', '(555) 123-4567', '1-800-555-1234', 'call 555-1234', '030-1234567', '+49-30-1234567', '+49 30 1234567',
+      "1'000 + 2", '1_000 + 2*3', '1 000 + 2', '2 + 1 000', '1 000 000 * 2', '12,34,567 + 1', '1,0000 + 1', '1..2 + 3', '0x1F + 2*3', '(2+3) * x', 'max(2*3, y)', 'sqrt(2+3) * y']
+    for (const sentence of torn) assert.deepEqual(findExpressions(sentence), [], sentence)
+    assert.deepEqual(findExpressions('On 2026-11-21 at 10:30 we pay 3*4, with version 1.2.3'), ['3*4'])
+    assert.deepEqual(findExpressions('500-1000 and 1,000,000.5 + 2 and .5 + 1'), ['500-1000', '1,000,000.5 + 2', '.5 + 1'])
+  })
+  it('takes no part of a number with digits, points and commas, whatever it is', () => {
+    const part = fc.tuple(fc.constantFrom('.', ',', ':', "'"), fc.nat(99)).map(([separator, digits]) => `${separator}${digits}`)
+    const run = fc.tuple(fc.nat(99), fc.array(part, { minLength: 1, maxLength: 4 })).map(([first, rest]) => `${first}${rest.join('')}`)
+    fc.assert(fc.property(run, fc.constantFrom('+', '-', '*', '/', ' + ', ' * '), fc.nat(99), (left, operator, right) => {
+      for (const sentence of [`${left}${operator}${right}`, `${right}${operator}${left}`]) {
+        const found = findExpressions(sentence)
+        if (found.length > 0) assert.deepEqual(found, [sentence])
+      }
+    }), { numRuns: 300 })
+  })
+  it('tells when the sentence seems to ask for more than was found, and only then', () => {
+    for (const sentence of ['2+3 and 3,5 + 1,5', '2*3 and x + 4', '2+3, and the square root of nine', '1+1 and solve 2x + 3 = 7', 'two plus three and 4*5']) {
+      assert.equal(readSentence(sentence).rest, true, sentence)
+    }
+    for (const sentence of ['What is (2+3)*7, and 15% of 80?', 'On 2026-11-21 at 10:30, what is 2+3?', '- 2+3', '2 + 3 = ?', 'Convert 5 km to miles please',
+      'I have 3 apples - what is 2*3?', 'and/or 2+3', '3,5 + 1,5', 'Please, 2+3 - thanks', 'call 555-123-4567 with 2*3', '1) 2+3', '3 x 4 and 5 times 6 and 12 divided by 4']) {
+      assert.equal(readSentence(sentence).rest, false, sentence)
+    }
   })
   /** Milliseconds of the processor that looking through it takes once the engine is warm, and how it ends. */
   function looked(sentence: string): { ms: number; ended: string } {
@@ -102,6 +130,9 @@ describe('computing expressions', () => {
   }
   for (const [expression, expected] of Object.entries(cases)) it(`${expression} is ${expected}`, () => assert.equal(result(expression), expected))
 
+  it('tells that log with one argument is the natural one', () => {
+    assert.deepEqual(['log(100)', 'log(100, 10)', 'log10(100)', '1+1'].map(each => compute(each).natural), [true, undefined, undefined, undefined])
+  })
   it('says why it can\'t', () => {
     assert.match(result('1/0'), /not a finite number/)
     assert.match(result('5 kg + 3'), /units do not fit/)
