@@ -46,6 +46,7 @@
 //   definePlugin
 //   definePoint
 //   defineService
+//   didYouMean
 //   extendDeadline
 //   live
 //   maskSecrets
@@ -111,6 +112,11 @@ export interface Command {
   /** Resolves to the exit code; nothing is 0. */
   run(io: CommandIo): Promise<number | void>;
 }
+
+// core/config/nearest.ts
+
+/** What to tell somebody who wrote a name that is not known. */
+export declare function didYouMean(name: string, known: Iterable<string>): string;
 
 // core/config/tree.ts
 

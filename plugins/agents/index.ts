@@ -6,7 +6,7 @@ import { HttpRoute } from '#contracts/http'
 import { Jobs, JobType } from '#contracts/jobs'
 import { Models } from '#contracts/models'
 import { config } from './config.ts'
-import { health } from './health.ts'
+import { health, warnOfMissing } from './health.ts'
 import { agentJob } from './jobs.ts'
 import { AgentRegistry } from './registry.ts'
 import { routes } from './routes.ts'
@@ -29,5 +29,6 @@ export default definePlugin({
     ctx.contribute(HealthCheck, health(registry))
     ctx.contribute(PermissionInfo, { name: 'agents:read', summary: 'See which agents there are' })
     ctx.contribute(PermissionInfo, { name: 'agents:run', summary: 'Let agents run' })
+    return { start: () => warnOfMissing(registry, ctx.log) }
   },
 })

@@ -178,6 +178,13 @@ describe('agents: registry', () => {
       await assert.rejects(createTestRuntime({ plugins: [models, { plugin: agents, config: { agents: bad } }] }), /config\.agents/, JSON.stringify(bad))
     }
   })
+  it('warns at start of an agent that names a tool which nothing contributes, with the nearest names, wherever the tools come from', async () => {
+    const helper = { summary: 'x', tools: ['calculater', 'calculator'] }
+    const plugins = [accessOpen, models, { plugin: agents, config: { agents: { helper } } }, pack]
+    await using t = await createTestRuntime({ plugins })
+    const warned = t.lines.filter(line => line.level === 'warn').map(line => line.message)
+    assert.deepEqual(warned, ['agent "helper" names the tool "calculater", which nothing contributes. Did you mean "calculator"?'])
+  })
   it('refuses two agents of one name', async () => {
     await assert.rejects(
       createTestRuntime({ plugins: [models, agents, contribute(Agent, { name: 'a', summary: '' }), contribute(Agent, { name: 'a', summary: '' })] }),
