@@ -13,21 +13,32 @@ const round = (value: number, digits = 1): number => Number(value.toFixed(digits
 const level = (value: number, degraded: number, unhealthy: number): HealthStatus =>
   (value >= unhealthy ? 'unhealthy' : value >= degraded ? 'degraded' : 'healthy')
 
-/** Unhealthy, and the process not ready, when a plugin that may not be missing is; degraded when an optional one is, or a handler rests. */
+/**
+ * Unhealthy, and the process not ready, when a plugin that may not be missing is; degraded when an optional one is, or a handler
+ * rests. Faults of plugins that run are told, and change nothing: they are counted since the start, and may be long past.
+ */
 export const pluginsCheck = (host: Pick<Host, 'inspect'>): HealthCheck => ({
   name: 'plugins', critical: true,
   async check() {
     const { plugins, hooks } = host.inspect()
     const failed = plugins.filter(each => each.state === 'failed')
-    const resting = [...new Set(hooks.filter(each => each.quarantined).map(each => each.plugin))]
+    const handlers = hooks.filter(each => each.quarantined)
+    const resting = [...new Set(handlers.map(each => each.plugin))]
+    const faulty = plugins.filter(each => each.state === 'running' && each.faults > 0)
     const status = failed.some(each => !each.optional) ? 'unhealthy' : failed.length > 0 || resting.length > 0 ? 'degraded' : 'healthy'
     const parts: string[] = []
+    const restOf = (plugin: string) => `${plugin} (${handlers.filter(each => each.plugin === plugin).map(each => each.hook).join(', ')})`
     if (failed.length > 0) parts.push(`not running: ${failed.map(each => each.name).join(', ')}`)
-    if (resting.length > 0) parts.push(`in quarantine: ${resting.join(', ')}`)
+    if (resting.length > 0) parts.push(`in quarantine: ${resting.map(restOf).join(', ')}`)
+    if (faulty.length > 0) parts.push(`faults since start: ${faulty.map(each => `${each.name} ${each.faults}`).join(', ')}`)
     const running = plugins.filter(each => each.state === 'running').length
     return {
       status, ...(parts.length > 0 && { message: parts.join('; ') }),
-      details: { total: plugins.length, running, failed: failed.map(each => each.name), quarantined: resting },
+      details: {
+        total: plugins.length, running, failed: failed.map(each => each.name), quarantined: resting,
+        handlers: handlers.map(({ plugin, hook, failures }) => ({ plugin, hook, failures })),
+        faults: Object.fromEntries(faulty.map(each => [each.name, each.faults])),
+      },
     }
   },
 })

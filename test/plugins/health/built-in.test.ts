@@ -38,7 +38,16 @@ describe('built-in health checks', () => {
     await using t = await createTestRuntime({ plugins: [health, bad] })
     for (let at = 0; at < 10; at++) await t.call(Told, undefined)
     const { plugins } = (await t.get(Health).report()).checks
-    assert.deepEqual([plugins?.status, plugins?.message], ['degraded', 'in quarantine: bad'])
+    assert.deepEqual([plugins?.status, plugins?.message], ['degraded', 'in quarantine: bad (t.told@1)'])
+    assert.deepEqual((plugins?.details?.['handlers'] as { plugin: string; hook: string }[]).map(each => [each.plugin, each.hook]), [['bad', 't.told@1']])
+  })
+
+  it('plugins: tells the faults of a running plugin by its name, and stays healthy', async () => {
+    const shaky = definePlugin({ name: 'shaky', setup() {} })
+    await using t = await createTestRuntime({ plugins: [health, shaky] })
+    for (let at = 0; at < 2; at++) t.runtime.fault('shaky', new Error('boom'), 'timer')
+    const { plugins } = (await t.get(Health).report()).checks
+    assert.deepEqual([plugins?.status, plugins?.message, plugins?.details?.['faults']], ['healthy', 'faults since start: shaky 2', { shaky: 2 }])
   })
 
   const levels: [number, string][] = [[0, 'healthy'], [89, 'healthy'], [90, 'degraded'], [97.9, 'degraded'], [98, 'unhealthy'], [100, 'unhealthy']]

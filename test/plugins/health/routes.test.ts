@@ -61,6 +61,14 @@ describe('health routes', () => {
     assert.deepEqual([body['status'], row.state, row.problem.phase, row.problem.code], ['degraded', 'failed', 'setup', 'LIFECYCLE_FAILED'])
   })
 
+  it('name in detail the faults of running plugins', async () => {
+    await using t = await serve([health, definePlugin({ name: 'shaky', setup() {} })])
+    t.runtime.fault('shaky', new Error('boom'), 'timer')
+    const body = await (await fetch(`${t.url}/health/detailed`)).json() as Record<string, any>
+    assert.deepEqual([body['checks'].plugins.message, body['checks'].plugins.details.faults], ['faults since start: shaky 1', { shaky: 1 }])
+    assert.equal(body['plugins'].find((each: { name: string }) => each.name === 'shaky').faults, 1)
+  })
+
   it('answer 404 to a check that there is not', async () => {
     await using t = await serve([health])
     assert.equal((await fetch(`${t.url}/health/checks/nope`)).status, 404)
