@@ -10,6 +10,12 @@ const RETRY = { first: 100, most: 5_000 }
 /** How often the connection is asked whether it lives: a listener sends nothing by itself, and would not see a dead peer. */
 const PING_MS = 15_000
 
+export interface ListenerOptions {
+  /** Asked again for each connection, so that a rotated password is used. */
+  address(): Promise<string>
+  readonly connectionName: string
+}
+
 /** LISTEN on one channel. A connection that broke is made again, with a pause that doubles. */
 export class PostgresListener implements DatabaseListener {
   #client: Client | undefined
@@ -18,13 +24,11 @@ export class PostgresListener implements DatabaseListener {
   #timer: NodeJS.Timeout | undefined
   #connecting: Promise<void> | undefined
 
-  private constructor(
-    readonly address: () => Promise<string>, readonly channel: string, readonly heard: (message: string) => void, readonly log: Logger,
-  ) {}
+  private constructor(readonly options: ListenerOptions, readonly channel: string, readonly heard: (message: string) => void, readonly log: Logger) {}
 
   /** Rejects with DATABASE_UNAVAILABLE if it can't listen the first time. */
-  static async open(address: () => Promise<string>, channel: string, heard: (message: string) => void, log: Logger): Promise<PostgresListener> {
-    const listener = new PostgresListener(address, channel, heard, log)
+  static async open(options: ListenerOptions, channel: string, heard: (message: string) => void, log: Logger): Promise<PostgresListener> {
+    const listener = new PostgresListener(options, channel, heard, log)
     await listener.#connect()
     return listener
   }
@@ -42,7 +46,7 @@ export class PostgresListener implements DatabaseListener {
 
   async #connect(): Promise<void> {
     const client = new pg.Client({
-      ...settingsOf(await this.address()), connectionTimeoutMillis: CONNECT_MS, query_timeout: CONNECT_MS, keepAlive: true, application_name: 'backplane listener',
+      ...settingsOf(await this.options.address()), connectionTimeoutMillis: CONNECT_MS, query_timeout: CONNECT_MS, keepAlive: true, application_name: this.options.connectionName,
     } as ClientConfig)
     client.on('error', error => this.#lost(client, error))
     client.on('end', () => this.#lost(client))

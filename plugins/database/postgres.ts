@@ -106,8 +106,8 @@ export interface PostgresOptions extends Partial<PostgresSettings> {
 export class PostgresDatabase extends CommonDatabase {
   readonly dialect = 'postgres'
   readonly #pool: Pool
-  // Tells our connections from those of other processes.
-  readonly #name = `backplane ${randomUUID()}`
+  /** By which the server tells our connections from those of other processes. */
+  readonly connectionName = `backplane ${randomUUID()}`
   readonly #begun = new Set<Promise<unknown>>()
 
   private constructor(readonly options: PostgresOptions, log: Logger, config: ClientConfig) {
@@ -116,7 +116,7 @@ export class PostgresDatabase extends CommonDatabase {
     this.#pool = new pg.Pool({
       ...config, min: poolMin, max: poolMax, connectionTimeoutMillis: acquireMs, idleTimeoutMillis: idleMs,
       statement_timeout: statementMs, query_timeout: statementMs + LATE_MS, idle_in_transaction_session_timeout: statementMs * 2,
-      application_name: this.#name, keepAlive: true,
+      application_name: this.connectionName, keepAlive: true,
     })
     // An idle connection that breaks is replaced when it is needed; nobody asked it anything.
     this.#pool.on('error', error => log.warn('a connection to PostgreSQL broke', { reason: reasonFrom(error) }))
@@ -222,7 +222,7 @@ export class PostgresDatabase extends CommonDatabase {
   /** How many connections other processes of Backplane have to this database. */
   async others(): Promise<number> {
     const { rows } = await this.execute(
-      'SELECT count(*) AS count FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1 AND application_name <> $2', ['backplane %', this.#name])
+      'SELECT count(*) AS count FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1 AND application_name <> $2', ['backplane %', this.connectionName])
     return (rows as [{ count: number }])[0].count
   }
 
