@@ -46,7 +46,8 @@ export class PostgresListener implements DatabaseListener {
 
   async #connect(): Promise<void> {
     const client = new pg.Client({
-      ...settingsOf(await this.options.address()), connectionTimeoutMillis: CONNECT_MS, query_timeout: CONNECT_MS, keepAlive: true, application_name: this.options.connectionName,
+      ...settingsOf(await this.options.address()), application_name: this.options.connectionName,
+      connectionTimeoutMillis: CONNECT_MS, query_timeout: CONNECT_MS, keepAlive: true,
     } as ClientConfig)
     client.on('error', error => this.#lost(client, error))
     client.on('end', () => this.#lost(client))
