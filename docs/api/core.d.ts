@@ -46,7 +46,6 @@
 //   definePlugin
 //   definePoint
 //   defineService
-//   didYouMean
 //   extendDeadline
 //   live
 //   maskSecrets
@@ -112,11 +111,6 @@ export interface Command {
   /** Resolves to the exit code; nothing is 0. */
   run(io: CommandIo): Promise<number | void>;
 }
-
-// core/config/nearest.ts
-
-/** What to tell somebody who wrote a name that is not known. */
-export declare function didYouMean(name: string, known: Iterable<string>): string;
 
 // core/config/tree.ts
 

@@ -179,11 +179,12 @@ describe('agents: registry', () => {
     }
   })
   it('warns at start of an agent that names a tool which nothing contributes, with the nearest names, wherever the tools come from', async () => {
-    const helper = { summary: 'x', tools: ['calculater', 'calculator'] }
+    const helper = { summary: 'x', tools: ['calculater', 'calculator', 'web'] }
     const plugins = [accessOpen, models, { plugin: agents, config: { agents: { helper } } }, pack]
     await using t = await createTestRuntime({ plugins })
     const warned = t.lines.filter(line => line.level === 'warn').map(line => line.message)
-    assert.deepEqual(warned, ['agent "helper" names the tool "calculater", which nothing contributes. Did you mean "calculator"?'])
+    assert.deepEqual(warned, ['agent "helper" names the tool "calculater", which nothing contributes. Did you mean "calculator"?',
+      'agent "helper" names the tool "web", which nothing contributes. Known tools: calculator.'])
   })
   it('refuses two agents of one name', async () => {
     await assert.rejects(
