@@ -169,7 +169,7 @@ async function setUp(plugin: string, command: Command, deployment: Deployment, w
   const log = createLogger({ level: 'warn', format: format === 'json' ? 'json' : 'pretty', write: line => world.err(line) })
   for (const warning of warnings) log.warn(warning)
   const runtime = createRuntime({
-    plugins: command.everyPlugin ? entries : neededFor([plugin], entries), log, timeouts, graceMs, offers, host: { version: host.version, dataDir, command: command.name },
+    plugins: command.everyPlugin ? entries : neededFor([plugin], entries), log, timeouts, graceMs, offers, host: { version: host.version, dataDir, env: world.env, command: command.name },
   })
   world.onStray(({ error, where, plugin: owner }) => {
     if (owner !== undefined) { runtime.fault(owner, error, where); return }
