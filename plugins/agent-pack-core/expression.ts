@@ -210,7 +210,8 @@ function asksMore(sentence: string, tokens: readonly Token[], found: readonly Sp
   const left = tokens.map(token => (found.some(({ from, to }) => token.from >= from && token.to <= to) ? undefined : token))
   const operand = (token: Token | undefined) => token?.kind === 'number' || token?.kind === 'open' || token?.kind === 'close' || isUnclear(token)
   const worded = [...found, { from: sentence.length, to: 0 }].some(({ from }, i) => COMPUTES.test(sentence.slice(found[i - 1]?.to ?? 0, from)))
-  return worded || left.some((token, i) => binary(token) && left[i - 1] !== undefined && left[i + 1] !== undefined && (operand(left[i - 1]) || operand(left[i + 1])))
+  const joins = (before: Token | undefined, after: Token | undefined) => before !== undefined && after !== undefined && (operand(before) || operand(after))
+  return worded || left.some((token, i) => binary(token) && joins(left[i - 1], left[i + 1]))
 }
 
 const binary = (token: Token | undefined) => token?.kind === 'operator' && !['to', '=', ...POSTFIX].includes(token.text)
@@ -240,7 +241,8 @@ function endsOf(tokens: readonly Token[], start: number): { readonly ends: numbe
     // `1 000`, `(2+3)3,5`, and all of what parentheses hold, which belongs to what they belong to.
     const tied = (last.kind === 'number' && after?.kind === 'number') || after?.kind === 'comma' || (isUnclear(after) && after!.from === last.to) ||
       (tokens[start - 1]?.kind === 'open' && after?.kind === 'close')
-    const goesOn = tied || binary(after) || POSTFIX.has(after?.text ?? '') || (after?.text === '=' && tokens[end + 1] !== undefined && tokens[end + 1]!.kind !== 'other')
+    const equals = after?.text === '=' && tokens[end + 1] !== undefined && tokens[end + 1]!.kind !== 'other'
+    const goesOn = tied || binary(after) || POSTFIX.has(after?.text ?? '') || equals
     if (works && depth === 0 && end > start + 1 && !open && !goesOn) ends.push(end)
   }
   return { ends, seen: end - start }

@@ -10,12 +10,16 @@ function missing(registry: AgentRegistry): { readonly agent: string; readonly to
   }))
 }
 
-const pairs = (name: string): Set<string> => new Set(Array.from({ length: Math.max(0, name.length - 1) }, (_, at) => name.slice(at, at + 2).toLowerCase()))
+const pairs = (name: string): Set<string> =>
+  new Set(Array.from({ length: Math.max(0, name.length - 1) }, (_, at) => name.slice(at, at + 2).toLowerCase()))
 
 /** The names that share at least half of their letter pairs with this one, the nearest first, at most three. */
 function nearest(name: string, known: readonly string[]): string[] {
   const wanted = pairs(name)
-  const likeness = (each: string) => { const has = pairs(each); return 2 * [...has].filter(pair => wanted.has(pair)).length / (has.size + wanted.size || 1) }
+  const likeness = (each: string) => {
+    const has = pairs(each)
+    return 2 * [...has].filter(pair => wanted.has(pair)).length / (has.size + wanted.size || 1)
+  }
   return known.filter(each => likeness(each) >= 0.5).sort((a, b) => likeness(b) - likeness(a)).slice(0, 3)
 }
 
