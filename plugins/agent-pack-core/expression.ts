@@ -210,7 +210,8 @@ function asksMore(sentence: string, tokens: readonly Token[], found: readonly Sp
   const left = tokens.map(token => (found.some(({ from, to }) => token.from >= from && token.to <= to) ? undefined : token))
   const operand = (token: Token | undefined) => token?.kind === 'number' || token?.kind === 'open' || token?.kind === 'close' || isUnclear(token)
   const worded = [...found, { from: sentence.length, to: 0 }].some(({ from }, i) => COMPUTES.test(sentence.slice(found[i - 1]?.to ?? 0, from)))
-  const joins = (before: Token | undefined, after: Token | undefined) => before !== undefined && after !== undefined && (operand(before) || operand(after))
+  const joins = (before: Token | undefined, after: Token | undefined) =>
+    before !== undefined && after !== undefined && (operand(before) || operand(after))
   return worded || left.some((token, i) => binary(token) && joins(left[i - 1], left[i + 1]))
 }
 
