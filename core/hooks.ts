@@ -1,6 +1,5 @@
 import { HookErrors, PluginErrors, reasonOf, type BackplaneError } from './errors.ts'
-import type { AnyHook } from './plugin.ts'
-import type { GuardMode, HookMode, HookRef } from './refs.ts'
+import type { AnyHook, GuardMode, HookMode, HookRef } from './refs.ts'
 import { PluginScope } from './scope.ts'
 import { Deadline, isPromise, within, type Deadlines } from './time.ts'
 

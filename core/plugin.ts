@@ -3,7 +3,7 @@ import type { AwilixContainer } from 'awilix'
 import type { Disposer } from './disposal.ts'
 import type { Command } from './cli/command.ts'
 import type { HookHandler, HookInput, HookResult, Order } from './hooks.ts'
-import type { Contributions, GuardMode, HookMode, HookRef, Live, LiveRef, PointOf, PointRef, ServiceOf, ServiceRef, SettledRef } from './refs.ts'
+import type { AnyHook, Contributions, GuardMode, HookRef, Live, LiveRef, PointOf, PointRef, ServiceOf, ServiceRef, SettledRef } from './refs.ts'
 import type { Clock } from './time.ts'
 
 type Awaitable<T> = T | Promise<T>
@@ -17,7 +17,6 @@ export type Uses = Readonly<Record<string, ServiceRef<any> | LiveRef<any> | Sett
 export type Provides = readonly ServiceRef<any>[]
 export type Contributes = readonly PointRef<any>[]
 export type Guards = readonly HookRef<GuardMode, any, any>[]
-export type AnyHook = HookRef<HookMode, any, any>
 type NoConfig = StandardSchemaV1<unknown, {}>
 
 /** What setup() gets for `uses`: the service itself, a `Live`, or the settled contributions. */

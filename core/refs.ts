@@ -30,6 +30,8 @@ export interface HookRef<M extends HookMode, In, Out> extends Ref {
   readonly [type]?: (input: In, output: Out) => void
 }
 
+export type AnyHook = HookRef<HookMode, any, any>
+
 export interface HookOptions {
   readonly version?: number
   /** Milliseconds that one handler may take: 5,000, or 500 for a hook that carries a transaction. */

@@ -389,8 +389,6 @@ export type Contributes = readonly PointRef<any>[];
 
 export type Guards = readonly HookRef<GuardMode, any, any>[];
 
-export type AnyHook = HookRef<HookMode, any, any>;
-
 type NoConfig = StandardSchemaV1<unknown, {}>;
 
 /** What setup() gets for `uses`: the service itself, a `Live`, or the settled contributions. */
@@ -519,6 +517,8 @@ export interface HookRef<M extends HookMode, In, Out> extends Ref {
   readonly options: HookOptions;
   readonly [type]?: (input: In, output: Out) => void;
 }
+
+export type AnyHook = HookRef<HookMode, any, any>;
 
 export interface HookOptions {
   readonly version?: number;
