@@ -21,15 +21,16 @@ export async function connect(dataDir: string, given: string | undefined, mode: 
 
 /** Does a Backplane answer? After a crash, server.json may name a port that is somebody else's by now. */
 async function isOurs(url: string, signal: AbortSignal): Promise<boolean> {
-  let text: string
+  let [ok, text] = [false, '']
   try {
     const answer = await fetch(`${url}/health/live`, { signal })
-    if (answer.status !== 200) { await answer.body?.cancel(); return false }
+    ok = answer.ok
     text = await answer.text()
   } catch (cause) { throw HostErrors.SERVER_SILENT({ url }, { cause }) }
   try {
-    const { status, uptime_s: uptime } = JSON.parse(text) as { status?: unknown; uptime_s?: unknown }
-    return typeof status === 'string' && typeof uptime === 'number'
+    const { status, uptime_s: uptime, type } = JSON.parse(text) as { status?: unknown; uptime_s?: unknown; type?: unknown }
+    // Without the plugin `health`, or while it is restarted, the answer is a problem, of our kind.
+    return (ok && typeof status === 'string' && typeof uptime === 'number') || (typeof type === 'string' && type.startsWith('urn:backplane:error:'))
   } catch { return false }
 }
 

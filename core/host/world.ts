@@ -26,7 +26,7 @@ export const HostErrors = defineErrors('HOST', {
   DATA_DIR: { message: 'the data directory {folder} cannot be used: {reason}', fix: 'Make it writable for this user, or name another one with DATA_DIR or runtime.dataDir.' },
   SERVER_UNKNOWN: { message: 'no server is known here: there is no {file}', fix: 'Start one with `backplane start`, or name one with --url.' },
   SERVER_SILENT: { message: 'no server answers at {url}', fix: 'Start one with `backplane start`, or name another one with --url.' },
-  SERVER_FOREIGN: { message: 'what answers at {url} is no Backplane server with the plugin health', fix: 'Start one with `backplane start`, or name another one with --url.' },
+  SERVER_FOREIGN: { message: 'what answers at {url} is no Backplane server', fix: 'Start one with `backplane start`, or name another one with --url.' },
   URL: { message: '"{url}" is no URL of a server', fix: 'Write it like http://127.0.0.1:8000.' },
   NO_RUNTIME: { message: 'the command "{command}" asked for a service without saying `needs: \'runtime\'`', fix: 'Say it in its definition; with serverFirst there is no runtime while a server answers.' },
   NO_SNAPSHOT: { message: 'no server has recorded its configuration in {folder}', fix: 'Start one with `backplane start`; `backplane config check` needs none.' },

@@ -35,6 +35,11 @@ describe('the command line, when it looks for a server', () => {
     assert.equal((await connect('nowhere', `${it.url}/`, 'only', no)).url, it.url)
   })
 
+  it('takes one whose plugin health is disabled or away', async () => {
+    await using it = await served(404, '{"type":"urn:backplane:error:HTTP_NOT_FOUND","status":404}')
+    assert.equal((await connect(it.dataDir, undefined, 'only', yes)).url, it.url)
+  })
+
   for (const [what, status, body] of [
     ['has no such page', 404, 'not here'], ['answers with a page', 200, '<html>'], ['answers with other data', 200, '{"ok":true}'], ['answers with null', 200, 'null'],
     ['fails', 500, OURS],
