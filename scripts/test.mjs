@@ -15,8 +15,9 @@ const ready = await reporting(async () => {
   await build(root)
 })
 if (ready) {
+  // On a machine that others use too, a test may be starved once; CI asks it again, a developer is told at once.
   const named = args.some(arg => !arg.startsWith('-') && (existsSync(join(root, arg)) || /[*]/.test(arg)))
-  const mocha = [join(root, 'node_modules/mocha/bin/mocha.js'), ...(process.env.CI ? ['--forbid-only'] : []), ...args, ...(named ? [] : ['test/**/*.test.ts'])]
+  const mocha = [join(root, 'node_modules/mocha/bin/mocha.js'), ...(process.env.CI ? ['--forbid-only', '--retries', '2', '--timeout', '20000'] : []), ...args, ...(named ? [] : ['test/**/*.test.ts'])]
   const child = spawn(process.execPath, mocha, { cwd: root, stdio: 'inherit' })
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal))
   child.once('close', code => { process.exitCode = code ?? 1 })
