@@ -28,8 +28,7 @@ export interface Job {
   readonly seq: number
   readonly created_at: string
   readonly run_at: string
-  readonly started_at: string | null
-  readonly finished_at: string | null
+  readonly started_at: string | null; readonly finished_at: string | null
   readonly metadata: Readonly<Record<string, unknown>>
 }
 
@@ -40,8 +39,11 @@ export interface JobRequest {
   readonly project_id?: string
   /** 0 to 9, 5 if not given; the highest goes first. */
   readonly priority?: number
-  readonly max_attempts?: number
-  readonly timeout_ms?: number
+  readonly max_attempts?: number; /** Milliseconds of one attempt. */ readonly timeout_ms?: number
+  /** Not before so many milliseconds have passed, or not before this moment (ISO 8601). One of the two. */
+  readonly delay_ms?: number; readonly run_at?: string
+  /** The pause after a failed attempt: `base_ms`, doubled with each, at most `max_ms`. What the failure itself asks for (`Retry-After`) is waited for too. */
+  readonly backoff?: { readonly base_ms?: number; readonly max_ms?: number }
   /** The same request of the same caller for the same project gets the first job; another one with this key rejects with JOBS_KEY_REUSED. */
   readonly idempotency_key?: string
   readonly metadata?: Readonly<Record<string, unknown>>
@@ -86,7 +88,9 @@ export interface AdmittedJob { readonly id: string }
 
 export interface Page<T> { readonly items: readonly T[]; readonly next: string | null }
 
-/** The system of record of all work. */
+export interface JobFilter { readonly agent?: string; readonly type?: string; readonly project_id?: string; /** Of its error. */ readonly code?: string }
+
+/** The system of record of all work. Who watches jobs uses `JobUpdates`. */
 export interface Jobs {
   /** The job exists and will run, whatever happens after this resolves. */
   submit(caller: Caller, request: JobRequest): Promise<Job>
@@ -94,10 +98,23 @@ export interface Jobs {
   admit(caller: Caller, request: JobRequest): Promise<AdmittedJob>
   /** Writes what admit() let in: the job exists if `tx` commits. Asks nobody, so that no transaction waits for an answer. */
   enter(admitted: AdmittedJob, tx: Tx): Promise<Job>
-  /** Submits and runs it in this process, now: inserted already claimed. Resolves when it is final, or is parked for another attempt. */
-  run(caller: Caller, request: JobRequest, options?: { readonly signal?: AbortSignal; readonly onProgress?: (progress: JobProgress) => void }): Promise<Job>
+  /** All of them or none, in one transaction; at most `jobs.max_batch`. */
+  submitMany(caller: Caller, requests: readonly JobRequest[]): Promise<readonly Job[]>
+  /**
+   * Submits it and resolves when it is final. Where this process runs jobs it begins at once, already claimed, and `onProgress` hears of it directly;
+   * elsewhere it is followed on the event log. The signal cancels it. `onBegin` hears of the job as soon as it exists.
+   */
+  run(caller: Caller, request: JobRequest, options?: { readonly signal?: AbortSignal; onBegin?(job: Job): void; onProgress?(progress: JobProgress): void }): Promise<Job>
   get(caller: Caller, id: string): Promise<Job>
-  list(caller: Caller, filter?: { readonly status?: JobStatus; readonly agent?: string; readonly limit?: number; readonly cursor?: string }): Promise<Page<Job>>
+  list(caller: Caller, filter?: JobFilter & { readonly status?: JobStatus; readonly limit?: number; readonly cursor?: string }): Promise<Page<Job>>
+  /** Final when this resolves; what runs is told to stop, wherever it is. One that is cancelled already stays so; rejects with JOBS_FINAL if it has ended otherwise. */
+  cancel(caller: Caller, id: string): Promise<Job>
+  /** Runs it again: one that waits for its time or its next attempt at once, one that is dead or cancelled with all its attempts. Finished steps are kept. */
+  retry(caller: Caller, id: string): Promise<Job>
+  /** retry() for what is in the dead-letter queue, and nothing else: one job, or all that the filter fits. Resolves to how many there were. */
+  replay(caller: Caller, which: { readonly id: string } | JobFilter): Promise<number>
+  /** Deletes a dead job with all that belongs to it. */
+  discard(caller: Caller, id: string): Promise<void>
 }
 export const Jobs = defineService<Jobs>('jobs.jobs')
 
@@ -122,5 +139,9 @@ export const JobErrors = defineErrors('JOBS', {
   INTERRUPTED: { message: 'the process that ran this attempt ended', fix: 'Nothing to do: another attempt follows while there are any left.', retryable: true, expose: true },
   NOT_ADMITTED: { message: 'this is no request that admit() let in', fix: 'Hand enter() what admit() of the same life of the plugin jobs resolved to.' },
   KEY_REUSED: { message: 'the idempotency key "{key}" was used for another request', fix: 'Send the same request again, or take a new key.', status: 409, expose: true },
+  FINAL: { message: 'job "{id}" is {status} already', fix: 'Nothing to do; submit it again if it is to run again.', status: 409, expose: true },
+  NOT_RETRYABLE: { message: 'job "{id}" is {status}, so it can\'t be run again', fix: 'Jobs that are dead, cancelled, failed or delayed can be; cancel one that runs first.', status: 409, expose: true },
+  NOT_DEAD: { message: 'job "{id}" is {status}, so it is not in the dead-letter queue', fix: 'See `GET /api/v1/dlq`; `POST /api/v1/jobs/{id}/retry` runs others again.', status: 409, expose: true },
+  QUEUE_FULL: { message: 'there are {queued} jobs waiting, and {limit} may', fix: 'Try again after the time in Retry-After, or raise plugins.jobs.config.max_queued.', status: 429, retryable: true, expose: true },
   CANCELLED: { message: 'the job was cancelled', fix: 'Submit it again.', status: 409, expose: true },
 })
