@@ -1,14 +1,15 @@
+import type { Clock } from '#core'
 import type { HealthCheck } from '#contracts/health'
 import type { JobQueue } from '#contracts/queue'
-import type { JobStore } from './store.ts'
+import type { JobQueries } from './queries.ts'
 
 const LATE_MS = 300_000
 
-export const healthCheck = (store: JobStore, queue: JobQueue): HealthCheck => ({
+export const healthCheck = (queries: JobQueries, queue: JobQueue, clock: Clock): HealthCheck => ({
   name: 'queue',
   async check() {
-    const { queued, running, oldest } = await store.load()
-    const oldest_ms = oldest === undefined ? 0 : Math.max(0, store.now - oldest)
+    const { queued, running, oldest } = await queries.load()
+    const oldest_ms = oldest === undefined ? 0 : Math.max(0, clock.now() - oldest)
     const late = oldest_ms > LATE_MS
     return {
       status: late ? 'degraded' : 'healthy',

@@ -12,6 +12,7 @@ import { healthCheck } from './health.ts'
 import { instruments } from './instruments.ts'
 import { JobService } from './jobs.ts'
 import { migrations } from './migrations.ts'
+import { JobQueries } from './queries.ts'
 import { routes } from './routes.ts'
 import { JobStore } from './store.ts'
 import { Worker } from './worker.ts'
@@ -27,17 +28,18 @@ export default definePlugin({
   async setup(ctx, { host, database, queue, access, events }) {
     await database.migrate('jobs', migrations)
     const store = new JobStore({ database, queue, clock: ctx.clock, events: () => events.current })
+    const queries = new JobQueries(database)
     const worker = new Worker({
       store, database, queue, access, clock: ctx.clock, log: ctx.log, config: ctx.config, owner: host.instanceId, types: ctx.collect(JobType),
       ready: async () => ctx.ready(JobSettling),
       settling: async (job, tx) => ctx.call(JobSettling, { job, tx }),
       settled: job => void ctx.call(JobSettled, { job }),
     })
-    const jobs = new JobService(worker)
+    const jobs = new JobService(worker, queries)
     ctx.provide(Jobs, jobs)
     for (const route of routes(jobs)) ctx.contribute(HttpRoute, route)
     for (const instrument of Object.values(instruments)) ctx.contribute(Metric, instrument)
-    ctx.contribute(HealthCheck, healthCheck(store, queue))
+    ctx.contribute(HealthCheck, healthCheck(queries, queue, ctx.clock))
     ctx.contribute(PermissionInfo, { name: 'jobs:submit', summary: 'Submit jobs' })
     ctx.contribute(PermissionInfo, { name: 'jobs:read', summary: 'See jobs and their results' })
     return { start: () => worker.start(), drain: () => worker.drain(), stop: () => worker.stop() }

@@ -7,6 +7,7 @@ import { checkInput } from './input.ts'
 import { instruments } from './instruments.ts'
 import { jsonOf } from './json.ts'
 import { checkRun, checkSubmit } from './permission.ts'
+import type { JobQueries } from './queries.ts'
 import { toJob, type JobDetail, type JobRow } from './record.ts'
 import { substanceOf } from './substance.ts'
 import type { Worker } from './worker.ts'
@@ -29,7 +30,7 @@ export class JobService implements Jobs {
   // Kept after enter(): a transaction that is run again enters it again.
   readonly #admitted = new WeakMap<AdmittedJob, JobRow>()
 
-  constructor(readonly worker: Worker) {}
+  constructor(readonly worker: Worker, readonly queries: JobQueries) {}
 
   async submit(caller: Caller, request: JobRequest): Promise<Job> {
     const row = await this.#admit(caller, request)
@@ -73,13 +74,13 @@ export class JobService implements Jobs {
   /** The job with its attempts and steps. */
   async detail(caller: Caller, id: string): Promise<JobDetail> {
     const row = await this.#read(caller, id)
-    return { ...toJob(row), ...await this.worker.deps.store.history(id) }
+    return { ...toJob(row), ...await this.queries.history(id) }
   }
 
   async list(caller: Caller, filter: Filter = {}): Promise<Page<Job>> {
     const projects = await this.#access().projects(caller, 'jobs:read')
     const limit = Math.min(Math.max(1, Math.trunc(filter.limit ?? 20)), 100)
-    const rows = await this.worker.deps.store.list({ ...filter, projects, limit: limit + 1 })
+    const rows = await this.queries.list({ ...filter, projects, limit: limit + 1 })
     const items = rows.slice(0, limit).map(toJob)
     return { items, next: rows.length > limit ? items.at(-1)!.id : null }
   }

@@ -4,7 +4,7 @@ import type { Database, Statement, Tx } from '#contracts/database'
 import type { EventLog } from '#contracts/events'
 import type { JobQueue } from '#contracts/queue'
 import { isFinal, next, type JobEvent } from './machine.ts'
-import { dataOf, timeOf, timeOrNull, type JobAttempt, type JobRow, type JobStep } from './record.ts'
+import { dataOf, type JobRow } from './record.ts'
 
 const COLUMNS = [
   'id', 'type', 'agent', 'project_id', 'created_by', 'principal_id', 'traceparent', 'status', 'input', 'result', 'error',
@@ -22,14 +22,6 @@ const PAST = {
 } as const satisfies Record<JobEvent, string>
 /** An event holds at most 64 KiB; a result that is larger is read from the job. */
 const EVENT_RESULT = 32_768
-
-interface Selection {
-  readonly projects: readonly string[] | 'all'
-  readonly status?: string
-  readonly agent?: string
-  readonly limit: number
-  readonly cursor?: string
-}
 
 /** Who holds a job, and under which token. */
 export interface Claim { readonly id: string; readonly token: number; readonly owner: string }
@@ -158,39 +150,6 @@ export class JobStore {
   /** Nothing here can run it now: the sweep looks at it again. */
   async setAside(id: string, tx: Tx): Promise<void> {
     await this.deps.database.knex(tx)('jobs').where({ id, status: 'queued' }).update({ handed_at: 0 })
-  }
-
-  async list({ projects, status, agent, limit, cursor }: Selection): Promise<JobRow[]> {
-    const query = this.#jobs.orderBy('id', 'desc').limit(limit)
-    if (projects !== 'all') query.whereIn('project_id', [...projects])
-    if (status !== undefined) query.where({ status })
-    if (agent !== undefined) query.where({ agent })
-    if (cursor !== undefined) query.where('id', '<', cursor)
-    return query
-  }
-
-  async history(id: string): Promise<{ attempts: JobAttempt[]; steps: JobStep[] }> {
-    const knex = this.deps.database.knex()
-    const attempts = await knex('job_attempts').where({ job_id: id }).orderBy('token')
-    const steps = await knex('job_steps').where({ job_id: id }).orderBy(['finished_at', 'name'])
-    return {
-      attempts: attempts.map(each => ({
-        attempt: each.attempt, worker: each.worker, started_at: timeOf(each.started_at), finished_at: timeOrNull(each.finished_at),
-        outcome: each.outcome, error: dataOf(each.error),
-      })),
-      steps: steps.map(each => ({
-        name: each.name, attempt: each.attempt, started_at: timeOf(each.started_at), finished_at: timeOf(each.finished_at),
-      })),
-    }
-  }
-
-  /** How many wait, how many run, and since when the oldest could run. */
-  async load(): Promise<{ queued: number; running: number; oldest: number | undefined }> {
-    const knex = this.deps.database.knex()
-    const rows: { status: string; count: number; oldest: number }[] =
-      await knex('jobs').whereIn('status', ['queued', 'running']).groupBy('status').select('status').count({ count: '*' }).min({ oldest: 'run_at' })
-    const [queued, running] = ['queued', 'running'].map(status => rows.find(row => row.status === status))
-    return { queued: Number(queued?.count ?? 0), running: Number(running?.count ?? 0), oldest: queued && Number(queued.oldest) }
   }
 
   async #tell(row: JobRow, type: string, tx: Tx): Promise<void> {
