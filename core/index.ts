@@ -1,7 +1,7 @@
 export type { StandardSchemaV1 as Schema } from '@standard-schema/spec'
 export { definePlugin } from './plugin.ts'
 export type { Deps, Fields, Level, Lifecycle, Logger, Plugin, PluginContext, PluginDefinition } from './plugin.ts'
-export type { Command, CommandIo, CommandNeeds } from './cli/command.ts'
+export type { Command, CommandIo, CommandNeeds, ServerEvent } from './cli/command.ts'
 export { defineHook, definePoint, defineService, live, settled } from './refs.ts'
 export type { Contribution, Contributions, HookRef, Live, PointRef, ServiceRef } from './refs.ts'
 export type { HookCall, HookReport } from './hooks.ts'

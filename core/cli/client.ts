@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { CommandIo } from './command.ts'
+import type { Server } from './command.ts'
+import { followEvents, readEvents } from './events.ts'
 import { HostErrors, type World } from '../host/world.ts'
 
-type Server = NonNullable<CommandIo['server']>
 const PROBE_MS = { first: 300, only: 3_000 }
 
 /** The server at `url`, or the one that wrote server.json and still lives. Throws HOST_SERVER_UNKNOWN, HOST_SERVER_SILENT or HOST_SERVER_FOREIGN. */
@@ -11,12 +11,17 @@ export async function connect(dataDir: string, given: string | undefined, mode: 
   const url = (given ?? await recorded(dataDir, alive)).replace(/\/+$/, '')
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) throw HostErrors.URL({ url })
   if (!await isOurs(url, AbortSignal.timeout(PROBE_MS[mode]))) throw HostErrors.SERVER_FOREIGN({ url })
-  return { url, async fetch(path, init) {
+  return serverAt(url)
+}
+
+export function serverAt(url: string): Server {
+  const ask: Server['fetch'] = async (path, init) => {
     try { return await fetch(url + path, init) } catch (cause) {
       if (init?.signal?.aborted) throw cause
       throw HostErrors.SERVER_SILENT({ url }, { cause })
     }
-  } }
+  }
+  return { url, fetch: ask, events: (from, options) => (typeof from === 'string' ? followEvents(ask, from, options) : readEvents(from)) }
 }
 
 /** Does a Backplane answer? After a crash, server.json may name a port that is somebody else's by now. */

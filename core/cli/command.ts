@@ -19,7 +19,20 @@ export interface CommandIo {
   /** A service of the runtime; for `needs: 'runtime'`. */
   get<T>(ref: ServiceRef<T>): T
   /** The running server, if one answers. Always there for `needs: 'server'`. */
-  readonly server: { readonly url: string; fetch(path: string, init?: RequestInit): Promise<Response> } | undefined
+  readonly server: Server | undefined
+}
+
+/** One event of a text/event-stream; `id` is the last that was sent, and empty if none was. */
+export interface ServerEvent { readonly id: string; readonly event: string; readonly data: string }
+
+export interface Server {
+  readonly url: string
+  fetch(path: string, init?: RequestInit): Promise<Response>
+  /**
+   * The events of a path, from whatever connection: one that breaks is made again with `Last-Event-ID`, until the server answers 204. Or those of an
+   * answer, until it ends. Ends with the signal; rejects with what the server says if it refuses.
+   */
+  events(from: string | Response, options: { readonly signal: AbortSignal; readonly lastEventId?: string }): AsyncIterable<ServerEvent>
 }
 
 /** One command of the CLI. `name` may have two words: `jobs list`. */

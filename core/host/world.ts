@@ -27,6 +27,8 @@ export const HostErrors = defineErrors('HOST', {
   SERVER_UNKNOWN: { message: 'no server is known here: there is no {file}', fix: 'Start one with `backplane start`, or name one with --url.' },
   SERVER_SILENT: { message: 'no server answers at {url}', fix: 'Start one with `backplane start`, or name another one with --url.' },
   SERVER_FOREIGN: { message: 'what answers at {url} is no Backplane server', fix: 'Start one with `backplane start`, or name another one with --url.' },
+  SERVER_REFUSED: { message: 'the server refuses: {reason}', fix: '{advice}' },
+  SERVER_BUSY: { message: 'the server can\'t answer now: {reason}', fix: '{advice}', retryable: true },
   URL: { message: '"{url}" is no URL of a server', fix: 'Write it like http://127.0.0.1:8000.' },
   NO_RUNTIME: { message: 'the command "{command}" asked for a service without saying `needs: \'runtime\'`', fix: 'Say it in its definition; with serverFirst there is no runtime while a server answers.' },
   NO_SNAPSHOT: { message: 'no server has recorded its configuration in {folder}', fix: 'Start one with `backplane start`; `backplane config check` needs none.' },

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { definePlugin, type Command, type CommandIo } from '#core'
 import { contribute, createTestRuntime, eventually, fake, type TestPlugin, type TestRuntime } from '#core/testing'
+import { serverAt } from '../../../core/cli/client.ts'
 import { Access, AccessErrors } from '#contracts/access'
 import { Agent, Agents } from '#contracts/agents'
 import { HealthCheck } from '#contracts/health'
@@ -200,7 +201,7 @@ function terminal(t: TestRuntime, args: string[], { url, ...parts }: Partial<Com
   const io: CommandIo = {
     args, options: {}, json: false, tty: false, signal: new AbortController().signal, get: ref => t.get(ref),
     out: text => { printed.out += `${text}\n` }, write: text => { printed.out += text; printed.pieces++ }, err: text => { printed.err += `${text}\n` },
-    server: url === undefined ? undefined : { url, fetch: (path, init) => fetch(url + path, init) }, ...parts,
+    server: url === undefined ? undefined : serverAt(url), ...parts,
   }
   return { io, printed }
 }

@@ -89,7 +89,7 @@ describe('the commands of jobs', () => {
       args, options, json, tty: false, signal: new AbortController().signal,
       out: text => void out.push(text), write: text => void out.push(text), err: text => void err.push(text), get: () => assert.fail(),
       server: {
-        url: 'http://x',
+        url: 'http://x', events: () => assert.fail(),
         async fetch(path) {
           const url = new URL(path, 'http://x')
           const id = /^\/api\/v1\/jobs\/(.+)$/.exec(url.pathname)?.[1]
