@@ -1,10 +1,11 @@
 #!/usr/bin/env node
-// npm run bench -- [hooks] [boot] [start] [database] [http] [--json] [--write] [--rounds N] [--counts 1,5] [--batch-ms N]
+// npm run bench -- [hooks] [boot] [start] [database] [http] [agent] [--json] [--write] [--rounds N] [--counts 1,5] [--batch-ms N]
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { build } from '../build.mjs'
+import { agent, agentText } from './agent.mjs'
 import { boot, bootText } from './boot.mjs'
 import { database, databaseText } from './database.mjs'
 import { hooks, hooksText } from './hooks.mjs'
@@ -17,6 +18,7 @@ const BENCHES = {
   boot: { run: boot, text: bootText, title: 'Boot of a chain of plugins', peers: true },
   database: { run: database, text: databaseText, title: 'Durable inserts on SQLite', peers: false },
   http: { run: http, text: httpText, title: 'A JSON route through everything', peers: true },
+  agent: { run: agent, text: agentText, title: 'A run of an agent', peers: true },
   start: { run: start, text: startText, title: 'Process start to ready', peers: false },
 }
 
