@@ -1,5 +1,8 @@
 import { BackplaneError, maskSecrets, reasonOf, rootOf } from '#core'
 import { JobErrors, type JobError } from '#contracts/jobs'
+import type { JobRow } from './record.ts'
+
+export interface Retry { readonly base_ms: number; readonly max_ms: number }
 
 /** Characters of a message that are kept. */
 const LONGEST = 2_000
@@ -18,8 +21,19 @@ export function failureOf(error: unknown, id: string): JobError {
   }
 }
 
+/** What a failure may ask for at most. */
+const LONGEST_PAUSE_MS = 3_600_000
+
+/** Milliseconds until the next attempt: as the job or the config says, and no sooner than the failure itself asks for (`retry_after`, in seconds). */
+export function pauseAfter(error: unknown, { attempt, backoff: own }: Pick<JobRow, 'attempt' | 'backoff'>, retry: Retry, random = Math.random): number {
+  const root = rootOf(error) as { details?: { retry_after?: unknown } } | undefined
+  const asked = Number(root?.details?.retry_after)
+  const pause = backoff(attempt, { ...retry, ...(own === null ? {} : JSON.parse(own)) }, random)
+  return Number.isFinite(asked) ? Math.max(pause, Math.min(asked * 1_000, LONGEST_PAUSE_MS)) : pause
+}
+
 /** Milliseconds to wait after so many failed attempts. Up to a fifth more or less, so that what failed together does not come back together. */
-export function backoff(attempt: number, { base_ms, max_ms }: { base_ms: number; max_ms: number }, random = Math.random): number {
+export function backoff(attempt: number, { base_ms, max_ms }: Retry, random = Math.random): number {
   const pause = Math.min(max_ms, base_ms * 2 ** Math.max(0, attempt - 1))
   return Math.round(pause * (0.8 + random() * 0.4))
 }

@@ -8,6 +8,7 @@ import { Jobs, JobSettled, JobSettling, JobType } from '#contracts/jobs'
 import { Metric } from '#contracts/metrics'
 import { JobQueue } from '#contracts/queue'
 import { config } from './config.ts'
+import { DueJobs } from './due.ts'
 import { healthCheck } from './health.ts'
 import { instruments } from './instruments.ts'
 import { JobService } from './jobs.ts'
@@ -29,8 +30,9 @@ export default definePlugin({
     await database.migrate('jobs', migrations)
     const store = new JobStore({ database, queue, clock: ctx.clock, events: () => events.current })
     const queries = new JobQueries(database)
+    const due = new DueJobs({ store, queries, database, clock: ctx.clock, log: ctx.log, sweepMs: ctx.config.sweep_ms })
     const worker = new Worker({
-      store, database, queue, access, clock: ctx.clock, log: ctx.log, config: ctx.config, owner: host.instanceId, types: ctx.collect(JobType),
+      store, database, queue, due, access, clock: ctx.clock, log: ctx.log, config: ctx.config, owner: host.instanceId, types: ctx.collect(JobType),
       ready: async () => ctx.ready(JobSettling),
       settling: async (job, tx) => ctx.call(JobSettling, { job, tx }),
       settled: job => void ctx.call(JobSettled, { job }),

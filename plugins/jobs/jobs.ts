@@ -131,7 +131,7 @@ export class JobService implements Jobs {
       id: newId(now), type: type.type, agent, project_id, created_by: caller.id, principal_id: caller.id,
       traceparent: scope.current?.traceparent ?? null, status: 'queued', input: text, result: null, error: null,
       priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts,
-      timeout_ms: request.timeout_ms ?? config.timeout_ms,
+      timeout_ms: request.timeout_ms ?? config.timeout_ms, backoff: null,
       seq: 1, idempotency_key: request.idempotency_key ?? null, substance, metadata, lease_owner: null, lease_until: null, token: 0,
       created_at: now, run_at: now, started_at: null, finished_at: null, handed_at: queue.can.transactional ? now : 0,
     }

@@ -11,8 +11,9 @@ export interface Standing {
 /**
  * `claim`: a worker begins an attempt. `fail`: the attempt threw; `refuse`: it threw something that no attempt can mend.
  * `interrupt`: its worker gave no sign of life. `hand_back`: its worker had to stop, through no fault of the job. `due`: its time has come.
+ * `retry`: somebody wants it to run now, and once it had ended, with all its attempts.
  */
-export const JOB_EVENTS = ['claim', 'complete', 'fail', 'refuse', 'interrupt', 'hand_back', 'due', 'cancel'] as const
+export const JOB_EVENTS = ['claim', 'complete', 'fail', 'refuse', 'interrupt', 'hand_back', 'due', 'cancel', 'retry'] as const
 export type JobEvent = (typeof JOB_EVENTS)[number]
 
 export const FINAL: readonly JobStatus[] = ['completed', 'dead', 'cancelled']
@@ -27,6 +28,9 @@ export function next(job: Standing, event: JobEvent): Standing | undefined {
     case 'claim': return job.status === 'queued' && attemptsLeft(job) ? to('running', job.attempt + 1) : undefined
     case 'due': return job.status === 'failed' || job.status === 'delayed' ? to('queued') : undefined
     case 'cancel': return isFinal(job.status) ? undefined : to('cancelled')
+    case 'retry':
+      if (job.status === 'dead' || job.status === 'cancelled') return to('queued', 0)
+      return job.status === 'failed' || job.status === 'delayed' ? to('queued') : undefined
   }
   if (job.status !== 'running') return undefined
   switch (event) {

@@ -57,4 +57,11 @@ export const migrations: readonly Migration[] = [{
       t.primary(['job_id', 'name'])
     })
   },
+}, {
+  name: '0002-backoff-and-dead-letters',
+  async up(knex) {
+    await knex.schema.alterTable('jobs', t => t.text('backoff'))
+    // Only of these: an index over every status would cost each change of every job.
+    await knex.raw("CREATE INDEX jobs_dead ON jobs (id) WHERE status = 'dead'")
+  },
 }]

@@ -5,6 +5,10 @@ export interface Selection {
   readonly projects: readonly string[] | 'all'
   readonly status?: string
   readonly agent?: string
+  readonly type?: string
+  readonly project_id?: string
+  /** Of its error. */
+  readonly code?: string
   readonly limit: number
   readonly cursor?: string
 }
@@ -15,13 +19,38 @@ export class JobQueries {
 
   get #jobs() { return this.database.knex()('jobs') }
 
-  async list({ projects, status, agent, limit, cursor }: Selection): Promise<JobRow[]> {
-    const query = this.#jobs.orderBy('id', 'desc').limit(limit)
-    if (projects !== 'all') query.whereIn('project_id', [...projects])
-    if (status !== undefined) query.where({ status })
-    if (agent !== undefined) query.where({ agent })
+  /** The newest first. */
+  async list({ limit, cursor, ...filter }: Selection): Promise<JobRow[]> {
+    const query = this.#matching(filter).orderBy('id', 'desc').limit(limit)
     if (cursor !== undefined) query.where('id', '<', cursor)
     return query
+  }
+
+  /** Ids after that one, the oldest first. */
+  async ids({ limit, cursor, ...filter }: Selection): Promise<string[]> {
+    const query = this.#matching(filter).orderBy('id').limit(limit)
+    if (cursor !== undefined) query.where('id', '>', cursor)
+    return query.pluck('id')
+  }
+
+  #matching({ projects, code, ...equal }: Omit<Selection, 'limit' | 'cursor'>) {
+    const query = this.#jobs
+    if (projects !== 'all') query.whereIn('project_id', [...projects])
+    for (const [column, value] of Object.entries(equal)) if (value !== undefined) query.where(column, value)
+    if (code !== undefined) query.whereRaw(`error${this.database.dialect === 'postgres' ? '::json' : ''} ->> 'code' = ?`, [code])
+    return query
+  }
+
+  /** When the first of the jobs that wait for their time may run, if that is before `until`. */
+  async nextDue(until: number): Promise<number | undefined> {
+    const row = await this.#jobs.whereIn('status', ['failed', 'delayed']).where('run_at', '<=', until).min({ at: 'run_at' }).first()
+    return row?.at === null || row?.at === undefined ? undefined : Number(row.at)
+  }
+
+  /** How many wait to be run; it stops counting there. */
+  async waiting(most: number): Promise<number> {
+    const some = this.#jobs.whereIn('status', ['queued', 'delayed', 'failed']).select('id').limit(most).as('some')
+    return Number((await this.database.knex().count({ count: '*' }).from(some).first())!.count)
   }
 
   async history(id: string): Promise<{ attempts: JobAttempt[]; steps: JobStep[] }> {

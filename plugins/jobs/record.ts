@@ -17,6 +17,8 @@ export interface JobRow {
   readonly attempt: number
   readonly max_attempts: number
   readonly timeout_ms: number
+  /** Its own pauses between attempts, as JSON; null: those of the config. */
+  readonly backoff: string | null
   readonly seq: number
   readonly idempotency_key: string | null
   /** A hash of what was asked for with the key; null without one. */

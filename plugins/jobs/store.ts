@@ -8,7 +8,7 @@ import { dataOf, type JobRow } from './record.ts'
 
 const COLUMNS = [
   'id', 'type', 'agent', 'project_id', 'created_by', 'principal_id', 'traceparent', 'status', 'input', 'result', 'error',
-  'priority', 'attempt', 'max_attempts', 'timeout_ms', 'seq', 'idempotency_key', 'substance', 'metadata', 'lease_owner', 'lease_until', 'token',
+  'priority', 'attempt', 'max_attempts', 'timeout_ms', 'backoff', 'seq', 'idempotency_key', 'substance', 'metadata', 'lease_owner', 'lease_until', 'token',
   'created_at', 'run_at', 'started_at', 'finished_at', 'handed_at',
 ] as const satisfies readonly (keyof JobRow)[]
 const CHANGING = [
@@ -18,7 +18,7 @@ type Changes = Partial<Pick<JobRow, 'result' | 'run_at' | 'lease_owner' | 'lease
 
 const PAST = {
   claim: 'job.started', complete: 'job.completed', fail: 'job.failed', refuse: 'job.dead', interrupt: 'job.interrupted',
-  hand_back: 'job.handed_back', due: 'job.queued', cancel: 'job.cancelled',
+  hand_back: 'job.handed_back', due: 'job.queued', cancel: 'job.cancelled', retry: 'job.retried',
 } as const satisfies Record<JobEvent, string>
 /** An event holds at most 64 KiB; a result that is larger is read from the job. */
 const EVENT_RESULT = 32_768
@@ -39,6 +39,7 @@ export class JobStore {
   readonly #byKey: Statement<JobRow>
   readonly #insert: Statement
   readonly #change: Statement
+  readonly #remove: Statement
   readonly #begin: Statement
   readonly #end: Statement
   readonly #renew: Statement
@@ -53,6 +54,7 @@ export class JobStore {
       `INSERT INTO jobs (${COLUMNS.join(', ')}) VALUES (${COLUMNS.map(() => '?').join(', ')})
        ON CONFLICT (project_id, created_by, idempotency_key) DO NOTHING`)
     this.#change = database.prepare(`UPDATE jobs SET ${CHANGING.map(each => `${each} = ?`).join(', ')}, seq = seq + 1 WHERE id = ? AND seq = ?`)
+    this.#remove = database.prepare('DELETE FROM jobs WHERE id = ? AND seq = ?')
     this.#begin = database.prepare('INSERT INTO job_attempts (job_id, token, attempt, worker, started_at) VALUES (?, ?, ?, ?, ?)')
     this.#end = database.prepare('UPDATE job_attempts SET finished_at = ?, outcome = ?, error = ? WHERE job_id = ? AND token = ?')
     this.#renew = database.prepare(`UPDATE jobs SET lease_until = ? WHERE id = ? AND token = ? AND lease_owner = ? AND status = 'running'`)
@@ -88,11 +90,14 @@ export class JobStore {
     const { now } = this
     const claims = event === 'claim'
     const released = claims ? {} : { lease_owner: null, lease_until: null }
+    // Nothing stays of an end that is taken back.
+    const reopened = isFinal(row.status) ? { result: null, error: null, started_at: null } : {}
     const error = changes.error === undefined ? row.error : changes.error && JSON.stringify(changes.error)
     const after: JobRow = {
       ...row, ...released, ...changes, ...standing, error, seq: row.seq + 1,
       token: claims ? row.token + 1 : row.token,
       started_at: claims ? row.started_at ?? now : row.started_at,
+      ...reopened,
       finished_at: isFinal(standing.status) ? now : null,
       handed_at: standing.status === 'queued' && row.status !== 'queued' ? 0 : changes.handed_at ?? row.handed_at,
     }
@@ -104,6 +109,20 @@ export class JobStore {
     }
     await this.#tell(after, standing.status === 'dead' ? 'job.dead' : PAST[event], tx)
     return after
+  }
+
+  /** change() of one job of many, or nothing if somebody else was quicker: that must not undo the others. */
+  async tryChange(row: JobRow, event: JobEvent, changes: Changes, tx: Tx): Promise<JobRow | undefined> {
+    try { return await this.change(row, event, changes, tx) } catch (error) {
+      if (JobErrors.LEASE_LOST.is(error)) return undefined
+      throw error
+    }
+  }
+
+  /** Deletes a job with its attempts and steps; the log keeps what happened to it. Rejects with JOBS_LEASE_LOST if the row has changed. */
+  async remove(row: JobRow, tx: Tx): Promise<void> {
+    if (!await this.#remove.run([row.id, row.seq], tx)) throw JobErrors.LEASE_LOST({ id: row.id })
+    await this.#tell({ ...row, seq: row.seq + 1 }, 'job.discarded', tx)
   }
 
   /** Gives queued jobs to the queue: in `tx` if it can, else after commit, and what is lost then the sweep finds by `handed_at`. */

@@ -5,12 +5,13 @@ import type { Database, Tx } from '#contracts/database'
 import { JobErrors, type Job, type JobProgress, type JobType } from '#contracts/jobs'
 import type { Consumer, JobQueue } from '#contracts/queue'
 import type { JobsConfig } from './config.ts'
+import type { DueJobs } from './due.ts'
 import { Execution } from './execution.ts'
-import { backoff, failureOf } from './failure.ts'
+import { failureOf, pauseAfter } from './failure.ts'
 import { checkInput } from './input.ts'
 import { instruments } from './instruments.ts'
 import { jsonOf } from './json.ts'
-import { isFinal, next, type JobEvent } from './machine.ts'
+import { isFinal, type JobEvent } from './machine.ts'
 import { checkRun } from './permission.ts'
 import { toJob, type JobRow } from './record.ts'
 import type { JobStore } from './store.ts'
@@ -22,6 +23,7 @@ export interface WorkerDeps {
   readonly store: JobStore
   readonly database: Database
   readonly queue: JobQueue
+  readonly due: DueJobs
   readonly clock: Clock
   readonly log: Logger
   readonly config: JobsConfig
@@ -94,6 +96,7 @@ export class Worker {
     await Promise.allSettled(running.map(execution => execution.done))
     await this.#renewal
     await this.#sweeping
+    await this.deps.due.close()
   }
 
   /** Runs a claimed job. Resolves when the attempt is over and written down. */
@@ -139,21 +142,13 @@ export class Worker {
         await store.setAside(id, tx)
         continue
       }
-      const mine = await this.#changed(row, 'claim', this.lease(), tx)
+      const mine = await store.tryChange(row, 'claim', this.lease(), tx)
       if (mine) claimed.push(mine)
     }
     tx.afterCommit(() => {
       for (const row of claimed) this.#outside.runInAsyncScope(() => void this.begin(row).catch(() => {}))
       this.#report()
     })
-  }
-
-  /** A step of one job of a batch, or nothing if somebody else was quicker: that must not undo the others. */
-  async #changed(row: JobRow, event: JobEvent, changes: Parameters<JobStore['change']>[2], tx: Tx): Promise<JobRow | undefined> {
-    try { return await this.deps.store.change(row, event, changes, tx) } catch (error) {
-      if (JobErrors.LEASE_LOST.is(error)) return undefined
-      throw error
-    }
   }
 
   /** The columns that say who has a job from now on. */
@@ -172,7 +167,7 @@ export class Worker {
       case 'completed': return this.#settle(execution, 'complete', { result: outcome.result, error: null })
       case 'cancelled': return this.#settle(execution, 'cancel', { error: failureOf(outcome.error, row.id) })
       case 'failed': return this.#fail(execution, outcome.error)
-      case 'lost': return toJob((await store.read(row.id))!)
+      case 'lost': return this.#dropped(execution)
       default: return this.#handBack(execution, outcome.is === 'stopped')
     }
   }
@@ -203,13 +198,20 @@ export class Worker {
     }
   }
 
+  /** The job as it stands without what this attempt made of it. */
+  async #dropped({ id, row }: Execution): Promise<Job> {
+    const now = await this.deps.store.read(id) ?? row
+    if (now.status !== 'cancelled') this.deps.log.warn('the result of an attempt is dropped: another worker has the job', { job_id: id })
+    return toJob(now)
+  }
+
   #fail(execution: Execution, error: unknown): Promise<Job> {
     const { row } = execution
     const { config, log, store } = this.deps
     const failure = failureOf(error, row.id)
     log.error('an attempt failed', { job_id: row.id, type: row.type, attempt: row.attempt, code: failure.code, err: error })
     instruments.attemptsFailed.inc({ type: row.type })
-    return this.#settle(execution, failure.retryable ? 'fail' : 'refuse', { error: failure, run_at: store.now + backoff(row.attempt, config.retry) })
+    return this.#settle(execution, failure.retryable ? 'fail' : 'refuse', { error: failure, run_at: store.now + pauseAfter(error, row, config.retry) })
   }
 
   /** One transaction: state, result and event, and what the handlers of JobSettling write. Their veto makes a result a failure. */
@@ -217,7 +219,7 @@ export class Worker {
     const { store, clock, log } = this.deps
     for (let tries = 1; ; tries++) {
       try {
-        return await this.#end(event, changes, async tx => {
+        return await this.end(event, changes, async tx => {
           const row = await store.read(execution.id, tx)
           if (row?.token !== execution.token || row.lease_owner !== execution.owner) throw JobErrors.LEASE_LOST({ id: execution.id })
           return row
@@ -225,8 +227,7 @@ export class Worker {
       } catch (error) {
         const root = rootOf(error) as { retryable?: boolean } | undefined
         if (JobErrors.LEASE_LOST.is(error)) {
-          log.warn('the result of an attempt is dropped: another worker has the job', { job_id: execution.id })
-          return toJob((await store.read(execution.id))!)
+          return this.#dropped(execution)
         }
         if (root?.retryable !== true || tries === SETTLE_TRIES) {
           if (event !== 'complete' || root?.retryable === true) throw error
@@ -238,9 +239,12 @@ export class Worker {
     }
   }
 
+  /** A job that waits here for its time. */
+  expect(at: number): void { if (this.#state === 'running') this.deps.due.expect(at) }
+
   /** Makes a step that ends a run, with hooks, metrics and what follows. */
-  async #end(event: JobEvent, changes: Parameters<JobStore['change']>[2], take: (tx: Tx) => Promise<JobRow>): Promise<Job> {
-    const { store, database, clock, log } = this.deps
+  async end(event: JobEvent, changes: Parameters<JobStore['change']>[2], take: (tx: Tx) => Promise<JobRow>): Promise<Job> {
+    const { store, database, log } = this.deps
     await this.deps.ready()
     return database.transaction(async tx => {
       const row = await store.change(await take(tx), event, changes, tx)
@@ -248,7 +252,7 @@ export class Worker {
       if (row.status === 'queued') await store.handOver([row], tx)
       else await this.deps.settling(job, tx)
       tx.afterCommit(() => {
-        if (row.status === 'failed' && this.#state === 'running') clock.after(Math.max(0, row.run_at - store.now), () => this.sweep())
+        if (row.status === 'failed') this.expect(row.run_at)
         if (row.status === 'completed') instruments.completed.inc({ type: row.type })
         else if (isFinal(row.status)) instruments.failed.inc({ reason: job.error?.code ?? row.status })
         if (isFinal(row.status)) {
@@ -267,7 +271,7 @@ export class Worker {
     log.info('a job is handed back', { job_id: execution.id })
     return database.transaction(async tx => {
       const row = await store.read(execution.id, tx)
-      if (row?.token !== execution.token || row.status !== 'running') return toJob(row!)
+      if (row?.token !== execution.token || row.status !== 'running') return toJob(row ?? execution.row)
       const after = await store.change(row, 'hand_back', { run_at: store.now }, tx)
       if (now) await store.handOver([after], tx)
       return toJob(after)
@@ -307,19 +311,7 @@ export class Worker {
     const { store, database, config, access } = this.deps
     const from = store.now
     await Promise.all((await store.expired(BATCH)).map(id => this.#interrupt(id)))
-    const due = await store.due(BATCH)
-    if (due.length) {
-      await database.transaction(async tx => {
-        const rows: JobRow[] = []
-        for (const id of due) {
-          const row = await store.read(id, tx)
-          if (!row || !next(row, 'due') || row.run_at > store.now) continue
-          const queued = await this.#changed(row, 'due', {}, tx)
-          if (queued) rows.push(queued)
-        }
-        await store.handOver(rows, tx)
-      })
-    }
+    await this.deps.due.wake()
     const types = access.current ? [...this.deps.types].map(type => type.type).filter(type => this.typeOf(type)) : []
     const before = all ? from : from - config.rehand_ms
     while (types.length && this.#state === 'running' && (await store.unhanded(before, types, 1)).length) {
@@ -336,7 +328,7 @@ export class Worker {
     if (!expired(await store.read(id))) return
     const error = failureOf(JobErrors.INTERRUPTED(), id)
     try {
-      const job = await this.#end('interrupt', { error, run_at: store.now }, async tx => {
+      const job = await this.end('interrupt', { error, run_at: store.now }, async tx => {
         const row = await store.read(id, tx)
         if (!expired(row)) throw JobErrors.LEASE_LOST({ id })
         return row

@@ -20,9 +20,20 @@ describe('the states of a job', () => {
     }))
   })
 
-  it('stay as they are once they are final', () => {
+  it('stay as they are once they are final, unless somebody wants a job that has no result to be run again', () => {
     for (const status of STATUSES.filter(isFinal)) {
-      for (const event of JOB_EVENTS) assert.equal(next({ status, attempt: 1, max_attempts: 3 }, event), undefined)
+      for (const event of JOB_EVENTS) {
+        const again = event === 'retry' && status !== 'completed' ? { status: 'queued', attempt: 0, max_attempts: 3 } : undefined
+        assert.deepEqual(next({ status, attempt: 3, max_attempts: 3 }, event), again, `${status} ${event}`)
+      }
+    }
+  })
+
+  it('let a retry go ahead of a pause or a delay, with the attempts that are left', () => {
+    for (const status of STATUSES.filter(each => !isFinal(each))) {
+      const waits = status === 'failed' || status === 'delayed'
+      const after = next({ status, attempt: 1, max_attempts: 3 }, 'retry')
+      assert.deepEqual(after, waits ? { status: 'queued', attempt: 1, max_attempts: 3 } : undefined, status)
     }
   })
 

@@ -1,0 +1,75 @@
+import { reasonOf, type Clock, type Logger } from '#core'
+import type { Database } from '#contracts/database'
+import type { JobQueries } from './queries.ts'
+import type { JobRow } from './record.ts'
+import type { JobStore } from './store.ts'
+
+const BATCH = 200
+
+export interface DueDeps {
+  readonly store: JobStore
+  readonly queries: JobQueries
+  readonly database: Database
+  readonly clock: Clock
+  readonly log: Logger
+  /** Until the next sweep. */
+  readonly sweepMs: number
+}
+
+/** Queues jobs whose time has come: at that very moment where this process knows of it, else with the next sweep. */
+export class DueJobs {
+  #next = Infinity
+  #cancel = () => {}
+  #waking: Promise<void> = Promise.resolve()
+  #closed = false
+
+  constructor(readonly deps: DueDeps) {}
+
+  /** One will be due then. */
+  expect(at: number): void {
+    const { clock, log } = this.deps
+    if (this.#closed || at >= this.#next) return
+    this.#cancel()
+    this.#next = at
+    this.#cancel = clock.after(Math.max(0, at - clock.now()), () => {
+      this.#next = Infinity
+      this.wake().catch((error: unknown) => log.warn('jobs whose time has come wait for the next sweep', { reason: reasonOf(error) }))
+    })
+  }
+
+  wake(): Promise<void> {
+    // One after another, each with a look of its own: what fell due during one must not wait for the sweep.
+    const waking = this.#waking.then(() => this.#wake())
+    this.#waking = waking.catch(() => {})
+    return waking
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#cancel()
+    await this.#waking
+  }
+
+  async #wake(): Promise<void> {
+    const { store, queries, database, clock, sweepMs } = this.deps
+    for (let found = BATCH; found === BATCH && !this.#closed;) {
+      const ids = await store.due(BATCH)
+      found = ids.length
+      if (found) await database.transaction(tx => this.#queue(ids, tx))
+    }
+    const next = this.#closed ? undefined : await queries.nextDue(clock.now() + sweepMs)
+    if (next !== undefined) this.expect(next)
+  }
+
+  async #queue(ids: readonly string[], tx: Parameters<JobStore['change']>[3]): Promise<void> {
+    const { store } = this.deps
+    const queued: JobRow[] = []
+    for (const id of ids) {
+      const row = await store.read(id, tx)
+      if (!row || row.run_at > store.now || (row.status !== 'failed' && row.status !== 'delayed')) continue
+      const after = await store.tryChange(row, 'due', {}, tx)
+      if (after) queued.push(after)
+    }
+    await store.handOver(queued, tx)
+  }
+}
