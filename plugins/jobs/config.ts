@@ -21,6 +21,9 @@ export const config = z.strictObject({
     base_ms: interval(1).default(1_000).describe('Pause after the first failed attempt; it doubles with each.'),
     max_ms: interval(1).default(60_000).describe('Where it stops doubling. Each pause is up to a fifth shorter or longer.'),
   }).prefault({}),
+  max_queued: z.int().min(1).max(10_000_000).default(100_000)
+    .describe('Jobs that may wait (queued, delayed, or between attempts); more are answered 429 with Retry-After.'),
+  max_batch: z.int().min(1).max(10_000).default(1_000).describe('Jobs of one batch.'),
   max_input_bytes: z.int().min(1).default(MIB).describe('Of the input as JSON.'),
   max_result_bytes: z.int().min(1).default(MIB).describe('Of a result, or of the result of one step, as JSON.'),
 })

@@ -143,5 +143,6 @@ export const JobErrors = defineErrors('JOBS', {
   NOT_RETRYABLE: { message: 'job "{id}" is {status}, so it can\'t be run again', fix: 'Jobs that are dead, cancelled, failed or delayed can be; cancel one that runs first.', status: 409, expose: true },
   NOT_DEAD: { message: 'job "{id}" is {status}, so it is not in the dead-letter queue', fix: 'See `GET /api/v1/dlq`; `POST /api/v1/jobs/{id}/retry` runs others again.', status: 409, expose: true },
   QUEUE_FULL: { message: 'there are {queued} jobs waiting, and {limit} may', fix: 'Try again after the time in Retry-After, or raise plugins.jobs.config.max_queued.', status: 429, retryable: true, expose: true },
+  BATCH_TOO_LARGE: { message: 'the batch has {count} jobs, more than {limit}', fix: 'Send several batches.', status: 413, expose: true },
   CANCELLED: { message: 'the job was cancelled', fix: 'Submit it again.', status: 409, expose: true },
 })

@@ -1,5 +1,6 @@
 import { definePlugin, Host, live } from '#core'
 import { Access, PermissionInfo } from '#contracts/access'
+import { Broadcast } from '#contracts/cluster'
 import { Database } from '#contracts/database'
 import { EventLog } from '#contracts/events'
 import { HealthCheck } from '#contracts/health'
@@ -7,13 +8,17 @@ import { HttpRoute } from '#contracts/http'
 import { Jobs, JobSettled, JobSettling, JobType } from '#contracts/jobs'
 import { Metric } from '#contracts/metrics'
 import { JobQueue } from '#contracts/queue'
+import { Backlog } from './backlog.ts'
+import { Cancellations } from './cancellation.ts'
 import { config } from './config.ts'
+import { JobControl } from './control.ts'
 import { DueJobs } from './due.ts'
 import { healthCheck } from './health.ts'
 import { instruments } from './instruments.ts'
 import { JobService } from './jobs.ts'
 import { migrations } from './migrations.ts'
 import { JobQueries } from './queries.ts'
+import { permissions } from './permission.ts'
 import { routes } from './routes.ts'
 import { JobStore } from './store.ts'
 import { Worker } from './worker.ts'
@@ -22,11 +27,11 @@ export default definePlugin({
   name: 'jobs',
   summary: 'The system of record of all work: takes jobs in, runs them, brings them to an end',
   config,
-  uses: { host: Host, database: Database, queue: JobQueue, access: live(Access), events: live(EventLog) },
+  uses: { host: Host, database: Database, queue: JobQueue, access: live(Access), events: live(EventLog), broadcast: live(Broadcast) },
   provides: [Jobs],
   contributes: [HttpRoute, HealthCheck, Metric, PermissionInfo],
   commands: () => import('./commands.ts'),
-  async setup(ctx, { host, database, queue, access, events }) {
+  async setup(ctx, { host, database, queue, access, events, broadcast }) {
     await database.migrate('jobs', migrations)
     const store = new JobStore({ database, queue, clock: ctx.clock, events: () => events.current })
     const queries = new JobQueries(database)
@@ -37,13 +42,15 @@ export default definePlugin({
       settling: async (job, tx) => ctx.call(JobSettling, { job, tx }),
       settled: job => void ctx.call(JobSettled, { job }),
     })
-    const jobs = new JobService(worker, queries)
+    const cancellations = ctx.own(new Cancellations(worker, broadcast, ctx.log), each => each.close())
+    const control = new JobControl(worker, queries, cancellations)
+    const backlog = new Backlog(queries, ctx.clock, ctx.config.max_queued)
+    const jobs = new JobService({ worker, queries, control, backlog, events: () => events.current })
     ctx.provide(Jobs, jobs)
     for (const route of routes(jobs)) ctx.contribute(HttpRoute, route)
     for (const instrument of Object.values(instruments)) ctx.contribute(Metric, instrument)
     ctx.contribute(HealthCheck, healthCheck(queries, queue, ctx.clock))
-    ctx.contribute(PermissionInfo, { name: 'jobs:submit', summary: 'Submit jobs' })
-    ctx.contribute(PermissionInfo, { name: 'jobs:read', summary: 'See jobs and their results' })
+    for (const permission of permissions) ctx.contribute(PermissionInfo, permission)
     return { start: () => worker.start(), drain: () => worker.drain(), stop: () => worker.stop() }
   },
 })

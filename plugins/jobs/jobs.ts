@@ -1,28 +1,31 @@
-import { scope } from '#core'
-import { AccessErrors, type Access, type Caller } from '#contracts/access'
+import type { Access, Caller, Permission } from '#contracts/access'
 import type { Tx } from '#contracts/database'
-import { JobErrors, type AdmittedJob, type Job, type JobRequest, type Jobs, type JobType, type Page } from '#contracts/jobs'
-import { ID_PATTERN, newId } from './id.ts'
-import { checkInput } from './input.ts'
+import type { EventLog } from '#contracts/events'
+import { JobErrors, type AdmittedJob, type Job, type JobFilter, type JobRequest, type Jobs, type Page } from '#contracts/jobs'
+import { accessOf, Admission, atIndex } from './admission.ts'
+import type { Backlog } from './backlog.ts'
+import type { JobControl } from './control.ts'
+import { ID_PATTERN } from './id.ts'
 import { instruments } from './instruments.ts'
-import { jsonOf } from './json.ts'
-import { checkRun, checkSubmit } from './permission.ts'
 import type { JobQueries } from './queries.ts'
-import { toJob, type JobDetail, type JobRow } from './record.ts'
-import { substanceOf } from './substance.ts'
+import { timeOf, toJob, type JobDetail, type JobRow } from './record.ts'
 import type { Worker } from './worker.ts'
 
 type RunOptions = NonNullable<Parameters<Jobs['run']>[2]>
 type Filter = NonNullable<Parameters<Jobs['list']>[1]>
 
-/** The agent that a permission is asked for: it must be the one that runs. */
-function agentOf({ type, agent }: JobRequest, input: unknown): string | null {
-  const named = typeof input === 'object' && input !== null ? (input as { agent?: unknown }).agent : undefined
-  if (agent !== undefined && named !== undefined && named !== agent) {
-    const [path, message] = ['input.agent', `it is not "${agent}", the agent of the request`]
-    throw JobErrors.INPUT_INVALID({ type, reason: `${path}: ${message}`, errors: [{ path, message }] })
-  }
-  return agent ?? (type === 'agent' && typeof named === 'string' ? named : null)
+const EVENTS_SHOWN = 100
+
+/** Of what a caller sent, no more than a filter has. */
+const chosen = ({ agent, type, project_id, code }: JobFilter): JobFilter =>
+  ({ ...(agent && { agent }), ...(type && { type }), ...(project_id && { project_id }), ...(code && { code }) })
+
+export interface JobServiceDeps {
+  readonly worker: Worker
+  readonly queries: JobQueries
+  readonly control: JobControl
+  readonly backlog: Backlog
+  readonly events: () => EventLog | undefined
 }
 
 /** `Jobs` for callers: who may do what, what is taken in, what is shown. */
@@ -30,15 +33,34 @@ export class JobService implements Jobs {
   // Kept after enter(): a transaction that is run again enters it again.
   readonly #admitted = new WeakMap<AdmittedJob, JobRow>()
 
-  constructor(readonly worker: Worker, readonly queries: JobQueries) {}
+  readonly worker: Worker
+  readonly #admission: Admission
+
+  constructor(readonly deps: JobServiceDeps) {
+    this.worker = deps.worker
+    this.#admission = new Admission(deps.worker)
+  }
 
   async submit(caller: Caller, request: JobRequest): Promise<Job> {
-    const row = await this.#admit(caller, request)
-    return toJob((await this.worker.deps.database.transaction(tx => this.#insert(row, tx))).row)
+    const row = await this.#admission.admit(caller, request)
+    const { database } = this.worker.deps
+    return toJob((await this.deps.backlog.add(1, () => database.transaction(tx => this.#insert(row, tx)))).row)
+  }
+
+  async submitMany(caller: Caller, requests: readonly JobRequest[]): Promise<readonly Job[]> {
+    const rows = await this.#admission.admitMany(caller, requests)
+    if (!rows.length) return []
+    const { database } = this.worker.deps
+    return this.deps.backlog.add(rows.length, () => database.transaction(async tx => {
+      const jobs: Job[] = []
+      for (const [at, row] of rows.entries()) jobs.push(toJob((await atIndex(at, () => this.#insert(row, tx))).row))
+      return jobs
+    }))
   }
 
   async admit(caller: Caller, request: JobRequest): Promise<AdmittedJob> {
-    const row = await this.#admit(caller, request)
+    const row = await this.#admission.admit(caller, request)
+    await this.deps.backlog.admit(1)
     const admitted = Object.freeze({ id: row.id })
     this.#admitted.set(admitted, row)
     return admitted
@@ -54,11 +76,11 @@ export class JobService implements Jobs {
     const { worker } = this
     const { signal, onProgress } = options
     const { database, store } = worker.deps
-    const admitted = await this.#admit(caller, request)
+    const admitted = await this.#admission.admit(caller, request)
     if (signal?.aborted) throw JobErrors.CANCELLED({}, { cause: signal.reason })
     const { row, created } = await database.transaction(tx => {
       const claimed = { status: 'running' as const, attempt: 1, token: 1, started_at: store.now, ...worker.lease() }
-      return this.#insert(worker.accepts ? { ...admitted, ...claimed } : admitted, tx)
+      return this.#insert(worker.accepts && admitted.status === 'queued' ? { ...admitted, ...claimed } : admitted, tx)
     })
     const running = created && row.status === 'running' ? worker.begin(row, onProgress) : worker.find(row.id)?.done
     if (!running) return toJob(row)
@@ -71,75 +93,66 @@ export class JobService implements Jobs {
 
   async get(caller: Caller, id: string): Promise<Job> { return toJob(await this.#read(caller, id)) }
 
-  /** The job with its attempts and steps. */
+  /** The job with its attempts, its steps, and the last of what the log has of it. */
   async detail(caller: Caller, id: string): Promise<JobDetail> {
     const row = await this.#read(caller, id)
-    return { ...toJob(row), ...await this.queries.history(id) }
+    const logged = await this.deps.events()?.read(`job:${id}`, Math.max(0, row.seq - EVENTS_SHOWN), EVENTS_SHOWN)
+    const events = logged?.events.map(({ seq, type, at, data }) => ({ seq: seq!, type, at: timeOf(at), data })) ?? []
+    return { ...toJob(row), ...await this.deps.queries.history(id), events }
   }
 
   async list(caller: Caller, filter: Filter = {}): Promise<Page<Job>> {
     const projects = await this.#access().projects(caller, 'jobs:read')
     const limit = Math.min(Math.max(1, Math.trunc(filter.limit ?? 20)), 100)
-    const rows = await this.queries.list({ ...filter, projects, limit: limit + 1 })
+    const { status, cursor } = filter
+    const rows = await this.deps.queries.list({ ...chosen(filter), ...(status && { status }), ...(cursor && { cursor }), projects, limit: limit + 1 })
     const items = rows.slice(0, limit).map(toJob)
     return { items, next: rows.length > limit ? items.at(-1)!.id : null }
   }
 
-  #access(): Access {
-    const access = this.worker.deps.access.current
-    if (!access) throw AccessErrors.UNAVAILABLE()
-    return access
+  async cancel(caller: Caller, id: string): Promise<Job> {
+    await this.#read(caller, id, 'jobs:cancel')
+    return this.deps.control.cancel(id)
   }
 
-  async #read(caller: Caller, id: string): Promise<JobRow> {
+  async retry(caller: Caller, id: string): Promise<Job> {
+    await this.#read(caller, id, 'jobs:retry')
+    return this.deps.control.retry(id)
+  }
+
+  async replay(caller: Caller, which: { readonly id: string } | JobFilter): Promise<number> {
+    if (!('id' in which)) return this.deps.control.replayAll({ ...chosen(which), projects: await this.#access().projects(caller, 'jobs:retry') })
+    await this.#read(caller, which.id, 'jobs:retry')
+    await this.deps.control.replay(which.id)
+    return 1
+  }
+
+  async discard(caller: Caller, id: string): Promise<void> {
+    await this.#read(caller, id, 'jobs:discard')
+    await this.deps.control.discard(id)
+  }
+
+  #access(): Access { return accessOf(this.worker.deps) }
+
+  async #read(caller: Caller, id: string, permission: Permission = 'jobs:read'): Promise<JobRow> {
     const access = this.#access()
     const row = ID_PATTERN.test(id) ? await this.worker.deps.store.read(id) : undefined
     if (!row) {
-      await access.check(caller, 'jobs:read')
-      throw JobErrors.NOT_FOUND({ id })
+      await access.check(caller, permission)
+      throw JobErrors.NOT_FOUND({ id: String(id).slice(0, 40) })
     }
-    await access.check(caller, 'jobs:read', { kind: 'job', id, project_id: row.project_id })
+    await access.check(caller, permission, { kind: 'job', id, project_id: row.project_id })
     return row
-  }
-
-  #type(name: string): JobType {
-    const type = this.worker.typeOf(name)
-    if (type) return type
-    const { types } = this.worker.deps
-    if (types.away.some(each => each.value.type === name)) throw JobErrors.TYPE_AWAY({ type: name })
-    throw JobErrors.TYPE_UNKNOWN({ type: name, known: [...types].map(each => each.type).join(', ') || 'none' })
-  }
-
-  /** Everything that can be refused is refused here, before anything is written. */
-  async #admit(caller: Caller, request: JobRequest): Promise<JobRow> {
-    const { config, store, queue } = this.worker.deps
-    const access = this.#access()
-    const project_id = request.project_id ?? caller.project_id
-    await checkSubmit(access, caller, project_id)
-    const type = this.#type(request.type)
-    const text = jsonOf('input', request.input, config.max_input_bytes)
-    // What is stored and run, not what was handed in: that may have a getter, or change while this waits.
-    const input: unknown = JSON.parse(text)
-    const agent = agentOf(request, input)
-    if (type.permission !== 'jobs:submit') await checkRun(access, caller, type, { agent, project_id })
-    const metadata = jsonOf('metadata', request.metadata ?? {}, config.max_input_bytes)
-    await checkInput(type.type, type.input, input)
-    await type.admit?.(caller, { ...request, input })
-    const { now } = store
-    const substance = request.idempotency_key === undefined ? null : substanceOf(request, agent, input, JSON.parse(metadata))
-    return {
-      id: newId(now), type: type.type, agent, project_id, created_by: caller.id, principal_id: caller.id,
-      traceparent: scope.current?.traceparent ?? null, status: 'queued', input: text, result: null, error: null,
-      priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts,
-      timeout_ms: request.timeout_ms ?? config.timeout_ms, backoff: null,
-      seq: 1, idempotency_key: request.idempotency_key ?? null, substance, metadata, lease_owner: null, lease_until: null, token: 0,
-      created_at: now, run_at: now, started_at: null, finished_at: null, handed_at: queue.can.transactional ? now : 0,
-    }
   }
 
   async #insert(row: JobRow, tx: Tx): Promise<{ row: JobRow; created: boolean }> {
     const inserted = await this.worker.deps.store.insert(row, tx)
-    if (inserted.created) tx.afterCommit(() => instruments.created.inc({ type: row.type, project: row.project_id }))
+    if (inserted.created) {
+      tx.afterCommit(() => {
+        instruments.created.inc({ type: row.type, project: row.project_id })
+        if (row.status === 'delayed') this.worker.expect(row.run_at)
+      })
+    }
     return inserted
   }
 }

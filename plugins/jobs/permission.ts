@@ -1,5 +1,13 @@
-import type { Access, Caller } from '#contracts/access'
+import type { Access, Caller, PermissionInfo } from '#contracts/access'
 import type { JobType } from '#contracts/jobs'
+
+export const permissions: readonly PermissionInfo[] = [
+  { name: 'jobs:submit', summary: 'Submit jobs' },
+  { name: 'jobs:read', summary: 'See jobs and their results' },
+  { name: 'jobs:cancel', summary: 'Cancel jobs' },
+  { name: 'jobs:retry', summary: 'Run jobs again that failed or were cancelled, and replay the dead-letter queue' },
+  { name: 'jobs:discard', summary: 'Delete jobs from the dead-letter queue' },
+]
 
 /** What is run, and for which project. */
 export interface Errand { readonly agent: string | null; readonly project_id: string }

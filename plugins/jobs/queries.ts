@@ -49,8 +49,9 @@ export class JobQueries {
 
   /** How many wait to be run; it stops counting there. */
   async waiting(most: number): Promise<number> {
-    const some = this.#jobs.whereIn('status', ['queued', 'delayed', 'failed']).select('id').limit(most).as('some')
-    return Number((await this.database.knex().count({ count: '*' }).from(some).first())!.count)
+    const knex = this.database.knex()
+    const some = knex('jobs').whereIn('status', ['queued', 'delayed', 'failed']).select(knex.raw('1')).limit(most).as('some')
+    return Number((await knex.count({ count: '*' }).from(some).first())!.count)
   }
 
   async history(id: string): Promise<{ attempts: JobAttempt[]; steps: JobStep[] }> {

@@ -45,7 +45,12 @@ export interface JobAttempt {
   readonly error: JobError | null
 }
 export interface JobStep { readonly name: string; readonly attempt: number; readonly started_at: string; readonly finished_at: string }
-export interface JobDetail extends Job { readonly attempts: readonly JobAttempt[]; readonly steps: readonly JobStep[] }
+export interface JobHappening { readonly seq: number; readonly type: string; readonly at: string; readonly data: unknown }
+export interface JobDetail extends Job {
+  readonly attempts: readonly JobAttempt[]
+  readonly steps: readonly JobStep[]
+  readonly events: readonly JobHappening[]
+}
 
 export const timeOf = (ms: number): string => new Date(Number(ms)).toISOString()
 export const timeOrNull = (ms: number | null): string | null => (ms === null ? null : timeOf(ms))

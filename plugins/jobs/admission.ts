@@ -1,0 +1,87 @@
+import { BackplaneError, scope } from '#core'
+import { AccessErrors, type Access, type Caller } from '#contracts/access'
+import { JobErrors, type JobRequest, type JobType } from '#contracts/jobs'
+import { newId } from './id.ts'
+import { checkInput } from './input.ts'
+import { jsonOf } from './json.ts'
+import { checkRun, checkSubmit } from './permission.ts'
+import type { JobRow } from './record.ts'
+import { scheduleOf } from './schedule.ts'
+import { substanceOf } from './substance.ts'
+import type { Worker, WorkerDeps } from './worker.ts'
+
+export function accessOf({ access: { current } }: Pick<WorkerDeps, 'access'>): Access {
+  if (!current) throw AccessErrors.UNAVAILABLE()
+  return current
+}
+
+/** The agent that a permission is asked for: it must be the one that runs. */
+function agentOf({ type, agent }: JobRequest, input: unknown): string | null {
+  const named = typeof input === 'object' && input !== null ? (input as { agent?: unknown }).agent : undefined
+  if (agent !== undefined && named !== undefined && named !== agent) {
+    const [path, message] = ['input.agent', `it is not "${agent}", the agent of the request`]
+    throw JobErrors.INPUT_INVALID({ type, reason: `${path}: ${message}`, errors: [{ path, message }] })
+  }
+  return agent ?? (type === 'agent' && typeof named === 'string' ? named : null)
+}
+
+/** Does something for one job of a batch; what it rejects with says which. */
+export async function atIndex<T>(at: number, work: () => Promise<T>): Promise<T> {
+  try { return await work() } catch (error) {
+    if (!(error instanceof BackplaneError)) throw error
+    const { code, message, fix, status, retryable, expose, details } = error
+    const named = Array.isArray(details['errors']) ? details['errors'] as { path: string; message: string }[] : [{ path: '', message }]
+    const errors = named.map(each => ({ ...each, path: ['jobs', at, each.path].filter(part => part !== '').join('.') }))
+    const shape = { message: 'jobs.{at}: {message}', fix: '{fix}', status, retryable, expose }
+    throw new BackplaneError(code, shape, { ...details, at, message, fix, errors }, { cause: error })
+  }
+}
+
+/** Lets requests in: everything that can be refused is refused here, before anything is written. */
+export class Admission {
+  constructor(readonly worker: Worker) {}
+
+  /** All of them, or an error that names the one. */
+  async admitMany(caller: Caller, requests: readonly JobRequest[]): Promise<JobRow[]> {
+    const { max_batch } = this.worker.deps.config
+    if (requests.length > max_batch) throw JobErrors.BATCH_TOO_LARGE({ count: requests.length, limit: max_batch })
+    const rows: JobRow[] = []
+    for (const [at, request] of requests.entries()) rows.push(await atIndex(at, () => this.admit(caller, request)))
+    return rows
+  }
+
+  async admit(caller: Caller, request: JobRequest): Promise<JobRow> {
+    const { config, store, queue } = this.worker.deps
+    const access = accessOf(this.worker.deps)
+    const project_id = request.project_id ?? caller.project_id
+    await checkSubmit(access, caller, project_id)
+    const type = this.#type(request.type)
+    const text = jsonOf('input', request.input, config.max_input_bytes)
+    // What is stored and run, not what was handed in: that may have a getter, or change while this waits.
+    const input: unknown = JSON.parse(text)
+    const agent = agentOf(request, input)
+    if (type.permission !== 'jobs:submit') await checkRun(access, caller, type, { agent, project_id })
+    const metadata = jsonOf('metadata', request.metadata ?? {}, config.max_input_bytes)
+    await checkInput(type.type, type.input, input)
+    await type.admit?.(caller, { ...request, input })
+    const { now } = store
+    const schedule = scheduleOf(request, now)
+    const substance = request.idempotency_key === undefined ? null : substanceOf(request, agent, input, JSON.parse(metadata))
+    return {
+      id: newId(now), type: type.type, agent, project_id, created_by: caller.id, principal_id: caller.id,
+      traceparent: scope.current?.traceparent ?? null, input: text, result: null, error: null,
+      priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts,
+      timeout_ms: request.timeout_ms ?? config.timeout_ms, ...schedule,
+      seq: 1, idempotency_key: request.idempotency_key ?? null, substance, metadata, lease_owner: null, lease_until: null, token: 0,
+      created_at: now, started_at: null, finished_at: null, handed_at: queue.can.transactional && schedule.status === 'queued' ? now : 0,
+    }
+  }
+
+  #type(name: string): JobType {
+    const type = this.worker.typeOf(name)
+    if (type) return type
+    const { types } = this.worker.deps
+    if (types.away.some(each => each.value.type === name)) throw JobErrors.TYPE_AWAY({ type: name })
+    throw JobErrors.TYPE_UNKNOWN({ type: name, known: [...types].map(each => each.type).join(', ') || 'none' })
+  }
+}
