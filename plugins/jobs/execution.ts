@@ -1,11 +1,18 @@
 import { maskSecrets, reasonOf, type Logger } from '#core'
 import type { Caller } from '#contracts/access'
+import type { Tx } from '#contracts/database'
 import { JobErrors, type Job, type JobContext, type JobProgress, type JobType } from '#contracts/jobs'
 import { jsonOf } from './json.ts'
+import { ProgressLog, type ProgressDeps } from './progress.ts'
 import { toJob, type JobRow } from './record.ts'
 import type { Claim, JobStore } from './store.ts'
 
-export interface ExecutionDeps { readonly store: JobStore; readonly log: Logger; readonly maxResultBytes: number }
+export interface ExecutionDeps {
+  readonly store: JobStore
+  readonly log: Logger
+  readonly maxResultBytes: number
+  readonly progress: Omit<ProgressDeps, 'log'>
+}
 
 /** One attempt while it runs here. */
 export class Execution implements Claim {
@@ -15,6 +22,8 @@ export class Execution implements Claim {
   readonly #controller = new AbortController()
   readonly #aborted: Promise<never>
   readonly #uses = new Map<string, number>()
+  #progress: ProgressLog | undefined
+  #over = false
   /** What is called with each sign of progress. */
   onProgress: ((progress: JobProgress) => void) | undefined
   /** Settles when the attempt is over and written down. */
@@ -34,6 +43,16 @@ export class Execution implements Claim {
   get signal(): AbortSignal { return this.#controller.signal }
   abort(reason: Error): void { this.#controller.abort(reason) }
 
+  /** What it tells while it runs; made when somebody tells or asks. */
+  get progress(): ProgressLog { return (this.#progress ??= new ProgressLog(this.row, { ...this.deps.progress, log: this.deps.log })) }
+  /** Before the transaction that ends the attempt: no flush may change the row while that is under way. */
+  async closeProgress(): Promise<void> {
+    this.#over = true
+    await this.#progress?.close()
+  }
+  /** In that transaction, before the row is read. */
+  async writeProgress(tx: Tx): Promise<void> { await this.#progress?.writeRest(tx) }
+
   /** The result, or the reason of the abort as soon as there is one: what ignores its signal holds nobody up. */
   async race<T>(work: () => Promise<T>): Promise<T> {
     this.signal.throwIfAborted()
@@ -49,7 +68,8 @@ export class Execution implements Claim {
       job: toJob(row), caller, input, signal: this.signal, log: log.child({ job_id: row.id }),
       step: (name, work) => this.#step(kept, name, work),
       emit: progress => {
-        if (this.signal.aborted) return
+        if (this.signal.aborted || this.#over) return
+        this.progress.add(progress)
         try { this.onProgress?.(progress) } catch (error) {
           log.warn('a listener to progress failed', { job_id: row.id, reason: maskSecrets(reasonOf(error)) })
         }

@@ -36,6 +36,7 @@ export interface StoreDeps {
 /** The tables of jobs: every change of a state is made here, by the machine, with its event in the same transaction. */
 export class JobStore {
   readonly #byId: Statement<JobRow>
+  readonly #locked: Statement<JobRow>
   readonly #byKey: Statement<JobRow>
   readonly #insert: Statement
   readonly #change: Statement
@@ -49,6 +50,8 @@ export class JobStore {
   constructor(readonly deps: StoreDeps) {
     const { database } = deps
     this.#byId = database.prepare('SELECT * FROM jobs WHERE id = ?')
+    // Progress moves seq on while the job runs: what is read to be changed must stay as it was read.
+    this.#locked = database.dialect === 'postgres' ? database.prepare('SELECT * FROM jobs WHERE id = ? FOR UPDATE') : this.#byId
     this.#byKey = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND created_by = ? AND idempotency_key = ?')
     this.#insert = database.prepare(
       `INSERT INTO jobs (${COLUMNS.join(', ')}) VALUES (${COLUMNS.map(() => '?').join(', ')})
@@ -65,7 +68,7 @@ export class JobStore {
   }
 
   get now(): number { return this.deps.clock.now() }
-  read(id: string, tx?: Tx): Promise<JobRow | undefined> { return this.#byId.get([id], tx) }
+  read(id: string, tx?: Tx): Promise<JobRow | undefined> { return (tx ? this.#locked : this.#byId).get([id], tx) }
 
   /**
    * The row, or the one that has its idempotency key already: of the same principal, or somebody would be shown the job of another.

@@ -13,6 +13,7 @@ import { instruments } from './instruments.ts'
 import { jsonOf } from './json.ts'
 import { isFinal, type JobEvent } from './machine.ts'
 import { checkRun } from './permission.ts'
+import { ProgressStore } from './progress.ts'
 import { toJob, type JobRow } from './record.ts'
 import type { JobStore } from './store.ts'
 
@@ -57,7 +58,9 @@ export class Worker {
   // The queue is woken by whoever submits: what it brings must not run in the scope of that request.
   readonly #outside = new AsyncResource('BackplaneJob', { requireManualDestroy: true })
 
-  constructor(readonly deps: WorkerDeps) {}
+  readonly #progress: ProgressStore
+
+  constructor(readonly deps: WorkerDeps) { this.#progress = new ProgressStore(deps.database, deps.store.deps.events) }
 
   get accepts(): boolean { return this.#state === 'new' || this.#state === 'running' }
   find(id: string): Execution | undefined { return this.#latest.get(id) }
@@ -102,7 +105,7 @@ export class Worker {
   /** Runs a claimed job. Resolves when the attempt is over and written down. */
   begin(row: JobRow, onProgress?: (progress: JobProgress) => void): Promise<Job> {
     const { config, store, log, clock } = this.deps
-    const execution = new Execution(row, { store, log, maxResultBytes: config.max_result_bytes })
+    const execution = new Execution(row, { store, log, maxResultBytes: config.max_result_bytes, progress: { store: this.#progress, clock } })
     execution.onProgress = onProgress
     // Its lease ran out before it noticed, and the job came back here: the two must not go on side by side.
     this.#latest.get(row.id)?.abort(JobErrors.LEASE_LOST({ id: row.id }))
@@ -163,6 +166,7 @@ export class Worker {
     const cancel = clock.after(row.timeout_ms, () => execution.abort(JobErrors.TIMEOUT({ ms: row.timeout_ms })))
     let outcome: Outcome
     try { outcome = await this.#outcome(execution) } finally { cancel() }
+    await execution.closeProgress()
     switch (outcome.is) {
       case 'completed': return this.#settle(execution, 'complete', { result: outcome.result, error: null })
       case 'cancelled': return this.#settle(execution, 'cancel', { error: failureOf(outcome.error, row.id) })
@@ -220,6 +224,7 @@ export class Worker {
     for (let tries = 1; ; tries++) {
       try {
         return await this.end(event, changes, async tx => {
+          await execution.writeProgress(tx)
           const row = await store.read(execution.id, tx)
           if (row?.token !== execution.token || row.lease_owner !== execution.owner) throw JobErrors.LEASE_LOST({ id: execution.id })
           return row
@@ -270,6 +275,7 @@ export class Worker {
     const { store, database, log } = this.deps
     log.info('a job is handed back', { job_id: execution.id })
     return database.transaction(async tx => {
+      await execution.writeProgress(tx)
       const row = await store.read(execution.id, tx)
       if (row?.token !== execution.token || row.status !== 'running') return toJob(row ?? execution.row)
       const after = await store.change(row, 'hand_back', { run_at: store.now }, tx)
