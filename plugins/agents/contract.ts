@@ -35,6 +35,22 @@ export interface Tool<I = any, O = any> {
 export const Tool = definePoint<Tool>('agents.tool', { key: tool => tool.name })
 export const defineTool = <I, O>(tool: Tool<I, O>): Tool<I, O> => tool
 
+/** How the model speaks; what is not set is the provider's own. */
+export interface AgentSettings { readonly temperature?: number; readonly max_output_tokens?: number; readonly top_p?: number; readonly stop?: readonly string[] }
+/** Of one run in all. `max_tool_calls`: 50; `max_output_tokens`: no end. */
+export interface AgentLimits { readonly max_tool_calls?: number; readonly max_output_tokens?: number }
+
+/** What is left out is the agent's own. */
+export interface AnswerRequest {
+  readonly input: string
+  readonly instructions?: string
+  readonly model?: string
+  readonly tools?: readonly string[]
+  readonly settings?: AgentSettings
+  /** Model calls until the answer. */
+  readonly max_steps?: number
+}
+
 /** What an agent's code gets. The loop over model and tools is `answer`. */
 export interface AgentContext {
   readonly agent: string
@@ -47,30 +63,54 @@ export interface AgentContext {
   step<T>(name: string, run: () => Promise<T>): Promise<T>
   emit(progress: JobProgress): void
   /** Lets the model answer, calling tools until it is done or a bound is reached. Each model and tool call is a step. */
-  answer(request: { readonly input: string; readonly instructions?: string; readonly model?: string; readonly tools?: readonly string[]; readonly max_steps?: number }): Promise<AgentAnswer>
+  answer(request: AnswerRequest): Promise<AgentAnswer>
+  /** Calls one tool as a step, and resolves to what it returned. Rejects with AGENTS_TOOL_INPUT, AGENTS_TOOL_FAILED, AGENTS_TOOL_TIMEOUT. */
+  tool(name: string, input: unknown): Promise<any>
 }
 
 export interface AgentUsage { readonly model_calls: number; readonly tool_calls: number; readonly input_tokens: number; readonly output_tokens: number }
-export interface AgentAnswer { readonly text: string; readonly usage: AgentUsage; readonly model: string }
+/** `model`: null if none was asked. `output`: what was returned as data, or by an agent with an `output` schema; `text` is then its JSON. */
+export interface AgentAnswer { readonly text: string; readonly usage: AgentUsage; readonly model: string | null; readonly output?: unknown }
 
 /** Declared in config (model, instructions, tools) or in code, with `run`. */
-export interface Agent {
+export interface Agent<I = any, O = any> {
+  /** Kebab case. */
   readonly name: string
   readonly summary: string
+  readonly version?: string
   readonly model?: string
   readonly instructions?: string
   readonly tools?: readonly string[]
-  /** Model calls in one run; 10. */
+  readonly settings?: AgentSettings
+  readonly limits?: AgentLimits
+  /** Model calls of one answer; 10. */
   readonly max_steps?: number
   /** Milliseconds of one run; 300,000. */
   readonly timeout?: number
   readonly permission?: Permission
-  run?(ctx: AgentContext, input: string): Promise<AgentAnswer>
+  /** Without it the input is a text of 1 byte to 64 KiB; with it JSON that fits. Without `run` the model is given it as JSON. */
+  readonly input?: Schema<unknown, I>
+  /** Checks what `run` returns. Without `run` the model is asked for JSON of this form. */
+  readonly output?: Schema<unknown, O>
+  /** What it returns is the answer: a text, what `answer` gave, or data. Of a generator each yielded text is streamed, and all together are the answer if it returns nothing. */
+  run?(ctx: AgentContext, input: I): Promise<O> | AsyncGenerator<string, O | void, void>
 }
 export const Agent = definePoint<Agent>('agents.agent', { key: agent => agent.name })
-export const defineAgent = (agent: Agent): Agent => agent
+export const defineAgent = <I = string, O = string | AgentAnswer>(agent: Agent<I, O>): Agent<I, O> => agent
 
-export interface AgentInfo { readonly name: string; readonly summary: string; readonly plugin: string; readonly model: string; readonly tools: readonly string[] }
+/** `busy`: runs are going on in this process; `error`: the last one failed, or it names a tool that is not there; `offline`: its plugin is being restarted. */
+export type AgentState = 'idle' | 'busy' | 'error' | 'offline'
+export interface AgentInfo {
+  readonly name: string
+  readonly summary: string
+  readonly version: string | null
+  readonly plugin: string
+  readonly model: string
+  readonly tools: readonly string[]
+  readonly state: AgentState
+  /** Runs in this process. */
+  readonly running: number
+}
 
 /** The registry. Agents run as jobs of type `agent`. */
 export interface Agents {
@@ -81,10 +121,17 @@ export const Agents = defineService<Agents>('agents.agents')
 
 export const AgentErrors = defineErrors('AGENTS', {
   UNKNOWN: { message: 'there is no agent "{agent}"', fix: 'Known agents: {known}.', status: 404, expose: true },
+  AWAY: { message: 'agent "{agent}" belongs to plugin "{plugin}", which is being restarted', fix: 'Try again in a moment.', status: 503, retryable: true, expose: true },
+  INPUT: { message: 'the input for agent "{agent}" does not fit: {reason}', fix: 'Correct the fields named.', status: 400, expose: true },
+  OUTPUT: { message: 'what agent "{agent}" answered does not fit its output schema: {reason}', fix: 'Make its instructions or its schema clearer.', status: 502, expose: true },
   TOOL_UNKNOWN: { message: 'agent "{agent}" names the tool "{tool}", which nothing contributes', fix: 'Known tools: {known}.', status: 500, expose: true },
+  TOOL_AWAY: { message: 'tool "{tool}" belongs to plugin "{plugin}", which is being restarted', fix: 'Try again in a moment.', status: 503, retryable: true, expose: true },
   TOOL_INPUT: { message: 'the arguments for tool "{tool}" do not fit: {reason}', fix: 'Correct the arguments.', status: 400, expose: true },
   TOOL_FAILED: { message: 'tool "{tool}" failed: {reason}', fix: 'See the log for the cause; a tool that throws an exposed error of its own says more.', status: 500, expose: true },
   TOOL_TIMEOUT: { message: 'tool "{tool}" took longer than {ms} ms', fix: 'Give it less to do, or raise its timeout.', status: 504, retryable: true, expose: true },
   TOO_MANY_STEPS: { message: 'agent "{agent}" made {steps} model calls without coming to an answer', fix: 'Make the task smaller, or raise max_steps.', status: 500, expose: true },
+  TOO_MANY_TOOL_CALLS: { message: 'agent "{agent}" wanted more than {limit} tool calls in one run', fix: 'Make the task smaller, or raise limits.max_tool_calls.', status: 500, expose: true },
+  TOO_MANY_TOKENS: { message: 'agent "{agent}" wrote {tokens} tokens in one run, and {limit} were allowed', fix: 'Make the task smaller, or raise limits.max_output_tokens.', status: 500, expose: true },
   LOOP: { message: 'agent "{agent}" called "{tool}" {times} times with the same arguments and result', fix: 'Make its instructions clearer.', status: 500, expose: true },
+  STREAM_SLOW: { message: 'the client read too slowly: {bytes} bytes were waiting for it', fix: 'The run goes on; follow it at /sse/jobs/{job_id}, and read as fast as it comes.', status: 503, expose: true },
 })

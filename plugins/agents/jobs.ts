@@ -1,27 +1,28 @@
 import { z } from 'zod'
 import type { Caller } from '#contracts/access'
-import type { AgentAnswer, AgentContext } from '#contracts/agents'
+import { AgentErrors, type Agent, type AgentAnswer } from '#contracts/agents'
 import { JobErrors, type JobContext, type JobType } from '#contracts/jobs'
-import { answer, type Counter, type LoopDeps } from './loop.ts'
+import type { LoopDeps } from './loop.ts'
+import { beginRun, work } from './run.ts'
+import { check, inWords } from './schema.ts'
 
 const TIMEOUT_MS = 300_000
-const MAX_INPUT = 64 * 1024
+const MAX_TEXT = 64 * 1024
 
-const input = z.strictObject({
-  agent: z.string().min(1).max(64),
-  input: z.string().min(1).refine(text => Buffer.byteLength(text) <= MAX_INPUT, `may have at most ${MAX_INPUT} bytes`),
-})
+const text = z.string().min(1).refine(each => Buffer.byteLength(each) <= MAX_TEXT, `may have at most ${MAX_TEXT} bytes`)
+const input = z.strictObject({ agent: z.string().min(1).max(64), input: z.unknown() })
 export type AgentInput = z.output<typeof input>
 
-/** Counts as step() does, of which it is a copy: an effect key must be known before its step runs. */
-function counter(): Counter {
-  const counts = new Map<string, number>()
-  return name => {
-    const next = (counts.get(name) ?? 0) + 1
-    counts.set(name, next)
-    return next
-  }
+/** What the agent takes: a text, or what its schema says. */
+async function checkInput({ name, input: schema = text }: Agent, given: unknown): Promise<unknown> {
+  const { value, problems } = await check(schema, given, 'input')
+  if (problems) throw AgentErrors.INPUT({ agent: name, reason: inWords(problems), errors: problems })
+  return value
 }
+
+/** Ends of a run that say nothing about the agent. */
+const isNoFailure = (error: unknown): boolean =>
+  [JobErrors.CANCELLED, JobErrors.INTERRUPTED, JobErrors.LEASE_LOST, AgentErrors.AWAY, AgentErrors.TOOL_AWAY, AgentErrors.INPUT].some(each => each.is(error))
 
 /** A run of an agent. */
 export const agentJob = (deps: LoopDeps): JobType<AgentInput, AgentAnswer> => ({
@@ -30,34 +31,39 @@ export const agentJob = (deps: LoopDeps): JobType<AgentInput, AgentAnswer> => ({
   input,
   permission: 'agents:run',
   async admit(caller: Caller, request) {
-    await deps.registry.admit(caller, (request.input as AgentInput).agent)
+    const { agent, input: given } = request.input as AgentInput
+    await checkInput((await deps.registry.admit(caller, agent)).value, given)
   },
   async run(job: JobContext<AgentInput>) {
-    const { agent: name, input: text } = job.input
-    const agent = await deps.registry.admit(job.caller, name)
+    const owned = await deps.registry.admit(job.caller, job.input.agent)
+    const { value: agent } = owned
+    const given = await checkInput(agent, job.input.input)
     const stopper = new AbortController()
+    const { signal } = stopper
     const { timeout: ms = TIMEOUT_MS } = agent
     const aborted = () => stopper.abort(job.signal.reason)
+    const stopped = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }))
+    stopped.catch(() => {})
+    const cancel = deps.clock.after(ms, () => stopper.abort(JobErrors.TIMEOUT({ ms })))
+    const end = deps.registry.begin(owned, error => stopper.abort(error))
     if (job.signal.aborted) aborted()
     job.signal.addEventListener('abort', aborted, { once: true })
-    const cancel = deps.clock.after(ms, () => stopper.abort(JobErrors.TIMEOUT({ ms })))
-    const uses = counter()
-    const ctx: AgentContext = {
-      agent: name, caller: job.caller, project_id: job.job.project_id, job_id: job.job.id,
-      signal: stopper.signal, log: job.log.child({ agent: name }),
-      step: (step, run) => job.step(step, run),
-      emit: progress => job.emit(progress),
-      answer: request => answer(deps, ctx, uses, request),
-    }
-    const { model, instructions, tools, max_steps } = agent
+    const { attempt, max_attempts } = job.job
+    if (attempt > 1) job.emit({ type: 'progress', message: `attempt ${attempt} of ${max_attempts}: what was said since the last finished step is said again` })
     try {
-      return agent.run ? await agent.run(ctx, text) : await ctx.answer({ input: text, model, instructions, tools, max_steps })
-    } catch (error) {
+      const answered = await Promise.race([stopped, work(deps, beginRun(deps, job, agent, signal), owned, given)])
+      end(false)
+      return answered
+    } catch (cause) {
       // What was aborted says so in its own way; why it was is what the job is about.
-      throw stopper.signal.aborted ? stopper.signal.reason : error
+      const error = signal.aborted ? signal.reason : cause
+      end(!isNoFailure(error))
+      throw error
     } finally {
       cancel()
       job.signal.removeEventListener('abort', aborted)
+      // Ends what its code left behind.
+      stopper.abort(JobErrors.CANCELLED())
     }
   },
 })

@@ -89,14 +89,19 @@ describe('agents: the loop', () => {
     assert.equal(text, 'ok')
     assert.deepEqual((it.model.calls[1]!.prompt.at(-2)!.content as unknown[])[0], { type: 'reasoning', text: 'hm', providerOptions: { vendor: { signature: 's' } } })
   })
-  it('lets an agent in code use the loop', async () => {
-    await using it = await setUp(
-      () => answer('42'),
-      { agent: { run: async (ctx, text) => { const first = await ctx.answer({ input: `${text}?`, model: 'scripted/m' }); return { ...first, text: `<${first.text}>` } } } },
-    )
-    assert.equal((await runJob(it.type, input)).result.text, '<42>')
-    assert.deepEqual(it.model.calls[0]!.prompt, [{ role: 'user', content: [{ type: 'text', text: 'please?' }] }])
-    assert.equal(it.model.calls[0]!.tools, undefined)
+  it('lets an agent in code use the loop, with its own model, instructions and tools unless it says others', async () => {
+    const run: Agent['run'] = async (ctx, text) => {
+      const first = await ctx.answer({ input: `${text}?` })
+      await ctx.answer({ input: first.text, instructions: '', tools: [] })
+      return { ...first, text: `<${first.text}>` }
+    }
+    await using it = await setUp(() => answer('42'), { agent: { run } })
+    const { result } = await runJob(it.type, input)
+    assert.deepEqual(result, { text: '<42>', model: 'scripted/m', usage: { model_calls: 2, tool_calls: 0, input_tokens: 20, output_tokens: 10 } })
+    const [own, other] = it.model.calls
+    assert.deepEqual(own!.prompt, [{ role: 'system', content: 'Be brief.' }, { role: 'user', content: [{ type: 'text', text: 'please?' }] }])
+    assert.equal(own!.tools!.length, 1)
+    assert.deepEqual([other!.prompt, other!.tools], [[{ role: 'user', content: [{ type: 'text', text: '42' }] }], undefined])
   })
 })
 
