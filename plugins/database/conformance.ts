@@ -37,6 +37,31 @@ const later = () => new Promise(resolve => setImmediate(resolve))
 
 /** What every database promises, whatever its dialect. */
 export const databaseConformance = defineConformance<DatabaseSubject>(Database, {
+  'runs a hot statement over any number of rows, in order': {
+    async run(subject) {
+      const { database, names } = await made(subject)
+      const insert = database.prepareMany<{ name: string }>(
+        'INSERT INTO things (name, size, data) VALUES :rows ON CONFLICT (name) DO NOTHING RETURNING name', ['text', 'bigint', 'text'])
+      const change = database.prepareMany<{ name: string }>(
+        `UPDATE things SET size = given.column2 FROM (VALUES :rows) AS given WHERE things.name = given.column1 AND things.size = given.column3 RETURNING name`,
+        ['text', 'bigint', 'bigint'])
+      for (const count of [0, 1, 2, 5, 21, 200]) {
+        const all = Array.from({ length: count }, (_, at) => `${count}-${String(at).padStart(3, '0')}`)
+        const rows = all.map((name, at) => [name, at, at % 2 ? null : `'?' of ${name}`])
+        await database.transaction(async tx => {
+          assert.deepEqual((await insert.all(rows, tx)).map(row => row.name), all)
+          assert.equal(await insert.run(rows, tx), 0)
+          const changed = await change.all(all.map((name, at) => [name, -1, at % 3 ? at : 1_000]), tx)
+          assert.deepEqual(changed.map(row => row.name).sort(), all.filter((_, at) => at % 3))
+        })
+        const found: { name: string; size: number; data: string | null }[] = await database.knex()('things').orderBy('name')
+        assert.deepEqual(found, rows.map(([name, at, data]) => ({ name, size: Number(at) % 3 ? -1 : at, data })))
+        await database.knex()('things').delete()
+      }
+      await assert.rejects(database.transaction(tx => insert.run([['a', 1, null], ['b', null, null]], tx)), (error: unknown) => DatabaseErrors.CONSTRAINT.is(error))
+      assert.deepEqual(await names(), [])
+    },
+  },
   'keeps what a transaction wrote, and resolves to what its work returned': {
     async run(subject) {
       const { database, add, names } = await made(subject)

@@ -17,6 +17,13 @@ export interface Statement<Row = Record<string, unknown>> {
   run(params: readonly unknown[], tx?: Tx): Promise<number>
 }
 
+export type ColumnType = 'text' | 'bigint'
+/** A hot statement over many rows at once, in order, in a few round trips. */
+export interface ManyStatement<Row = Record<string, unknown>> {
+  all(rows: readonly (readonly unknown[])[], tx: Tx): Promise<Row[]>
+  run(rows: readonly (readonly unknown[])[], tx: Tx): Promise<number>
+}
+
 export interface Migration {
   /** Sorts and names it: `0001-jobs`. Never changed once released. */
   readonly name: string
@@ -43,6 +50,8 @@ export interface Database {
    */
   transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>
   prepare<Row = Record<string, unknown>>(sql: string): Statement<Row>
+  /** `:rows` in it stands for `(?, ?), (?, ?) …`, as VALUES takes them: `INSERT … VALUES :rows`, `UPDATE … FROM (VALUES :rows) AS given WHERE … = given.column1`. */
+  prepareMany<Row = Record<string, unknown>>(sql: string, types: readonly ColumnType[]): ManyStatement<Row>
   /** Brings the tables of one plugin up to date, under a lock; the first thing in its setup. Extends the set-up deadline to 10 minutes. */
   migrate(owner: string, migrations: readonly Migration[]): Promise<void>
 }

@@ -1,8 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { Knex } from 'knex'
 import { extendDeadline, type Logger } from '#core'
-import { DatabaseErrors, type Database, type Dialect, type Migration, type Statement, type Tx } from '#contracts/database'
+import { DatabaseErrors, type ColumnType, type Database, type Dialect, type ManyStatement, type Migration, type Statement, type Tx } from '#contracts/database'
 import { knexOf, type Executor, type Ran } from './builder.ts'
+import { manyOf } from './many.ts'
 import { migrate, type Migrated, type MigrateMode } from './migrator.ts'
 
 export const MIGRATION_MS = 600_000
@@ -82,6 +83,10 @@ export abstract class CommonDatabase implements Database, Executor {
   protected abstract of(tx: Tx): OpenTx
   /** Holds until the end of `tx`: one process at a time migrates the tables of one plugin. */
   abstract lockMigrations(owner: string, tx: Tx): Promise<void>
+
+  prepareMany<Row = Record<string, unknown>>(sql: string, types: readonly ColumnType[]): ManyStatement<Row> {
+    return manyOf(each => this.prepare<Row>(each), sql, types)
+  }
 
   knex(tx?: Tx): Knex {
     if (!tx) this.expectOutside()

@@ -1,12 +1,12 @@
 import type { Clock } from '#core'
-import type { Database, Statement, Tx } from '#contracts/database'
+import type { Database, ManyStatement, Statement, Tx } from '#contracts/database'
 import { EventErrors, type Cursor, type LoggedEvent, type NewEvent, type Reading, type Topic } from '#contracts/events'
 import { cursorIn, eventOf, isJobTopic, rowOf, type EventRow, type NewRow } from './event.ts'
 
 const LIMIT = { usual: 100, most: 1_000 }
 const COLUMNS = 'type, project_id, created_by, job_id, seq, topics, data, at'
 
-const INSERT_MANY = `
+const INSERT_POSTGRES = `
   WITH given AS (SELECT e, n FROM json_array_elements(CAST(? AS json)) WITH ORDINALITY AS x(e, n)),
   added AS (
     INSERT INTO events (position, ${COLUMNS})
@@ -41,10 +41,29 @@ export interface Page {
 }
 type Found = { readonly removed: number; readonly first?: number | null } & (EventRow | { readonly position: null })
 
+/** Writes the rows with their topics, and resolves to their positions. */
+function appendPostgres(database: Database) {
+  const insert: Statement<{ position: number }> = database.prepare(INSERT_POSTGRES)
+  return async (rows: readonly NewRow[], tx: Tx) => (await insert.all([JSON.stringify(rows)], tx)).map(row => row.position)
+}
+
+function appendSqlite(database: Database) {
+  const insert: ManyStatement<{ position: number }> = database.prepareMany(
+    `INSERT INTO events (${COLUMNS}) VALUES :rows RETURNING position`, ['text', 'text', 'text', 'text', 'bigint', 'text', 'text', 'bigint'])
+  const link = database.prepareMany('INSERT INTO event_topics (topic, cursor, position) VALUES :rows', ['text', 'bigint', 'bigint'])
+  return async (rows: readonly NewRow[], tx: Tx) => {
+    const added = await insert.all(rows.map(({ type, project_id, created_by, job_id, seq, topics, data, at }) => [type, project_id, created_by, job_id, seq, topics, data, at]), tx)
+    // Given out in the order of the rows; RETURNING promises none.
+    const positions = added.map(row => row.position).sort((one, two) => one - two)
+    const topics = rows.flatMap((row, at) => (JSON.parse(row.topics) as string[]).map(topic => [topic, cursorIn(topic, row, positions[at]!), positions[at]!]))
+    await link.run(topics, tx)
+    return positions
+  }
+}
+
 /** The tables of the log. */
 export class EventStore {
-  readonly #insert: Statement<{ position: number }>
-  readonly #link: Statement
+  readonly #append: (rows: readonly NewRow[], tx: Tx) => Promise<readonly number[]>
   readonly #horizon: Statement<Horizon>
   readonly #topic: Statement<Found>
   readonly #unlink: Statement
@@ -54,8 +73,7 @@ export class EventStore {
 
   constructor(readonly database: Database, readonly clock: Clock) {
     const { dialect } = database
-    this.#insert = database.prepare(dialect === 'postgres' ? INSERT_MANY : `INSERT INTO events (${COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING position`)
-    this.#link = database.prepare('INSERT INTO event_topics (topic, cursor, position) VALUES (?, ?, ?)')
+    this.#append = dialect === 'postgres' ? appendPostgres(database) : appendSqlite(database)
     this.#horizon = database.prepare(HORIZON[dialect])
     // With the window in the same statement: what is removed between two would be lost without a word.
     this.#topic = database.prepare(
@@ -73,17 +91,7 @@ export class EventStore {
     const now = this.clock.now()
     const rows = events.map(event => rowOf(event, now))
     if (!rows.length) return []
-    if (this.database.dialect === 'postgres') return (await this.#insert.all([JSON.stringify(rows)], tx)).map(row => row.position)
-    const positions: number[] = []
-    for (const row of rows) positions.push(await this.#add(row, tx))
-    return positions
-  }
-
-  async #add(row: NewRow, tx: Tx): Promise<number> {
-    const { type, project_id, created_by, job_id, seq, topics, data, at } = row
-    const { position } = (await this.#insert.get([type, project_id, created_by, job_id, seq, topics, data, at], tx))!
-    for (const topic of JSON.parse(topics) as string[]) await this.#link.run([topic, cursorIn(topic, row, position), position], tx)
-    return position
+    return this.#append(rows, tx)
   }
 
   async horizon(): Promise<Horizon> { return (await this.#horizon.get([]))! }

@@ -10,4 +10,11 @@ export const migrations: readonly Migration[] = [{
       t.index(['priority', 'position'])
     })
   },
+}, {
+  name: '0002-queue-order',
+  async up(knex) {
+    // In the very order of a delivery, or each one sorts the whole queue.
+    await knex.schema.alterTable('queue_entries', t => t.dropIndex(['priority', 'position']))
+    await knex.raw('CREATE INDEX queue_entries_order ON queue_entries (priority DESC, position)')
+  },
 }]

@@ -1,5 +1,5 @@
 import type { Clock, Logger } from '#core'
-import type { Database, Statement, Tx } from '#contracts/database'
+import type { Database, ManyStatement, Statement, Tx } from '#contracts/database'
 import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
 
 const POLL_MS = 1_000
@@ -77,19 +77,19 @@ interface Entry extends QueueEntry { readonly position: number }
 export class EmbeddedQueue implements JobQueue {
   readonly can = { transactional: true, distributed: false }
   readonly #consumers = new Set<TableConsumer>()
-  readonly #insert: Statement
+  readonly #insert: ManyStatement
   readonly #take: Statement<Entry>
-  readonly #delete: Statement
+  readonly #delete: ManyStatement
   readonly #count: Statement<{ count: number }>
   readonly #any: Statement
 
   constructor(readonly database: Database, readonly clock: Clock, readonly log: Logger) {
-    this.#insert = database.prepare('INSERT INTO queue_entries (id, priority) VALUES (?, ?) ON CONFLICT (id) DO NOTHING')
+    this.#insert = database.prepareMany('INSERT INTO queue_entries (id, priority) VALUES :rows ON CONFLICT (id) DO NOTHING', ['text', 'bigint'])
     const head = 'SELECT position FROM queue_entries ORDER BY priority DESC, position LIMIT ?'
     // An array: as a plain IN, PostgreSQL may run the inner part more than once, and take more than the limit.
     const chosen = database.dialect === 'postgres' ? `= ANY(ARRAY(${head} FOR UPDATE SKIP LOCKED))` : `IN (${head})`
     this.#take = database.prepare(`DELETE FROM queue_entries WHERE position ${chosen} RETURNING id, priority, position`)
-    this.#delete = database.prepare('DELETE FROM queue_entries WHERE id = ?')
+    this.#delete = database.prepareMany('DELETE FROM queue_entries WHERE id IN (VALUES :rows)', ['text'])
     this.#count = database.prepare('SELECT count(*) AS count FROM queue_entries')
     this.#any = database.prepare('SELECT 1 FROM queue_entries LIMIT 1')
   }
@@ -97,7 +97,7 @@ export class EmbeddedQueue implements JobQueue {
   async enqueue(entries: readonly QueueEntry[], tx?: Tx): Promise<void> {
     if (!entries.length) return
     if (!tx) return this.database.transaction(own => this.enqueue(entries, own))
-    for (const { id, priority } of entries) await this.#insert.run([id, priority], tx)
+    await this.#insert.run(entries.map(({ id, priority }) => [id, priority]), tx)
     tx.afterCommit(() => { for (const consumer of this.#consumers) consumer.look() })
   }
 
@@ -111,7 +111,7 @@ export class EmbeddedQueue implements JobQueue {
   async remove(ids: readonly string[], tx?: Tx): Promise<void> {
     if (!ids.length) return
     if (!tx) return this.database.transaction(own => this.remove(ids, own))
-    for (const id of ids) await this.#delete.run([id], tx)
+    await this.#delete.run(ids.map(id => [id]), tx)
   }
 
   async depth(): Promise<number> { return Number((await this.#count.get([]))!.count) }

@@ -38,7 +38,7 @@ function cuttable(database: Database) {
     return { all: (params, tx) => guarded(() => all(params, tx)), get: (params, tx) => guarded(() => get(params, tx)), run: (params, tx) => guarded(() => run(params, tx)) }
   }
   const service: Database = {
-    dialect: database.dialect, knex: tx => database.knex(tx), prepare, migrate: (owner, list) => database.migrate(owner, list),
+    dialect: database.dialect, knex: tx => database.knex(tx), prepare, prepareMany: (sql, types) => database.prepareMany(sql, types), migrate: (owner, list) => database.migrate(owner, list),
     transaction: work => guarded(() => database.transaction(work)),
   }
   return { state, service }

@@ -22,7 +22,15 @@ function suite(place: () => Promise<{ readonly url?: string } & AsyncDisposable>
   }, { transactional: true })
 }
 
-describe('queue-embedded on SQLite', () => suite(async () => ({ async [Symbol.asyncDispose]() {} })))
+describe('queue-embedded on SQLite', () => {
+  suite(async () => ({ async [Symbol.asyncDispose]() {} }))
+
+  it('finds the first of a long queue without sorting it', async () => {
+    await using t = await open()
+    const plan: { detail: string }[] = await t.get(Database).knex().raw('EXPLAIN QUERY PLAN SELECT position FROM queue_entries ORDER BY priority DESC, position LIMIT 5')
+    assert.deepEqual(plan.map(each => each.detail), ['SCAN queue_entries USING COVERING INDEX queue_entries_order'])
+  })
+})
 
 describe('queue-embedded on PostgreSQL', () => {
   let server: PostgresServer

@@ -1,0 +1,141 @@
+// Jobs that do nothing, from submit until their end is on disk, in one process. Prints jobs a second, or how long submit() takes.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import Sqlite from 'better-sqlite3'
+
+const [contender, count, concurrency, url] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4] ?? 50), process.argv[5]]
+const [CALLERS, BATCH] = [100, 200]
+const file = join(mkdtempSync(join(tmpdir(), 'backplane-bench-')), 'bench.db')
+const CALLER = { id: 'operator', kind: 'operator', name: 'operator', project_id: 'default' }
+const REQUEST = { type: 'nothing', input: { hello: 'world' } }
+const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
+
+/** Everything that a job passes in the platform, with no HTTP before it. */
+async function platform(run) {
+  const from = name => import(`../../dist/${name}.js`)
+  const plugin = async name => (await from(`plugins/${name}/index`)).default
+  const [{ createTestRuntime, contribute }, { definePlugin }, { Database }, { Jobs, JobType, JobSettled }] =
+    await Promise.all(['core/testing/index', 'core/index', 'plugins/database/contract', 'plugins/jobs/contract'].map(from))
+  const [database, events, cluster, access, queue, jobs] = await Promise.all(['database', 'events', 'cluster', 'access-open', 'queue-embedded', 'jobs'].map(plugin))
+  const nothing = {
+    type: 'nothing', summary: 'Does nothing', permission: 'jobs:submit', input: { '~standard': { version: 1, vendor: 'bench', validate: value => ({ value }) } },
+    async run() { return { done: true } },
+  }
+  let [settled, wanted, over] = [0, 0, () => {}]
+  const counter = definePlugin({ name: 'bench-counter', setup(ctx) { ctx.hook(JobSettled, () => { if (++settled === wanted) over() }) } })
+  const t = await createTestRuntime({
+    plugins: [
+      { plugin: database, config: url ? { url } : { file } }, cluster, events, access, queue, { plugin: jobs, config: { concurrency } },
+      contribute(JobType, nothing), counter,
+    ],
+    log: { debug() {}, info() {}, warn: console.error, error: console.error, child() { return this } },
+  })
+  /** Resolves when so many more have ended. */
+  const ended = many => new Promise(resolve => { wanted = settled + many; over = resolve })
+  const result = await run({ jobs: t.get(Jobs), database: t.get(Database), ended })
+  const [{ completed }] = await t.get(Database).knex()('jobs').where({ status: 'completed' }).count({ completed: '*' })
+  if (Number(completed) !== settled) throw new Error(`${settled} jobs were said to have ended, and ${completed} are completed`)
+  await t[Symbol.asyncDispose]()
+  return result
+}
+
+/** One after another, by many callers at once; or many in one call. */
+async function submit({ jobs }, total) {
+  if (contender.endsWith('many')) {
+    for (let left = total; left > 0; left -= BATCH) await jobs.submitMany(CALLER, Array.from({ length: Math.min(BATCH, left) }, () => REQUEST))
+    return
+  }
+  let left = total
+  await Promise.all(Array.from({ length: CALLERS }, async () => { while (left-- > 0) await jobs.submit(CALLER, REQUEST) }))
+}
+
+/** Jobs a second, and how long the event loop stood still at worst. */
+const through = () => platform(async at => {
+  const once = async total => { const over = at.ended(total); await submit(at, total); await over }
+  await once(Math.ceil(count / 4))
+  const delay = monitorEventLoopDelay({ resolution: 1 })
+  delay.enable()
+  const from = performance.now()
+  await once(count)
+  const ms = performance.now() - from
+  delay.disable()
+  return { perSecond: count / ms * 1_000, stallMs: delay.max / 1e6 }
+})
+
+/** submit() 100 times a second; `count` jobs wait in the queue when it begins, so that it is being drained meanwhile. */
+const paced = seconds => platform(async at => {
+  await Promise.all([at.ended(200), submit(at, 200)])
+  const delay = monitorEventLoopDelay({ resolution: 1 })
+  const times = []
+  const over = at.ended(count + seconds * 100)
+  const filled = submit(at, count)
+  delay.enable()
+  const waiting = []
+  const from = performance.now()
+  for (let each = 0; each < seconds * 100; each++) {
+    while (performance.now() < from + each * 10) await pause(1)
+    const begun = performance.now()
+    waiting.push(at.jobs.submit(CALLER, REQUEST).then(() => times.push(performance.now() - begun)))
+  }
+  await Promise.all([...waiting, filled])
+  await over
+  delay.disable()
+  times.sort((a, b) => a - b)
+  const share = part => times[Math.min(times.length - 1, Math.floor(times.length * part))]
+  return { p50: share(0.5), p99: share(0.99), worst: times.at(-1), stallMs: delay.max / 1e6 }
+})
+
+/** `synchronous`: 1 is what plainjob sets, and may lose what it acknowledged; 2 is what we do. */
+async function plainjob(synchronous) {
+  const { better, defineQueue, defineWorker } = await import('plainjob')
+  const db = new Sqlite(file)
+  const log = { error: console.error, warn() {}, info() {}, debug() {} }
+  const queue = defineQueue({ connection: better(db), logger: log })
+  db.pragma(`synchronous = ${synchronous}`)
+  const once = async total => {
+    if (contender.endsWith('many')) for (let left = total; left > 0; left -= BATCH) queue.addMany('nothing', Array.from({ length: Math.min(BATCH, left) }, () => REQUEST.input))
+    else for (let each = 0; each < total; each++) queue.add('nothing', REQUEST.input)
+    let left = total
+    let over
+    const ended = new Promise(resolve => { over = resolve })
+    const worker = defineWorker('nothing', async () => {}, { queue, logger: log, onCompleted: () => { if (--left === 0) over() } })
+    const running = worker.start()
+    await ended
+    await Promise.all([worker.stop(), running])
+  }
+  await once(Math.ceil(count / 4))
+  const from = performance.now()
+  await once(count)
+  const ms = performance.now() - from
+  queue.close()
+  return { perSecond: count / ms * 1_000 }
+}
+
+/** The least that a queue on SQLite can do: put in, take out and end, each in batches of 100. */
+function raw() {
+  const db = new Sqlite(file)
+  db.pragma('journal_mode = WAL')
+  db.pragma('synchronous = FULL')
+  db.exec('create table jobs (id integer primary key, type text, input text, status text, result text, at integer); create index jobs_status on jobs (status, id)')
+  const add = db.prepare(`insert into jobs (type, input, status, at) values ('nothing', ?, 'queued', ?)`)
+  const claim = db.prepare(`update jobs set status = 'running' where id in (select id from jobs where status = 'queued' order by id limit 100) returning id, input`)
+  const end = db.prepare(`update jobs set status = 'completed', result = ? where id = ? and status = 'running'`)
+  const once = total => {
+    for (let at = 0; at < total; at += 100) {
+      db.transaction(() => { for (let each = 0; each < 100; each++) add.run(JSON.stringify(REQUEST.input), Date.now()) })()
+      const claimed = claim.all()
+      db.transaction(() => { for (const { id, input } of claimed) end.run(JSON.stringify({ done: JSON.parse(input) }), id) })()
+    }
+  }
+  once(count / 4)
+  const from = performance.now()
+  once(count)
+  const ms = performance.now() - from
+  db.close()
+  return { perSecond: count / ms * 1_000 }
+}
+
+const CONTENDERS = { ours: through, 'ours-many': through, paced: () => paced(10), plainjob: () => plainjob(1), 'plainjob-full': () => plainjob(2), 'plainjob-full-many': () => plainjob(2), raw }
+try { console.log(JSON.stringify(await CONTENDERS[contender]())) } finally { rmSync(join(file, '..'), { recursive: true, force: true }) }
