@@ -2,32 +2,50 @@ import type { Command, CommandIo } from '#core'
 import type { Job, Page } from '#contracts/jobs'
 import type { JobDetail } from './record.ts'
 
-async function ask<T>(io: CommandIo, path: string): Promise<T | undefined> {
-  const response = await io.server!.fetch(path, { signal: io.signal })
-  const body = await response.json() as T & { detail?: string; title?: string; fix?: string }
+interface Refusal { readonly code?: string; readonly detail?: string; readonly title?: string; readonly fix?: string }
+
+/** The answer's JSON; nothing, once it is told, if the server refuses. */
+async function ask<T>(io: CommandIo, path: string, init: RequestInit = {}): Promise<T | undefined> {
+  const response = await io.server!.fetch(path, { ...init, signal: io.signal })
+  const body = await response.json().catch(() => ({})) as T & Refusal
   if (response.ok) return body
   io.err(`${body.detail ?? body.title ?? `the server answered ${response.status}`}${body.fix ? `\n  fix: ${body.fix}` : ''}`)
   return undefined
 }
+const post = <T>(io: CommandIo, path: string, body?: unknown) =>
+  ask<T>(io, path, { method: 'POST', ...(body !== undefined && { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }) })
+const pathOf = (io: CommandIo, id = io.args[0] ?? '') => `/api/v1/jobs/${encodeURIComponent(id)}`
 
 const line = (job: Job) =>
   [job.id, job.status.padEnd(9), (job.agent ?? job.type).padEnd(16), `${job.attempt}/${job.max_attempts}`, job.created_at].join('  ')
 const text = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value, null, 2))
+
+const filters = [
+  { flags: '--agent <agent>', summary: 'only those of this agent' },
+  { flags: '--type <type>', summary: 'only those of this type' },
+  { flags: '--project <project>', summary: 'only those of this project' },
+  { flags: '--code <code>', summary: 'only those whose error has this code' },
+]
+
+function chosen({ options: { agent, type, project, code } }: CommandIo): Record<string, string> {
+  return Object.fromEntries(Object.entries({ agent, type, project_id: project, code }).filter(([, value]) => value !== undefined))
+}
 
 const list: Command = {
   name: 'jobs list',
   summary: 'Lists jobs, the newest first',
   needs: 'server',
   options: [
-    { flags: '--status <status>', summary: 'only these: queued, running, completed, failed, dead, cancelled' },
-    { flags: '--agent <agent>', summary: 'only those of this agent' },
+    { flags: '--status <status>', summary: 'only these: queued, delayed, running, completed, failed, dead, cancelled' },
+    ...filters,
     { flags: '--limit <count>', summary: 'at most so many (100)', default: '20' },
     { flags: '--cursor <id>', summary: 'those after this one' },
   ],
   examples: ['backplane jobs list --status dead'],
   async run(io) {
     const query = new URLSearchParams()
-    for (const key of ['status', 'agent', 'limit', 'cursor']) if (io.options[key] !== undefined) query.set(key, String(io.options[key]))
+    for (const key of ['status', 'limit', 'cursor']) if (io.options[key] !== undefined) query.set(key, String(io.options[key]))
+    for (const [key, value] of Object.entries(chosen(io))) query.set(key, value)
     const page = await ask<Page<Job>>(io, `/api/v1/jobs?${query}`)
     if (!page) return 1
     if (io.json) io.out(JSON.stringify(page, null, 2))
@@ -38,13 +56,15 @@ const list: Command = {
   },
 }
 
+const one = [{ name: '<id>', summary: 'the id of the job' }]
+
 const show: Command = {
   name: 'jobs show',
   summary: 'Shows a job with its attempts and steps',
   needs: 'server',
-  arguments: [{ name: '<id>', summary: 'the id of the job' }],
+  arguments: one,
   async run(io) {
-    const job = await ask<JobDetail>(io, `/api/v1/jobs/${encodeURIComponent(io.args[0] ?? '')}`)
+    const job = await ask<JobDetail>(io, pathOf(io))
     if (!job) return 1
     if (io.json) { io.out(JSON.stringify(job, null, 2)); return 0 }
     io.out(line(job))
@@ -59,4 +79,45 @@ const show: Command = {
   },
 }
 
-export default [list, show] as readonly Command[]
+/** A command that does one thing to one job. */
+const change = (name: string, summary: string): Command => ({
+  name: `jobs ${name}`, summary, needs: 'server', arguments: one, examples: [`backplane jobs ${name} 01kazr3xj7fw0v5j9q0m8d2c4e`],
+  async run(io) {
+    const job = await post<Job>(io, `${pathOf(io)}/${name}`)
+    if (!job) return 1
+    io.out(io.json ? JSON.stringify(job, null, 2) : line(job))
+    return 0
+  },
+})
+
+const replay: Command = {
+  name: 'jobs replay',
+  summary: 'Runs dead jobs again, with all their attempts: one, or all that fit',
+  needs: 'server',
+  arguments: [{ name: '[id]', summary: 'the id of the job' }],
+  options: [{ flags: '--all', summary: 'all of them, or of those that the filters below name' }, ...filters],
+  examples: ['backplane jobs replay 01kazr3xj7fw0v5j9q0m8d2c4e', 'backplane jobs replay --all --agent math --code MODELS_TIMEOUT'],
+  async run(io) {
+    const [id] = io.args
+    const filter = chosen(io)
+    const wrong = wrongReplay(id, io.options['all'] === true, Object.keys(filter).length > 0)
+    if (wrong !== undefined) { io.err(wrong); return 2 }
+    const done = await (id === undefined
+      ? post<{ replayed: number }>(io, '/api/v1/dlq/replay', filter)
+      : post<{ replayed: number }>(io, `/api/v1/dlq/${encodeURIComponent(id)}/replay`))
+    if (!done) return 1
+    io.out(io.json ? JSON.stringify(done) : `${done.replayed} ${done.replayed === 1 ? 'job' : 'jobs'} replayed`)
+    return 0
+  },
+}
+
+/** Nobody should replay everything by a slip. */
+function wrongReplay(id: string | undefined, all: boolean, filtered: boolean): string | undefined {
+  if (id === undefined && !all) return 'name a job, or give --all\n  fix: see `backplane jobs list --status dead`'
+  if (id !== undefined && (all || filtered)) return 'give either a job or --all\n  fix: filters go with --all'
+  return undefined
+}
+
+export default [
+  list, show, change('cancel', 'Cancels a job; what runs is told to stop'), change('retry', 'Runs a job again, or at once if it waits'), replay,
+] as readonly Command[]

@@ -1,24 +1,37 @@
 import { z } from 'zod'
 import { defineRoute, type HttpRoute } from '#contracts/http'
-import { JobErrors } from '#contracts/jobs'
+import { JobErrors, type JobRequest } from '#contracts/jobs'
 import { ID_PATTERN } from './id.ts'
 import type { JobService } from './jobs.ts'
+import { LONGEST_DELAY_MS, LONGEST_PAUSE_MS } from './schedule.ts'
+
+const BATCH_BYTES = 16 * 1_048_576
+const REPLAY_MS = 300_000
 
 const STATUSES = ['queued', 'delayed', 'running', 'waiting', 'completed', 'failed', 'dead', 'cancelled'] as const
 const name = z.string().min(1).max(200)
 const id = z.string().regex(ID_PATTERN, 'not the id of a job')
 
+const pause = z.int().min(1).max(LONGEST_PAUSE_MS)
 const request = z.strictObject({
   agent: name.optional().describe('The agent to run. Give this, or `type`.'),
   type: name.optional().describe('Another type of job.'),
   input: z.unknown().describe('What the agent, or the type, is to work on.'),
   project_id: name.optional(),
   priority: z.int().min(0).max(9).optional().describe('The highest goes first; 5.'),
+  delay_ms: z.int().min(0).max(LONGEST_DELAY_MS).optional().describe('Not before so many milliseconds have passed.'),
+  run_at: z.iso.datetime({ offset: true }).optional().describe('Not before this moment. Give this, or `delay_ms`.'),
   max_attempts: z.int().min(1).max(100).optional(),
+  backoff: z.strictObject({ base_ms: pause.optional(), max_ms: pause.optional() }).optional().describe('The pause after a failed attempt, and where it stops doubling.'),
   timeout_ms: z.int().min(1).max(86_400_000).optional().describe('Of one attempt.'),
   idempotency_key: z.string().min(1).max(200).optional().describe('Your same request with this key gets the first job.'),
   metadata: z.record(z.string().max(200), z.unknown()).optional(),
 }).refine(({ agent, type }) => (agent === undefined) !== (type === undefined), { message: 'give either "agent" or "type"', path: ['agent'] })
+  .refine(({ delay_ms, run_at }) => delay_ms === undefined || run_at === undefined, { message: 'give either "delay_ms" or "run_at"', path: ['run_at'] })
+
+/** What a request asks for, as the service takes it. */
+const workOf = ({ agent, type, input, ...rest }: z.output<typeof request>): JobRequest =>
+  ({ ...rest, ...(agent === undefined ? { type: type!, input } : { type: 'agent', agent, input: { agent, input } }) })
 
 const error = z.strictObject({ code: z.string(), message: z.string(), retryable: z.boolean() })
 const job = z.object({
@@ -34,32 +47,73 @@ const detail = job.extend({
     outcome: z.string().nullable(), error: error.nullable(),
   })),
   steps: z.array(z.object({ name: z.string(), attempt: z.int(), started_at: z.string(), finished_at: z.string() })),
+  events: z.array(z.object({ seq: z.int(), type: z.string(), at: z.string(), data: z.unknown() })).describe('The last 100 that are logged.'),
 })
+
+const filter = { agent: name.optional(), type: name.optional(), project_id: name.optional(), code: name.optional().describe('Of its error.') }
+const paging = { cursor: id.optional(), limit: z.coerce.number().int().min(1).max(100).optional().describe('20.') }
+const page = z.object({ items: z.array(job), next: z.string().nullable() })
+const replayed = z.object({ replayed: z.int() })
+const oneJob = z.strictObject({ id: z.string() })
+
+/** No id is longer, and nothing is looked up or shown that is no id. */
+function known({ id }: { readonly id: string }): string {
+  if (!ID_PATTERN.test(id)) throw JobErrors.NOT_FOUND({ id: id.length > 40 ? `${id.slice(0, 40)}…` : id })
+  return id
+}
 
 export const routes = (jobs: JobService): HttpRoute[] => [
   defineRoute({
     method: 'POST', path: '/api/v1/jobs', summary: 'Submits a job', permission: 'jobs:submit', body: request, answers: { 202: job },
-    async handler({ caller, body: { agent, type, input, ...rest } }) {
-      const work = agent === undefined ? { type: type!, input } : { type: 'agent', agent, input: { agent, input } }
-      const made = await jobs.submit(caller, { ...rest, ...work })
+    async handler({ caller, body }) {
+      const made = await jobs.submit(caller, workOf(body))
       return { status: 202, headers: { Location: `/api/v1/jobs/${made.id}` }, body: made }
     },
   }),
   defineRoute({
+    method: 'POST', path: '/api/v1/jobs/batch', summary: 'Submits many jobs, all or none', permission: 'jobs:submit',
+    body: z.strictObject({ jobs: z.array(request).min(1).max(10_000) }), limits: { body: BATCH_BYTES }, answers: { 202: z.object({ items: z.array(job) }) },
+    handler: async ({ caller, body }) => ({ status: 202, body: { items: await jobs.submitMany(caller, body.jobs.map(workOf)) } }),
+  }),
+  defineRoute({
     method: 'GET', path: '/api/v1/jobs', summary: 'Lists jobs, the newest first', permission: 'jobs:read',
-    query: z.strictObject({
-      status: z.enum(STATUSES).optional(), agent: name.optional(), cursor: id.optional(),
-      limit: z.coerce.number().int().min(1).max(100).optional().describe('20.'),
-    }),
-    answers: { 200: z.object({ items: z.array(job), next: z.string().nullable() }) },
+    query: z.strictObject({ status: z.enum(STATUSES).optional(), ...filter, ...paging }), answers: { 200: page },
     handler: async ({ caller, query }) => ({ body: await jobs.list(caller, query) }),
   }),
   defineRoute({
-    method: 'GET', path: '/api/v1/jobs/:id', summary: 'Shows a job with its attempts and steps', permission: 'jobs:read',
-    params: z.strictObject({ id: z.string() }), answers: { 200: detail },
+    method: 'GET', path: '/api/v1/jobs/:id', summary: 'Shows a job with its attempts, steps and events', permission: 'jobs:read',
+    params: oneJob, answers: { 200: detail },
+    handler: async ({ caller, params }) => ({ body: await jobs.detail(caller, known(params)) }),
+  }),
+  defineRoute({
+    method: 'POST', path: '/api/v1/jobs/:id/cancel', summary: 'Cancels a job; what runs is told to stop', permission: 'jobs:cancel',
+    params: oneJob, answers: { 200: job },
+    handler: async ({ caller, params }) => ({ body: await jobs.cancel(caller, known(params)) }),
+  }),
+  defineRoute({
+    method: 'POST', path: '/api/v1/jobs/:id/retry', summary: 'Runs a job again, or at once', permission: 'jobs:retry', params: oneJob, answers: { 202: job },
+    handler: async ({ caller, params }) => ({ status: 202, body: await jobs.retry(caller, known(params)) }),
+  }),
+  defineRoute({
+    method: 'GET', path: '/api/v1/dlq', summary: 'Lists the dead-letter queue: jobs that ended without a result', permission: 'jobs:read',
+    query: z.strictObject({ ...filter, ...paging }), answers: { 200: page },
+    handler: async ({ caller, query }) => ({ body: await jobs.list(caller, { ...query, status: 'dead' }) }),
+  }),
+  defineRoute({
+    method: 'POST', path: '/api/v1/dlq/:id/replay', summary: 'Runs a dead job again, with all its attempts', permission: 'jobs:retry',
+    params: oneJob, answers: { 202: replayed },
+    handler: async ({ caller, params }) => ({ status: 202, body: { replayed: await jobs.replay(caller, { id: known(params) }) } }),
+  }),
+  defineRoute({
+    method: 'POST', path: '/api/v1/dlq/replay', summary: 'Runs every dead job again that the filter fits; all, if it is empty', permission: 'jobs:retry',
+    body: z.strictObject(filter), limits: { timeout: REPLAY_MS }, answers: { 202: replayed },
+    handler: async ({ caller, body }) => ({ status: 202, body: { replayed: await jobs.replay(caller, body) } }),
+  }),
+  defineRoute({
+    method: 'DELETE', path: '/api/v1/dlq/:id', summary: 'Deletes a dead job with all that belongs to it', permission: 'jobs:discard', params: oneJob,
     async handler({ caller, params }) {
-      if (params.id.length > 200) throw JobErrors.NOT_FOUND({ id: `${params.id.slice(0, 40)}…` })
-      return { body: await jobs.detail(caller, params.id) }
+      await jobs.discard(caller, known(params))
+      return { status: 204 }
     },
   }),
 ]
