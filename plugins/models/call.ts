@@ -1,13 +1,14 @@
 import { randomUUID } from 'node:crypto'
-import type { BackplaneError, Logger } from '#core'
+import { Deadline, type BackplaneError, type Clock, type Logger } from '#core'
 import {
   ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type LanguageModelV3Usage,
   type ModelCall, type ModelCallContext, type ModelProvider,
 } from '#contracts/models'
-import { modelFailed, refusalOf, shownOf } from './failure.ts'
+import { brokenOff, modelFailed, refusalOf, shownOf } from './failure.ts'
 import { countPrompt, countTokens, usageOf } from './tokens.ts'
 
 type HookInput = ModelCallContext & Pick<Call, 'id' | 'provider' | 'model' | 'options'>
+type Part = LanguageModelV3StreamPart
 
 export interface CallHooks {
   /** Rejects to refuse the call. */
@@ -15,7 +16,20 @@ export interface CallHooks {
   /** Tells of the end. Nobody waits for it: whoever listens may hang. */
   called(call: ModelCall): Promise<void>
   readonly log: Logger
+  readonly clock: Clock
 }
+export interface Timeouts { readonly first_token_ms: number; readonly idle_ms: number; readonly total_ms: number }
+
+class Expiry extends Deadline {
+  constructor(readonly expire: () => void) { super() }
+}
+
+const READ_OUT_MS = 1_000
+/** What comes before any content: a call that fails so early can be made again, and nobody has seen it. */
+const PRELUDE: ReadonlySet<Part['type']> = new Set(['stream-start', 'response-metadata', 'text-start', 'reasoning-start', 'tool-input-start', 'raw'])
+const deltaOf = (part: Part): string | undefined =>
+  (part.type === 'text-delta' || part.type === 'reasoning-delta' || part.type === 'tool-input-delta' ? part.delta : undefined)
+const isContent = (part: Part): boolean => !PRELUDE.has(part.type) && deltaOf(part) !== ''
 
 /** One call of a model: told of exactly once when it is over, however it ends. */
 export class Call {
@@ -23,14 +37,19 @@ export class Call {
   readonly #abort = new AbortController()
   readonly #from = performance.now()
   readonly #unlink: () => void
+  readonly #total = new Expiry(() => this.#expire('whole answer', 'total_ms'))
+  readonly #silence = new Expiry(() => (this.#begun ? this.#expire('next part', 'idle_ms') : this.#expire('first token', 'first_token_ms')))
+  #sent = false
+  #begun = false
   #over = false
+  #responseModel: string | undefined
   #firstToken: number | undefined
   #usage: LanguageModelV3Usage | undefined
   #output = 0
 
   constructor(
     readonly context: ModelCallContext, readonly source: ModelProvider, readonly model: string, readonly options: LanguageModelV3CallOptions,
-    readonly hooks: CallHooks, readonly ended: (call: Call) => void,
+    readonly timeouts: Timeouts, readonly hooks: CallHooks, readonly ended: (call: Call, told: ModelCall, error?: BackplaneError) => void,
   ) {
     const { abortSignal } = options
     const abort = () => this.abort()
@@ -39,27 +58,120 @@ export class Call {
   }
 
   /** Ends it, whether or not somebody reads on. */
-  abort(reason: BackplaneError = ModelErrors.ABORTED({ model: this.#name })): void {
+  abort(reason: BackplaneError = ModelErrors.ABORTED({ model: this.#name }), status: 'aborted' | 'failed' = 'aborted'): void {
     if (this.#over) return
     this.#abort.abort(reason)
-    this.#end('aborted', reason)
+    this.#end(status, reason)
   }
   get provider(): string { return this.source.name }
   get #name(): string { return `${this.provider}/${this.model}` }
 
-  async stream(create: () => Promise<LanguageModelV3>): Promise<ReadableStream<LanguageModelV3StreamPart>> {
+  /** Resolves when the first content is there; until then a failure rejects. */
+  async stream(create: () => Promise<LanguageModelV3>): Promise<ReadableStream<Part>> {
     if (this.options.abortSignal?.aborted) this.abort()
     const { id, context, provider, model } = this
     const options = { ...this.options, abortSignal: this.#abort.signal }
-    let source: ReadableStreamDefaultReader<LanguageModelV3StreamPart>
+    let source: ReadableStreamDefaultReader<Part> | undefined
     try {
       this.#abort.signal.throwIfAborted()
       try { await this.#orAborted(this.hooks.before({ ...context, id, provider, model, options })) } catch (error) { throw this.#refused(error) }
-      const { stream } = await this.#orAborted((async () => (await create()).doStream(options))(), late => void late.stream.cancel().catch(() => {}))
+      this.#arm()
+      const { stream } = await this.#orAborted(this.#ask(create, options), late => void late.stream.cancel().catch(() => {}))
       source = stream.getReader()
-    } catch (error) { throw this.#failed(error) }
-    return this.#pass(source)
+      return this.#pass(source, await this.#begin(source))
+    } catch (error) {
+      void source?.cancel().catch(() => {})
+      throw this.#failed(error)
+    }
   }
+
+  async #ask(create: () => Promise<LanguageModelV3>, options: LanguageModelV3CallOptions) {
+    const model = await create()
+    this.#sent = true
+    return model.doStream(options)
+  }
+
+  /** Reads to the first content, and says beforehand which model it is of. */
+  async #begin(source: ReadableStreamDefaultReader<Part>): Promise<Part[]> {
+    const head: Part[] = []
+    for (;;) {
+      const part = await this.#read(source)
+      if (isContent(part)) {
+        this.#begun = true
+        this.hooks.clock.deadlines.disarm(this.#silence)
+        if (!head.some(each => each.type === 'response-metadata')) {
+          head.splice(head[0]?.type === 'stream-start' ? 1 : 0, 0, { type: 'response-metadata', modelId: this.#name })
+        }
+        return [...head, part]
+      }
+      head.push(part)
+    }
+  }
+
+  #pass(source: ReadableStreamDefaultReader<Part>, head: Part[]): ReadableStream<Part> {
+    let finished = false
+    const leave = () => void source.cancel().catch(() => {})
+    return new ReadableStream<Part>({
+      pull: async controller => {
+        try {
+          if (this.#abort.signal.aborted) throw this.#abort.signal.reason
+          if (finished) {
+            void this.#readOut(source)
+            return controller.close()
+          }
+          const part = head.shift() ?? await this.#read(source)
+          finished = part.type === 'finish'
+          controller.enqueue(part)
+        } catch (error) {
+          leave()
+          controller.error(this.#failed(error))
+        }
+      },
+      cancel: () => {
+        this.abort()
+        leave()
+      },
+    }, { highWaterMark: 0 })
+  }
+
+  /** A connection whose answer was read to its end is used again; one that was left is closed. */
+  async #readOut(source: ReadableStreamDefaultReader<Part>): Promise<void> {
+    const leave = () => void source.cancel().catch(() => {})
+    const lagging = new Expiry(leave)
+    this.hooks.clock.deadlines.arm(lagging, READ_OUT_MS)
+    try { while (!(await source.read()).done); } catch { leave() }
+    this.hooks.clock.deadlines.disarm(lagging)
+  }
+
+  /** The next part, within its time. Rejects if it is an error, or the stream ends before it was finished. */
+  async #read(source: ReadableStreamDefaultReader<Part>): Promise<Part> {
+    if (this.#begun) this.hooks.clock.deadlines.arm(this.#silence, this.timeouts.idle_ms)
+    const { done, value } = await this.#orAborted(source.read())
+    // Whoever reads slowly does not make the provider silent.
+    if (this.#begun) this.hooks.clock.deadlines.disarm(this.#silence)
+    if (done) throw brokenOff(this.#name)
+    if (value.type === 'error') throw value.error
+    // Vendors' packages make up a finish for a stream that was cut.
+    if (value.type === 'finish' && value.finishReason.unified === 'other' && value.finishReason.raw === undefined) throw brokenOff(this.#name)
+    this.#see(value)
+    if (value.type === 'finish') this.#end('completed')
+    return value.type === 'response-metadata' ? { ...value, modelId: this.#name } : value
+  }
+
+  #see(part: Part): void {
+    const text = deltaOf(part)
+    if (text || part.type === 'tool-call') this.#firstToken ??= performance.now() - this.#from
+    if (text) this.#output += countTokens(text)
+    if (part.type === 'response-metadata') this.#responseModel = part.modelId
+    if (part.type === 'finish' && part.usage.inputTokens.total !== undefined && part.usage.outputTokens.total !== undefined) this.#usage = part.usage
+  }
+
+  #arm(): void {
+    const { deadlines } = this.hooks.clock
+    deadlines.arm(this.#total, this.timeouts.total_ms)
+    deadlines.arm(this.#silence, this.timeouts.first_token_ms)
+  }
+  #expire(what: string, setting: keyof Timeouts): void { this.abort(ModelErrors.TIMEOUT({ model: this.#name, what, setting, ms: this.timeouts[setting] }), 'failed') }
 
   /** What a guard threw is not the provider's word, and may hold a query or a path. */
   #refused(error: unknown): BackplaneError {
@@ -80,46 +192,9 @@ export class Call {
     })
   }
 
-  #pass(source: ReadableStreamDefaultReader<LanguageModelV3StreamPart>): ReadableStream<LanguageModelV3StreamPart> {
-    let finished = false
-    const leave = () => void source.cancel().catch(() => {})
-    return new ReadableStream<LanguageModelV3StreamPart>({
-      pull: async controller => {
-        try {
-          const { done, value } = await this.#orAborted(source.read())
-          if (done) {
-            if (!finished) throw modelFailed(this.#name, new Error('its stream ended before it was finished'), { retryable: true })
-            return controller.close()
-          }
-          if (value.type === 'error') throw value.error
-          this.#see(value)
-          if (value.type === 'finish') {
-            finished = true
-            this.#end('completed')
-          }
-          controller.enqueue(value)
-        } catch (error) {
-          leave()
-          controller.error(this.#failed(error))
-        }
-      },
-      cancel: () => {
-        this.abort()
-        leave()
-      },
-    }, { highWaterMark: 0 })
-  }
-
-  #see(part: LanguageModelV3StreamPart): void {
-    const text = part.type === 'text-delta' || part.type === 'reasoning-delta' || part.type === 'tool-input-delta' ? part.delta : undefined
-    if (text !== undefined || part.type === 'tool-call') this.#firstToken ??= performance.now() - this.#from
-    if (text !== undefined) this.#output += countTokens(text)
-    if (part.type === 'finish' && part.usage.inputTokens.total !== undefined && part.usage.outputTokens.total !== undefined) this.#usage = part.usage
-  }
-
   #failed(error: unknown): BackplaneError {
     const { signal } = this.#abort
-    const typed = signal.aborted ? signal.reason as BackplaneError : modelFailed(this.#name, error)
+    const typed = signal.aborted ? signal.reason as BackplaneError : modelFailed(this.#name, error, this.options.prompt, this.#begun)
     this.#end(ModelErrors.ABORTED.is(typed) ? 'aborted' : 'failed', typed)
     return typed
   }
@@ -129,17 +204,24 @@ export class Call {
     if (this.#over) return
     this.#over = true
     this.#unlink()
-    this.ended(this)
+    this.hooks.clock.deadlines.disarm(this.#total)
+    this.hooks.clock.deadlines.disarm(this.#silence)
     const { id, context, provider, model } = this
-    // A call that never got an answer may have been refused before a token was read.
-    const unanswered = this.#firstToken === undefined && status !== 'completed'
-    const estimate = () => (unanswered ? usageOf(0, 0) : usageOf(countPrompt(this.options.prompt), this.#output))
     const call: ModelCall = {
-      ...context, id, provider, model, status, usage: this.#usage ?? estimate(), estimated: this.#usage === undefined,
+      ...context, id, provider, model, status, usage: this.#usage ?? this.#estimate(error), estimated: this.#usage === undefined,
       duration_ms: performance.now() - this.#from, first_token_ms: this.#firstToken,
+      ...(this.#responseModel !== undefined && { response_model: this.#responseModel }),
       ...(error && { error: { code: error.code, message: shownOf(error) } }),
     }
+    this.ended(this, call, error)
     // Handlers begin before the last part is handed on; waiting for them would let a slow one hold up every run.
     this.hooks.called(call).catch((cause: unknown) => this.hooks.log.error('the end of a model call could not be told', { id, err: cause }))
+  }
+
+  /** A provider that refused has read nothing; one that was left, or was silent, is paid for what it read. */
+  #estimate(error: BackplaneError | undefined): LanguageModelV3Usage {
+    const left = [ModelErrors.ABORTED, ModelErrors.TIMEOUT, ModelErrors.STREAM_BROKEN, ModelErrors.PROVIDER_AWAY].some(each => each.is(error))
+    const read = this.#firstToken !== undefined || !error || (this.#sent && left)
+    return read ? usageOf(countPrompt(this.options.prompt), this.#output) : usageOf(0, 0)
   }
 }

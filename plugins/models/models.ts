@@ -1,36 +1,123 @@
-import type { Contributions } from '#core'
-import {
-  ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type ModelCallContext, type ModelInfo,
-  type ModelProvider, type Models,
-} from '#contracts/models'
-import { Call, type CallHooks } from './call.ts'
-import { resolveAlias } from './config.ts'
+import { ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type ModelCallContext, type ModelInfo, type ModelProvider, type Models } from '#contracts/models'
+import { BackplaneError, type Contributions } from '#core'
+import { Call, type CallHooks, type Timeouts } from './call.ts'
+import { resolveAlias, withDefault, type Config } from './config.ts'
+import { isPassing, mayFallBack } from './failure.ts'
+import { Gate } from './gate.ts'
+import { fallbacksTotal, retriesTotal } from './metrics.ts'
+import { backoff, pause } from './pause.ts'
 
-/** Finds models by name and calls them. */
+type Stream = ReadableStream<LanguageModelV3StreamPart>
+interface Request { readonly context: ModelCallContext; readonly options: LanguageModelV3CallOptions; readonly signal: AbortSignal }
+/** What of the config concerns calls. */
+export type CallSettings = Pick<Config, 'aliases' | 'fallbacks' | 'providers' | 'retries' | 'timeouts' | 'limits' | 'circuit'>
+
+/** Finds models by name and calls them: again if that may help, and others in their place. */
 export class ModelRegistry implements Models, AsyncDisposable {
   readonly #created = new WeakMap<ModelProvider, Map<string, Promise<LanguageModelV3>>>()
+  readonly #gates = new Map<string, Gate>()
   readonly #running = new Set<Call>()
-  constructor(readonly providers: Contributions<ModelProvider>, public aliases: Readonly<Record<string, string>>, readonly hooks: CallHooks) {
+  /** Of what has not begun to answer: a pause or a place in line must end with the plugin too. */
+  readonly #waiting = new Set<AbortController>()
+  #settings!: CallSettings
+  constructor(readonly providers: Contributions<ModelProvider>, settings: CallSettings, readonly hooks: CallHooks) {
+    this.apply(settings)
     providers.watch(all => this.#endOrphans(all.map(each => each.value)))
   }
 
-  async stream(context: ModelCallContext, model: string, options: LanguageModelV3CallOptions): Promise<ReadableStream<LanguageModelV3StreamPart>> {
+  /** Other settings, for the calls to come. */
+  apply(settings: CallSettings): void {
+    this.#settings = { ...settings, aliases: withDefault(settings.aliases) }
+    for (const gate of this.#gates.values()) {
+      gate.circuit.options = settings.circuit
+      gate.limiter.limits = this.#limits(gate.provider)
+    }
+  }
+  get aliases(): Readonly<Record<string, string>> { return this.#settings.aliases }
+
+  async stream(context: ModelCallContext, model: string, options: LanguageModelV3CallOptions): Promise<Stream> {
+    const stop = new AbortController()
+    const { abortSignal } = options
+    const abort = () => stop.abort(ModelErrors.ABORTED({ model }))
+    abortSignal?.addEventListener('abort', abort, { once: true })
+    this.#waiting.add(stop)
+    try { return await this.#withFallbacks(model, { context, options, signal: stop.signal }) } finally {
+      this.#waiting.delete(stop)
+      abortSignal?.removeEventListener('abort', abort)
+    }
+  }
+
+  async #withFallbacks(model: string, request: Request): Promise<Stream> {
+    const errors: BackplaneError[] = []
+    const candidates = [model, ...this.fallbacksOf(model)]
+    for (const [nth, candidate] of candidates.entries()) {
+      try { return await this.#withRetries(candidate, request) } catch (error) {
+        if (!(error instanceof BackplaneError) || !mayFallBack(error)) throw error
+        errors.push(error)
+        const next = candidates[nth + 1]
+        if (next === undefined) break
+        fallbacksTotal.inc({ model: candidate, fallback: next })
+        this.hooks.log.warn('a model is replaced by its fallback', { model: candidate, fallback: next, code: error.code, reason: error.message })
+      }
+    }
+    // The job may be tried again if any of them may answer then.
+    throw errors.find(each => each.retryable) ?? errors[0]!
+  }
+
+  async #withRetries(model: string, request: Request): Promise<Stream> {
+    const { attempts, max_wait_ms } = this.#settings.retries
+    for (let nth = 0; ; nth++) {
+      try { return await this.#once(model, request) } catch (error) {
+        if (!(error instanceof BackplaneError) || !isPassing(error) || nth >= attempts) throw error
+        const asked = error.details['retry_after']
+        const wait = typeof asked === 'number' ? asked * 1000 : backoff(nth, max_wait_ms)
+        if (wait > max_wait_ms) throw error
+        retriesTotal.inc({ model, code: error.code })
+        this.hooks.log.info('a model is asked again', { model, code: error.code, wait_ms: Math.round(wait) })
+        await pause(this.hooks.clock, wait, request.signal)
+      }
+    }
+  }
+
+  async #once(model: string, { context, options, signal }: Request): Promise<Stream> {
     const { provider, id } = this.find(model)
-    const call = new Call(context, provider, id, options, this.hooks, each => void this.#running.delete(each))
+    const gate = this.#gate(provider.name)
+    // What is aborted already has its record too, so that every call that was asked for is told of.
+    const told = options.abortSignal?.aborted ? undefined : await gate.enter(this.#settings.retries.max_wait_ms, signal)
+    const call = new Call(context, provider, id, options, this.#timeouts(provider.name), this.hooks, (each, record, error) => {
+      this.#running.delete(each)
+      told?.(record, error)
+    })
     this.#running.add(call)
     return call.stream(() => this.#create(provider, id))
   }
 
   async list(): Promise<readonly ModelInfo[]> {
-    const named = [...this.providers].flatMap(({ name, models = [], missing }) => models.map(model => ({ id: `${name}/${model}`, provider: name, missing })))
+    const more = (id: string, provider: string) => ({
+      ...(this.fallbacksOf(id).length && { fallbacks: this.fallbacksOf(id) }), circuit: this.circuit(provider),
+    })
+    const named = [...this.providers].flatMap(({ name, models, missing }) =>
+      (models ?? ['*']).map(model => ({ id: `${name}/${model}`, provider: name, missing, ...more(`${name}/${model}`, name) })))
     const aliases = Object.keys(this.aliases).flatMap(alias => {
       const target = resolveAlias(this.aliases, alias)!
       const provider = target.slice(0, target.indexOf('/'))
       const found = this.#provider(provider)
-      return found ? [{ id: alias, provider, alias_of: target, missing: found.missing }] : []
+      return found ? [{ id: alias, provider, alias_of: target, missing: found.missing, ...more(alias, provider) }] : []
     })
     return [...named, ...aliases]
   }
+
+  /** Of the name itself, or else of what it leads to. */
+  fallbacksOf(model: string): readonly string[] {
+    const { fallbacks } = this.#settings
+    if (Object.hasOwn(fallbacks, model)) return fallbacks[model]!
+    const target = model.includes('/') || !Object.hasOwn(this.aliases, model) ? undefined : this.aliases[model]
+    return target === undefined ? [] : this.fallbacksOf(target)
+  }
+
+  circuit(provider: string): ModelInfo['circuit'] { return this.#gates.get(provider)?.circuit.state ?? 'closed' }
+  /** Providers that are left alone for now. */
+  get open(): string[] { return [...this.#gates.values()].flatMap(({ provider, circuit }) => (circuit.state === 'open' ? [provider] : [])) }
 
   /** Rejects with MODELS_UNKNOWN, MODELS_UNCONFIGURED or MODELS_PROVIDER_AWAY. */
   find(model: string): { readonly provider: ModelProvider; readonly id: string } {
@@ -49,8 +136,16 @@ export class ModelRegistry implements Models, AsyncDisposable {
   #known(): string {
     return [
       ...Object.keys(this.aliases),
-      ...[...this.providers].flatMap(({ name, models }) => (models ? models.map(model => `${name}/${model}`) : [`${name}/<model>`])),
+      ...[...this.providers].flatMap(({ name, models, missing }) => (missing.length ? [] : (models ?? ['<model>']).map(model => `${name}/${model}`))),
     ].join(', ')
+  }
+
+  #timeouts(provider: string): Timeouts { return overridden(this.#settings.timeouts, this.#settings.providers[provider]?.timeouts) }
+  #limits(provider: string) { return overridden(this.#settings.limits, this.#settings.providers[provider]?.limits) }
+  #gate(provider: string): Gate {
+    let gate = this.#gates.get(provider)
+    if (!gate) this.#gates.set(provider, (gate = new Gate(provider, this.#settings.circuit, this.#limits(provider), this.hooks.clock)))
+    return gate
   }
 
   async #create(provider: ModelProvider, id: string): Promise<LanguageModelV3> {
@@ -69,5 +164,11 @@ export class ModelRegistry implements Models, AsyncDisposable {
   }
 
   /** Ends the calls that still run; their streams error with MODELS_ABORTED. */
-  async [Symbol.asyncDispose](): Promise<void> { for (const call of [...this.#running]) call.abort() }
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const call of [...this.#running]) call.abort()
+    for (const stop of this.#waiting) stop.abort(ModelErrors.ABORTED({ model: 'any' }))
+  }
 }
+
+const overridden = <T extends object>(all: T, own: { readonly [K in keyof T]?: T[K] | undefined } | undefined): T =>
+  ({ ...all, ...Object.fromEntries(Object.entries(own ?? {}).filter(([, value]) => value !== undefined)) })

@@ -12,18 +12,23 @@ export function countTokens(text: string): number {
   return count
 }
 
-/** What a prompt counts, by our own count. Files are not counted. */
-export function countPrompt(prompt: LanguageModelV3Prompt): number {
-  let count = 0
-  const add = (value: unknown) => { count += countTokens(typeof value === 'string' ? value : JSON.stringify(value) ?? '') }
+/** Every text of a prompt: what people, tools and models said. Files are not among them. */
+export function* textsOf(prompt: LanguageModelV3Prompt): Generator<string, void> {
+  const text = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value) ?? '')
   for (const message of prompt) {
-    if (message.role === 'system') { add(message.content); continue }
+    if (message.role === 'system') { yield message.content; continue }
     for (const part of message.content) {
-      if (part.type === 'text' || part.type === 'reasoning') add(part.text)
-      else if (part.type === 'tool-call') add(part.input)
-      else if (part.type === 'tool-result') add('value' in part.output ? part.output.value : part.output.reason ?? '')
+      if (part.type === 'text' || part.type === 'reasoning') yield part.text
+      else if (part.type === 'tool-call') yield text(part.input)
+      else if (part.type === 'tool-result') yield text('value' in part.output ? part.output.value : part.output.reason ?? '')
     }
   }
+}
+
+/** What a prompt counts, by our own count. */
+export function countPrompt(prompt: LanguageModelV3Prompt): number {
+  let count = 0
+  for (const text of textsOf(prompt)) count += countTokens(text)
   return count
 }
 

@@ -76,7 +76,7 @@ describe('models: names', () => {
   it('lists models and aliases', async () => {
     await using it = await setUp(undefined, { models: ['m'], missing: ['KEY'] }, { aliases: { fast: 'scripted/m' } })
     const list = await it.models.list()
-    assert.deepEqual(list.find(each => each.id === 'fast'), { id: 'fast', provider: 'scripted', alias_of: 'scripted/m', missing: ['KEY'] })
+    assert.deepEqual(list.find(each => each.id === 'fast'), { id: 'fast', provider: 'scripted', alias_of: 'scripted/m', missing: ['KEY'], circuit: 'closed' })
     assert.ok(list.some(each => each.id === 'offline/deterministic') && list.some(each => each.id === 'default'))
   })
   it('says in health which alias leads to nothing', async () => {
@@ -98,7 +98,8 @@ describe('models: names', () => {
 describe('models: one record for each call, however it ends', () => {
   it('completed: the parts as they came, and the usage that the provider told', async () => {
     await using it = await setUp(() => [...say('a', 'b'), finish('stop', 11, 7)])
-    assert.deepEqual(await read(await it.models.stream(context, 'scripted/m', options)), [...say('a', 'b'), finish('stop', 11, 7)])
+    const metadata = { type: 'response-metadata', modelId: 'scripted/m' }
+    assert.deepEqual(await read(await it.models.stream(context, 'scripted/m', options)), [metadata, ...say('a', 'b'), finish('stop', 11, 7)])
     assert.equal(it.called.length, 1)
     const [call] = it.called
     assert.equal(call!.status, 'completed')
@@ -116,17 +117,18 @@ describe('models: one record for each call, however it ends', () => {
     assert.deepEqual([it.called[0]!.usage.inputTokens.total, it.called[0]!.usage.outputTokens.total, it.called[0]!.estimated], [4, 3, true])
   })
   it('failed by an error part, a broken stream, a refusal, or an end without a finish', async () => {
-    const scripts: [string, Script, unknown?][] = [
-      ['error part', () => [...say('a'), { type: 'error', error: new Error('boom') }]],
-      ['broken', function* () { yield* say('a'); throw new Error('boom') }],
-      ['refused', () => [], new Error('boom')],
-      ['no finish', () => say('a')],
+    const scripts: [string, string, Script, unknown?][] = [
+      ['error part', 'MODELS_FAILED', () => [...say('a'), { type: 'error', error: new Error('boom') }]],
+      ['broken', 'MODELS_FAILED', function* () { yield* say('a'); throw new Error('boom') }],
+      ['refused', 'MODELS_FAILED', () => [], new Error('boom')],
+      ['no finish', 'MODELS_STREAM_BROKEN', () => say('a')],
+      ['a finish that nobody gave a reason for', 'MODELS_STREAM_BROKEN', () => [...say('a'), { ...finish(), finishReason: { unified: 'other', raw: undefined } } as LanguageModelV3StreamPart]],
     ]
-    for (const [name, script, refuse] of scripts) {
+    for (const [name, expected, script, refuse] of scripts) {
       await using it = await setUp(script)
       it.model.refuse = refuse
-      await assert.rejects((async () => read(await it.models.stream(context, 'scripted/m', options)))(), code('MODELS_FAILED'), name)
-      assert.deepEqual(it.called.map(({ status, error, estimated }) => [status, error?.code, estimated]), [['failed', 'MODELS_FAILED', true]], name)
+      await assert.rejects((async () => read(await it.models.stream(context, 'scripted/m', options)))(), code(expected), name)
+      assert.deepEqual(it.called.map(({ status, error, estimated }) => [status, error?.code, estimated]), [['failed', expected, true]], name)
     }
   })
   it('aborted in the middle: the provider is told, the stream errors, what was counted is kept', async () => {
@@ -240,16 +242,32 @@ describe('models: one record for each call, however it ends', () => {
 
 describe('models: errors', () => {
   const api = (statusCode: number) => new APICallError({ message: `status ${statusCode}`, url: 'http://x', requestBodyValues: { text: 'private words' }, statusCode })
-  it('takes the provider\'s word for whether a call may be made again', async () => {
+  it('says what kind of failure it was, and whether it may pass', async () => {
     const reset = Object.assign(new TypeError('fetch failed'), { cause: Object.assign(new Error('reset'), { code: 'ECONNRESET' }) })
-    for (const [error, retryable] of [[api(429), true], [api(500), true], [api(401), false], [reset, true], [new Error('odd'), false]] as const) {
-      await using it = await setUp()
-      it.model.refuse = error
+    const table = [
+      [api(429), 'RATE_LIMITED', true], [api(500), 'OVERLOADED', true], [api(529), 'OVERLOADED', true], [api(408), 'OVERLOADED', true], [api(401), 'AUTH_FAILED', false],
+      [api(403), 'AUTH_FAILED', false], [api(400), 'BAD_REQUEST', false], [api(404), 'BAD_REQUEST', false], [api(422), 'BAD_REQUEST', false], [api(302), 'BAD_REQUEST', false],
+      [reset, 'UNREACHABLE', true], [new Error('odd'), 'FAILED', false], ['a text', 'FAILED', false], [null, 'FAILED', false],
+      [new APICallError({ message: 'no credit', url: 'http://x', requestBodyValues: {}, statusCode: 429, responseBody: '{"error":{"code":"insufficient_quota"}}' }), 'AUTH_FAILED', false],
+    ] as const
+    for (const [error, name, retryable] of table) {
+      await using it = await setUp(function* () { throw error }, {}, { retries: { attempts: 0 } })
       await assert.rejects(
         it.models.stream(context, 'scripted/m', options),
-        (thrown: BackplaneError) => thrown.code === 'MODELS_FAILED' && thrown.retryable === retryable && thrown.status === 502,
+        (thrown: BackplaneError) => thrown.code === `MODELS_${name}` && thrown.retryable === retryable && thrown.expose, `${String(error)} ${name}`,
       )
     }
+  })
+  it('leaves a vendor\'s words out that repeat the request', async () => {
+    const prompt: LanguageModelV3CallOptions['prompt'] = [{ role: 'user', content: [{ type: 'text', text: 'my pin is 4711, and my name is Ann' }] }]
+    for (const message of ['bad input: "my pin is 4711, and my name"', 'value my pin is 4711, and my name is Ann']) {
+      await using it = await setUp()
+      it.model.refuse = Object.assign(api(400), { message })
+      await assert.rejects(it.models.stream(context, 'scripted/m', { prompt }), (error: BackplaneError) => code('MODELS_BAD_REQUEST')(error) && !/4711|Ann/.test(`${error.message} ${String(error.cause)}`))
+    }
+    await using it = await setUp()
+    it.model.refuse = Object.assign(api(400), { message: 'max_tokens is too large' })
+    await assert.rejects(it.models.stream(context, 'scripted/m', { prompt }), /400 max_tokens is too large/)
   })
   it('keeps the request and secret values out of the error', async () => {
     const secret = Secret.of('key', 'sk-live-0123456789')
