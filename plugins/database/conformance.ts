@@ -43,7 +43,8 @@ export const databaseConformance = defineConformance<DatabaseSubject>(Database, 
       const insert = database.prepareMany<{ name: string }>(
         'INSERT INTO things (name, size, data) VALUES :rows ON CONFLICT (name) DO NOTHING RETURNING name', ['text', 'bigint', 'text'])
       const change = database.prepareMany<{ name: string }>(
-        `UPDATE things SET size = given.column2 FROM (VALUES :rows) AS given WHERE things.name = given.column1 AND things.size = given.column3 RETURNING name`,
+        `UPDATE things SET size = given.column2 FROM (VALUES :rows) AS given
+         WHERE things.name = given.column1 AND things.size = given.column3 RETURNING name`,
         ['text', 'bigint', 'bigint'])
       for (const count of [0, 1, 2, 5, 21, 200]) {
         const all = Array.from({ length: count }, (_, at) => `${count}-${String(at).padStart(3, '0')}`)
@@ -58,7 +59,8 @@ export const databaseConformance = defineConformance<DatabaseSubject>(Database, 
         assert.deepEqual(found, rows.map(([name, at, data]) => ({ name, size: Number(at) % 3 ? -1 : at, data })))
         await database.knex()('things').delete()
       }
-      await assert.rejects(database.transaction(tx => insert.run([['a', 1, null], ['b', null, null]], tx)), (error: unknown) => DatabaseErrors.CONSTRAINT.is(error))
+      const bad = database.transaction(tx => insert.run([['a', 1, null], ['b', null, null]], tx))
+      await assert.rejects(bad, (error: unknown) => DatabaseErrors.CONSTRAINT.is(error))
       assert.deepEqual(await names(), [])
     },
   },

@@ -1,4 +1,4 @@
-import type { ColumnType, ManyStatement, Statement, Tx } from '#contracts/database'
+import type { ColumnType, ManyStatement, Statement } from '#contracts/database'
 
 /** Rows of one statement. Few sizes, so that few statements are kept; and bounded, since the event loop stands still for each. */
 const SIZES = [64, 16, 4, 1]
@@ -8,8 +8,10 @@ export function manyOf<Row>(prepare: (sql: string) => Statement<Row>, sql: strin
   // The first row tells the types of all: PostgreSQL takes a bare parameter for text.
   const first = `(${types.map(type => `CAST(? AS ${type})`).join(', ')})`
   const next = `(${types.map(() => '?').join(', ')})`
-  const statements = SIZES.map(size => ({ size, statement: prepare(sql.replace(':rows', [first, ...new Array<string>(size - 1).fill(next)].join(', '))) }))
-  const chunked = async <T>(rows: readonly (readonly unknown[])[], ask: (statement: Statement<Row>, params: readonly unknown[]) => Promise<T>): Promise<T[]> => {
+  const written = (size: number) => [first, ...new Array<string>(size - 1).fill(next)].join(', ')
+  const statements = SIZES.map(size => ({ size, statement: prepare(sql.replace(':rows', written(size))) }))
+  type Ask<T> = (statement: Statement<Row>, params: readonly unknown[]) => Promise<T>
+  const chunked = async <T>(rows: readonly (readonly unknown[])[], ask: Ask<T>): Promise<T[]> => {
     const answers: T[] = []
     for (let at = 0; at < rows.length;) {
       const { size, statement } = statements.find(each => each.size <= rows.length - at)!
@@ -19,7 +21,7 @@ export function manyOf<Row>(prepare: (sql: string) => Statement<Row>, sql: strin
     return answers
   }
   return {
-    all: async (rows, tx: Tx) => (await chunked(rows, (statement, params) => statement.all(params, tx))).flat(),
-    run: async (rows, tx: Tx) => (await chunked(rows, (statement, params) => statement.run(params, tx))).reduce((sum, each) => sum + each, 0),
+    all: async (rows, tx) => (await chunked(rows, (statement, params) => statement.all(params, tx))).flat(),
+    run: async (rows, tx) => (await chunked(rows, (statement, params) => statement.run(params, tx))).reduce((sum, each) => sum + each, 0),
   }
 }

@@ -52,11 +52,11 @@ function appendSqlite(database: Database) {
     `INSERT INTO events (${COLUMNS}) VALUES :rows RETURNING position`, ['text', 'text', 'text', 'text', 'bigint', 'text', 'text', 'bigint'])
   const link = database.prepareMany('INSERT INTO event_topics (topic, cursor, position) VALUES :rows', ['text', 'bigint', 'bigint'])
   return async (rows: readonly NewRow[], tx: Tx) => {
-    const added = await insert.all(rows.map(({ type, project_id, created_by, job_id, seq, topics, data, at }) => [type, project_id, created_by, job_id, seq, topics, data, at]), tx)
+    const values = rows.map(row => [row.type, row.project_id, row.created_by, row.job_id, row.seq, row.topics, row.data, row.at])
     // Given out in the order of the rows; RETURNING promises none.
-    const positions = added.map(row => row.position).sort((one, two) => one - two)
-    const topics = rows.flatMap((row, at) => (JSON.parse(row.topics) as string[]).map(topic => [topic, cursorIn(topic, row, positions[at]!), positions[at]!]))
-    await link.run(topics, tx)
+    const positions = (await insert.all(values, tx)).map(added => added.position).sort((one, two) => one - two)
+    const topics = rows.flatMap((row, at) => (JSON.parse(row.topics) as string[]).map(topic => ({ topic, row, position: positions[at]! })))
+    await link.run(topics.map(({ topic, row, position }) => [topic, cursorIn(topic, row, position), position]), tx)
     return positions
   }
 }

@@ -1,7 +1,7 @@
 import type { Clock } from '#core'
 import { JobErrors, type JobError } from '#contracts/jobs'
-import type { Database, Statement, Tx } from '#contracts/database'
-import type { EventLog } from '#contracts/events'
+import type { ColumnType, Database, ManyStatement, Statement, Tx } from '#contracts/database'
+import type { EventLog, NewEvent } from '#contracts/events'
 import type { JobQueue } from '#contracts/queue'
 import { isFinal, next, type JobEvent } from './machine.ts'
 import { dataOf, type JobRow } from './record.ts'
@@ -14,6 +14,10 @@ const COLUMNS = [
 const CHANGING = [
   'status', 'attempt', 'token', 'result', 'error', 'run_at', 'started_at', 'finished_at', 'lease_owner', 'lease_until', 'handed_at',
 ] as const satisfies readonly (keyof JobRow)[]
+const NUMBERS: ReadonlySet<keyof JobRow> = new Set([
+  'priority', 'attempt', 'max_attempts', 'timeout_ms', 'seq', 'lease_until', 'token', 'created_at', 'run_at', 'started_at', 'finished_at', 'handed_at',
+])
+const typesOf = (columns: readonly (keyof JobRow)[]): ColumnType[] => columns.map(each => (NUMBERS.has(each) ? 'bigint' : 'text'))
 type Changes = Partial<Pick<JobRow, 'result' | 'run_at' | 'lease_owner' | 'lease_until' | 'handed_at'>> & { readonly error?: JobError | null }
 
 const PAST = {
@@ -22,6 +26,13 @@ const PAST = {
 } as const satisfies Record<JobEvent, string>
 /** An event holds at most 64 KiB; a result that is larger is read from the job. */
 const EVENT_RESULT = 32_768
+
+/** One step of the machine: `row` is what it was read as in the same transaction. */
+export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly changes: Changes }
+interface Made extends Step { readonly after: JobRow }
+
+/** What became of a job that was to be written: itself, the one that has its idempotency key, or why it can't be. */
+export type Inserted = { readonly row: JobRow; readonly created: boolean } | { readonly refused: Error }
 
 /** Who holds a job, and under which token. */
 export interface Claim { readonly id: string; readonly token: number; readonly owner: string }
@@ -36,13 +47,13 @@ export interface StoreDeps {
 /** The tables of jobs: every change of a state is made here, by the machine, with its event in the same transaction. */
 export class JobStore {
   readonly #byId: Statement<JobRow>
-  readonly #locked: Statement<JobRow>
+  readonly #locked: ManyStatement<JobRow>
   readonly #byKey: Statement<JobRow>
-  readonly #insert: Statement
-  readonly #change: Statement
+  readonly #insert: ManyStatement<{ id: string }>
+  readonly #change: ManyStatement<{ id: string }>
   readonly #remove: Statement
-  readonly #begin: Statement
-  readonly #end: Statement
+  readonly #begin: ManyStatement
+  readonly #end: ManyStatement
   readonly #renew: Statement
   readonly #steps: Statement<{ name: string; result: string | null }>
   readonly #step: Statement
@@ -51,15 +62,21 @@ export class JobStore {
     const { database } = deps
     this.#byId = database.prepare('SELECT * FROM jobs WHERE id = ?')
     // Progress moves seq on while the job runs: what is read to be changed must stay as it was read.
-    this.#locked = database.dialect === 'postgres' ? database.prepare('SELECT * FROM jobs WHERE id = ? FOR UPDATE') : this.#byId
+    // All lock in one order, so that nobody waits in a circle.
+    const lock = database.dialect === 'postgres' ? 'ORDER BY id FOR UPDATE' : ''
+    this.#locked = database.prepareMany(`SELECT * FROM jobs WHERE id IN (VALUES :rows) ${lock}`, ['text'])
     this.#byKey = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND created_by = ? AND idempotency_key = ?')
-    this.#insert = database.prepare(
-      `INSERT INTO jobs (${COLUMNS.join(', ')}) VALUES (${COLUMNS.map(() => '?').join(', ')})
-       ON CONFLICT (project_id, created_by, idempotency_key) DO NOTHING`)
-    this.#change = database.prepare(`UPDATE jobs SET ${CHANGING.map(each => `${each} = ?`).join(', ')}, seq = seq + 1 WHERE id = ? AND seq = ?`)
+    this.#insert = database.prepareMany(
+      `INSERT INTO jobs (${COLUMNS.join(', ')}) VALUES :rows ON CONFLICT (project_id, created_by, idempotency_key) DO NOTHING RETURNING id`, typesOf(COLUMNS))
+    this.#change = database.prepareMany(
+      `UPDATE jobs SET ${CHANGING.map((each, at) => `${each} = given.column${at + 3}`).join(', ')}, seq = jobs.seq + 1
+       FROM (VALUES :rows) AS given WHERE jobs.id = given.column1 AND jobs.seq = given.column2 RETURNING jobs.id`, typesOf(['id', 'seq', ...CHANGING]))
     this.#remove = database.prepare('DELETE FROM jobs WHERE id = ? AND seq = ?')
-    this.#begin = database.prepare('INSERT INTO job_attempts (job_id, token, attempt, worker, started_at) VALUES (?, ?, ?, ?, ?)')
-    this.#end = database.prepare('UPDATE job_attempts SET finished_at = ?, outcome = ?, error = ? WHERE job_id = ? AND token = ?')
+    this.#begin = database.prepareMany(
+      'INSERT INTO job_attempts (job_id, token, attempt, worker, started_at) VALUES :rows', ['text', 'bigint', 'bigint', 'text', 'bigint'])
+    this.#end = database.prepareMany(
+      `UPDATE job_attempts SET finished_at = given.column3, outcome = given.column4, error = given.column5
+       FROM (VALUES :rows) AS given WHERE job_id = given.column1 AND token = given.column2`, ['text', 'bigint', 'bigint', 'text', 'text'])
     this.#renew = database.prepare(`UPDATE jobs SET lease_until = ? WHERE id = ? AND token = ? AND lease_owner = ? AND status = 'running'`)
     this.#steps = database.prepare('SELECT name, result FROM job_steps WHERE job_id = ?')
     this.#step = database.prepare(
@@ -68,64 +85,73 @@ export class JobStore {
   }
 
   get now(): number { return this.deps.clock.now() }
-  read(id: string, tx?: Tx): Promise<JobRow | undefined> { return (tx ? this.#locked : this.#byId).get([id], tx) }
+  /** With `tx` it is locked, to be changed. */
+  async read(id: string, tx?: Tx): Promise<JobRow | undefined> { return tx ? (await this.#locked.all([[id]], tx))[0] : this.#byId.get([id]) }
+  /** Those that are there, locked, to be changed. */
+  async readAll(ids: readonly string[], tx: Tx): Promise<ReadonlyMap<string, JobRow>> {
+    return new Map((await this.#locked.all(ids.map(id => [id]), tx)).map(row => [row.id, row]))
+  }
+
+  /** insertAll() of one; rejects with why it can't be. */
+  async insert(row: JobRow, tx: Tx): Promise<{ readonly row: JobRow; readonly created: boolean }> {
+    const [inserted] = await this.insertAll([row], tx)
+    if ('refused' in inserted!) throw inserted.refused
+    return inserted!
+  }
 
   /**
-   * The row, or the one that has its idempotency key already: of the same principal, or somebody would be shown the job of another.
-   * Rejects with JOBS_KEY_REUSED if that was made for something else. A queued one is in the queue with it; a running one is claimed.
+   * Each row, or the one that has its idempotency key already: of the same principal, or somebody would be shown the job of another.
+   * It is refused with JOBS_KEY_REUSED if that was made for something else. A queued one is in the queue with it; a running one is claimed.
    */
-  async insert(row: JobRow, tx: Tx): Promise<{ readonly row: JobRow; readonly created: boolean }> {
-    if (!await this.#insert.run(COLUMNS.map(column => row[column]), tx)) {
-      const first = (await this.#byKey.get([row.project_id, row.created_by, row.idempotency_key], tx))!
-      if (first.substance !== row.substance) throw JobErrors.KEY_REUSED({ key: row.idempotency_key! })
-      return { row: first, created: false }
-    }
-    await this.#tell(row, 'job.created', tx)
-    if (row.status === 'running') await this.#begin.run([row.id, row.token, row.attempt, row.lease_owner, row.started_at], tx)
-    if (row.status === 'queued') await this.handOver([row], tx, true)
-    return { row, created: true }
+  async insertAll(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]> {
+    const written = new Set((await this.#insert.all(rows.map(row => COLUMNS.map(column => row[column])), tx)).map(each => each.id))
+    const created = rows.filter(row => written.has(row.id))
+    await this.#tell(created.map(row => [row, 'job.created']), tx)
+    const running = created.filter(row => row.status === 'running')
+    await this.#begin.run(running.map(row => [row.id, row.token, row.attempt, row.lease_owner, row.started_at]), tx)
+    await this.handOver(created.filter(row => row.status === 'queued'), tx, true)
+    const inserted: Inserted[] = []
+    for (const row of rows) inserted.push(written.has(row.id) ? { row, created: true } : await this.#first(row, tx))
+    return inserted
+  }
+
+  async #first({ project_id, created_by, idempotency_key, substance }: JobRow, tx: Tx): Promise<Inserted> {
+    const row = (await this.#byKey.get([project_id, created_by, idempotency_key], tx))!
+    return row.substance === substance ? { row, created: false } : { refused: JobErrors.KEY_REUSED({ key: idempotency_key! }) }
   }
 
   /** One step of the machine. Rejects with JOBS_LEASE_LOST if it has no such step, or the row has changed since it was read. */
   async change(row: JobRow, event: JobEvent, changes: Changes, tx: Tx): Promise<JobRow> {
-    const standing = next(row, event)
-    if (!standing) throw JobErrors.LEASE_LOST({ id: row.id })
-    const { now } = this
-    const claims = event === 'claim'
-    const released = claims ? {} : { lease_owner: null, lease_until: null }
-    // Nothing stays of an end that is taken back.
-    const reopened = isFinal(row.status) ? { result: null, error: null, started_at: null } : {}
-    const error = changes.error === undefined ? row.error : changes.error && JSON.stringify(changes.error)
-    const after: JobRow = {
-      ...row, ...released, ...changes, ...standing, error, seq: row.seq + 1,
-      token: claims ? row.token + 1 : row.token,
-      started_at: claims ? row.started_at ?? now : row.started_at,
-      ...reopened,
-      finished_at: isFinal(standing.status) ? now : null,
-      handed_at: standing.status === 'queued' && row.status !== 'queued' ? 0 : changes.handed_at ?? row.handed_at,
-    }
-    if (!await this.#change.run([...CHANGING.map(column => after[column]), row.id, row.seq], tx)) throw JobErrors.LEASE_LOST({ id: row.id })
-    if (claims) await this.#begin.run([row.id, after.token, after.attempt, after.lease_owner, now], tx)
-    else if (row.status === 'running') {
-      const outcome = event === 'interrupt' ? 'interrupted' : event === 'hand_back' ? 'handed_back' : standing.status
-      await this.#end.run([now, outcome, error, row.id, row.token], tx)
-    }
-    await this.#tell(after, standing.status === 'dead' ? 'job.dead' : PAST[event], tx)
+    const after = await this.tryChange(row, event, changes, tx)
+    if (!after) throw JobErrors.LEASE_LOST({ id: row.id })
     return after
   }
 
   /** change() of one job of many, or nothing if somebody else was quicker: that must not undo the others. */
   async tryChange(row: JobRow, event: JobEvent, changes: Changes, tx: Tx): Promise<JobRow | undefined> {
-    try { return await this.change(row, event, changes, tx) } catch (error) {
-      if (JobErrors.LEASE_LOST.is(error)) return undefined
-      throw error
-    }
+    return (await this.changeAll([{ row, event, changes }], tx))[0]
+  }
+
+  /** tryChange() of many jobs, in few statements. */
+  async changeAll(steps: readonly Step[], tx: Tx): Promise<(JobRow | undefined)[]> {
+    const { now } = this
+    const possible = steps.flatMap((step): Made[] => { const after = stepped(step, now); return after ? [{ ...step, after }] : [] })
+    const changing = possible.map(({ row, after }) => [row.id, row.seq, ...CHANGING.map(column => after[column])])
+    const written = new Set((await this.#change.all(changing, tx)).map(each => each.id))
+    const made = possible.filter(({ row }) => written.has(row.id))
+    const begun = made.filter(({ event }) => event === 'claim')
+    const ended = made.filter(({ row }) => row.status === 'running')
+    await this.#begin.run(begun.map(({ after }) => [after.id, after.token, after.attempt, after.lease_owner, now]), tx)
+    await this.#end.run(ended.map(({ row, event, after }) => [row.id, row.token, now, outcomeOf(event, after), after.error]), tx)
+    await this.#tell(made.map(({ event, after }) => [after, after.status === 'dead' ? 'job.dead' : PAST[event]]), tx)
+    const results = new Map(made.map(({ after }) => [after.id, after]))
+    return steps.map(({ row }) => results.get(row.id))
   }
 
   /** Deletes a job with its attempts and steps; the log keeps what happened to it. Rejects with JOBS_LEASE_LOST if the row has changed. */
   async remove(row: JobRow, tx: Tx): Promise<void> {
     if (!await this.#remove.run([row.id, row.seq], tx)) throw JobErrors.LEASE_LOST({ id: row.id })
-    await this.#tell({ ...row, seq: row.seq + 1 }, 'job.discarded', tx)
+    await this.#tell([[{ ...row, seq: row.seq + 1 }, 'job.discarded']], tx)
   }
 
   /** Gives queued jobs to the queue: in `tx` if it can, else after commit, and what is lost then the sweep finds by `handed_at`. */
@@ -174,19 +200,43 @@ export class JobStore {
     await this.deps.database.knex(tx)('jobs').where({ id, status: 'queued' }).update({ handed_at: 0 })
   }
 
-  async #tell(row: JobRow, type: string, tx: Tx): Promise<void> {
-    const log = this.deps.events()
-    if (!log) return
-    const { id, agent, status, attempt, seq, project_id, created_by } = row
-    const result = status === 'completed' ? row.result : null
-    const fits = result === null || Buffer.byteLength(result) <= EVENT_RESULT
-    await log.append(tx, [{
-      type, project_id, created_by, job_id: id, seq,
-      topics: [`job:${id}`, `project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])],
-      data: {
-        id, type: row.type, agent, status, attempt, error: dataOf(row.error),
-        ...(fits ? { result: dataOf(result) } : { result_bytes: Buffer.byteLength(result) }),
-      },
-    }])
+  async #tell(changed: readonly (readonly [row: JobRow, type: string])[], tx: Tx): Promise<void> {
+    if (changed.length) await this.deps.events()?.append(tx, changed.map(([row, type]) => eventOf(row, type)))
+  }
+}
+
+/** The row after the step; nothing if the machine has no such step. */
+function stepped({ row, event, changes }: Step, now: number): JobRow | undefined {
+  const standing = next(row, event)
+  if (!standing) return undefined
+  const claims = event === 'claim'
+  const released = claims ? {} : { lease_owner: null, lease_until: null }
+  // Nothing stays of an end that is taken back.
+  const reopened = isFinal(row.status) ? { result: null, error: null, started_at: null } : {}
+  return {
+    ...row, ...released, ...changes, ...standing, seq: row.seq + 1,
+    error: changes.error === undefined ? row.error : changes.error && JSON.stringify(changes.error),
+    token: claims ? row.token + 1 : row.token,
+    started_at: claims ? row.started_at ?? now : row.started_at,
+    ...reopened,
+    finished_at: isFinal(standing.status) ? now : null,
+    handed_at: standing.status === 'queued' && row.status !== 'queued' ? 0 : changes.handed_at ?? row.handed_at,
+  }
+}
+
+const outcomeOf = (event: JobEvent, { status }: JobRow): string =>
+  (event === 'interrupt' ? 'interrupted' : event === 'hand_back' ? 'handed_back' : status)
+
+function eventOf(row: JobRow, type: string): NewEvent {
+  const { id, agent, status, attempt, seq, project_id, created_by } = row
+  const result = status === 'completed' ? row.result : null
+  const fits = result === null || Buffer.byteLength(result) <= EVENT_RESULT
+  return {
+    type, project_id, created_by, job_id: id, seq,
+    topics: [`job:${id}`, `project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])],
+    data: {
+      id, type: row.type, agent, status, attempt, error: dataOf(row.error),
+      ...(fits ? { result: dataOf(result) } : { result_bytes: Buffer.byteLength(result) }),
+    },
   }
 }

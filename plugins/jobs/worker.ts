@@ -136,20 +136,17 @@ export class Worker {
     const { store, access, log } = this.deps
     // The consumer was closed while this delivery was on its way: it must come again, elsewhere.
     if (this.#state !== 'running') throw JobErrors.INTERRUPTED()
-    const claimed: JobRow[] = []
-    for (const id of ids) {
-      const row = await store.read(id, tx)
-      if (row?.status !== 'queued') continue
-      if (!this.typeOf(row.type) || !access.current) {
-        log.debug('a job waits for a plugin', { job_id: id, type: row.type })
-        await store.setAside(id, tx)
-        continue
-      }
-      const mine = await store.tryChange(row, 'claim', this.lease(), tx)
-      if (mine) claimed.push(mine)
+    const rows = await store.readAll(ids, tx)
+    const queued = ids.flatMap(id => rows.get(id) ?? []).filter(row => row.status === 'queued')
+    const runnable = (row: JobRow) => access.current !== undefined && this.typeOf(row.type) !== undefined
+    for (const { id, type } of queued.filter(row => !runnable(row))) {
+      log.debug('a job waits for a plugin', { job_id: id, type })
+      await store.setAside(id, tx)
     }
+    const changes = this.lease()
+    const claimed = await store.changeAll(queued.filter(runnable).map(row => ({ row, event: 'claim', changes })), tx)
     tx.afterCommit(() => {
-      for (const row of claimed) this.#outside.runInAsyncScope(() => void this.begin(row).catch(() => {}))
+      for (const row of claimed) if (row) this.#outside.runInAsyncScope(() => void this.begin(row).catch(() => {}))
       this.#report()
     })
   }
@@ -162,7 +159,7 @@ export class Worker {
 
   async #work(execution: Execution): Promise<Job> {
     const { row } = execution
-    const { clock, store } = this.deps
+    const { clock } = this.deps
     const cancel = clock.after(row.timeout_ms, () => execution.abort(JobErrors.TIMEOUT({ ms: row.timeout_ms })))
     let outcome: Outcome
     try { outcome = await this.#outcome(execution) } finally { cancel() }

@@ -95,7 +95,8 @@ async function plainjob(synchronous) {
   const queue = defineQueue({ connection: better(db), logger: log })
   db.pragma(`synchronous = ${synchronous}`)
   const once = async total => {
-    if (contender.endsWith('many')) for (let left = total; left > 0; left -= BATCH) queue.addMany('nothing', Array.from({ length: Math.min(BATCH, left) }, () => REQUEST.input))
+    const some = left => Array.from({ length: Math.min(BATCH, left) }, () => REQUEST.input)
+    if (contender.endsWith('many')) for (let left = total; left > 0; left -= BATCH) queue.addMany('nothing', some(left))
     else for (let each = 0; each < total; each++) queue.add('nothing', REQUEST.input)
     let left = total
     let over
