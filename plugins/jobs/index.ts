@@ -6,6 +6,7 @@ import { EventLog } from '#contracts/events'
 import { HealthCheck } from '#contracts/health'
 import { HttpRoute } from '#contracts/http'
 import { Jobs, JobSettled, JobSettling, JobType } from '#contracts/jobs'
+import { JobUpdates } from '#contracts/job-updates'
 import { Metric } from '#contracts/metrics'
 import { JobQueue } from '#contracts/queue'
 import { Backlog } from './backlog.ts'
@@ -13,6 +14,7 @@ import { Cancellations } from './cancellation.ts'
 import { config } from './config.ts'
 import { JobControl } from './control.ts'
 import { DueJobs } from './due.ts'
+import { JobFollower } from './follow.ts'
 import { healthCheck } from './health.ts'
 import { instruments } from './instruments.ts'
 import { JobService } from './jobs.ts'
@@ -20,6 +22,7 @@ import { migrations } from './migrations.ts'
 import { JobQueries } from './queries.ts'
 import { permissions } from './permission.ts'
 import { routes } from './routes.ts'
+import { JobRuns } from './run.ts'
 import { JobStore } from './store.ts'
 import { Worker } from './worker.ts'
 
@@ -28,7 +31,7 @@ export default definePlugin({
   summary: 'The system of record of all work: takes jobs in, runs them, brings them to an end',
   config,
   uses: { host: Host, database: Database, queue: JobQueue, access: live(Access), events: live(EventLog), broadcast: live(Broadcast) },
-  provides: [Jobs],
+  provides: [Jobs, JobUpdates],
   contributes: [HttpRoute, HealthCheck, Metric, PermissionInfo],
   commands: () => import('./commands.ts'),
   async setup(ctx, { host, database, queue, access, events, broadcast }) {
@@ -45,12 +48,16 @@ export default definePlugin({
     const cancellations = ctx.own(new Cancellations(worker, broadcast, ctx.log), each => each.close())
     const control = new JobControl(worker, queries, cancellations)
     const backlog = new Backlog(queries, ctx.clock, ctx.config.max_queued)
-    const jobs = new JobService({ worker, queries, control, backlog, events: () => events.current })
+    const follower = new JobFollower({
+      store, clock: ctx.clock, events: () => events.current, progress: id => worker.find(id)?.progress, get: (caller, id) => jobs.get(caller, id),
+    })
+    const jobs = new JobService({ worker, queries, control, backlog, runs: new JobRuns(worker, control, follower), events: () => events.current })
     ctx.provide(Jobs, jobs)
+    ctx.provide(JobUpdates, follower)
     for (const route of routes(jobs)) ctx.contribute(HttpRoute, route)
     for (const instrument of Object.values(instruments)) ctx.contribute(Metric, instrument)
     ctx.contribute(HealthCheck, healthCheck(queries, queue, ctx.clock))
     for (const permission of permissions) ctx.contribute(PermissionInfo, permission)
-    return { start: () => worker.start(), drain: () => worker.drain(), stop: () => worker.stop() }
+    return { start: () => worker.start(), drain: () => worker.drain(), stop: () => worker.stop().finally(() => follower.close()) }
   },
 })

@@ -9,9 +9,9 @@ import { ID_PATTERN } from './id.ts'
 import { instruments } from './instruments.ts'
 import type { JobQueries } from './queries.ts'
 import { timeOf, toJob, type JobDetail, type JobRow } from './record.ts'
+import type { JobRuns, RunOptions } from './run.ts'
 import type { Worker } from './worker.ts'
 
-type RunOptions = NonNullable<Parameters<Jobs['run']>[2]>
 type Filter = NonNullable<Parameters<Jobs['list']>[1]>
 
 const EVENTS_SHOWN = 100
@@ -25,6 +25,7 @@ export interface JobServiceDeps {
   readonly queries: JobQueries
   readonly control: JobControl
   readonly backlog: Backlog
+  readonly runs: JobRuns
   readonly events: () => EventLog | undefined
 }
 
@@ -74,21 +75,16 @@ export class JobService implements Jobs {
 
   async run(caller: Caller, request: JobRequest, options: RunOptions = {}): Promise<Job> {
     const { worker } = this
-    const { signal, onProgress } = options
     const { database, store } = worker.deps
     const admitted = await this.#admission.admit(caller, request)
-    if (signal?.aborted) throw JobErrors.CANCELLED({}, { cause: signal.reason })
-    const { row, created } = await database.transaction(tx => {
+    if (options.signal?.aborted) throw JobErrors.CANCELLED({}, { cause: options.signal.reason })
+    const here = worker.takes && admitted.status === 'queued'
+    const insert = () => database.transaction(tx => {
       const claimed = { status: 'running' as const, attempt: 1, token: 1, started_at: store.now, ...worker.lease() }
-      return this.#insert(worker.accepts && admitted.status === 'queued' ? { ...admitted, ...claimed } : admitted, tx)
+      return this.#insert(here ? { ...admitted, ...claimed } : admitted, tx)
     })
-    const running = created && row.status === 'running' ? worker.begin(row, onProgress) : worker.find(row.id)?.done
-    if (!running) return toJob(row)
-    const cancel = () => worker.find(row.id)?.abort(JobErrors.CANCELLED({}, { cause: signal?.reason }))
-    if (!created) return running
-    signal?.addEventListener('abort', cancel, { once: true })
-    if (signal?.aborted) cancel()
-    try { return await running } finally { signal?.removeEventListener('abort', cancel) }
+    const { row, created } = await (here ? insert() : this.deps.backlog.add(1, insert))
+    return this.deps.runs.finish(row, created, options)
   }
 
   async get(caller: Caller, id: string): Promise<Job> { return toJob(await this.#read(caller, id)) }

@@ -62,7 +62,10 @@ export class Worker {
 
   constructor(readonly deps: WorkerDeps) { this.#progress = new ProgressStore(deps.database, deps.store.deps.events) }
 
-  get accepts(): boolean { return this.#state === 'new' || this.#state === 'running' }
+  /** What is submitted to be run at once runs here. */
+  get takes(): boolean { return (this.#state === 'new' || this.#state === 'running') && this.deps.config.concurrency > 0 }
+  /** It was set up and not started, as for a command: nobody here looks for work. */
+  get idle(): boolean { return this.#state === 'new' && this.takes }
   find(id: string): Execution | undefined { return this.#latest.get(id) }
   typeOf(type: string): JobType | undefined {
     const same = (each: { value: JobType }) => each.value.type === type

@@ -366,7 +366,7 @@ describe('a full queue', () => {
   const tries = (t: TestRuntime, count: number) => Promise.all(Array.from({ length: count }, () => submit(t, 'double').then(() => 'in', (error: { code: string }) => error.code)))
 
   it('takes in exactly as many as it may, and says when to try again', async () => {
-    await using t = await runtime({ types: [double], config: { concurrency: 0, max_queued: 20 } })
+    await using t = await runtime({ types: [double], setupOnly: true, config: { max_queued: 20 } })
     const answers = [...await tries(t, 7), ...await tries(t, 30)]
     assert.deepEqual([answers.filter(each => each === 'in').length, [...new Set(answers)]], [20, ['in', 'JOBS_QUEUE_FULL']])
     assert.equal((await rows(t, 'jobs', {})).length, 20)

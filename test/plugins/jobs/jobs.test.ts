@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { definePlugin, scope, SystemClock, type ScopeFields } from '#core'
 import { eventually, fake, FakeClock, recordHook } from '#core/testing'
 import { AccessErrors, type Caller } from '#contracts/access'
@@ -33,7 +36,7 @@ describe('jobs', () => {
 
   it('runs here and now when it is asked to, and tells how it goes on', async () => {
     const talk = jobType('talk', async ({ input, emit }) => { emit({ type: 'token', content: 'a' }); emit({ type: 'progress', percent: 50 }); return input })
-    await using t = await runtime({ types: [talk], config: { concurrency: 0 } })
+    await using t = await runtime({ types: [talk] })
     const seen: JobProgress[] = []
     const job = await t.get(Jobs).run(operator, { type: 'talk', input: 'x' }, { onProgress: progress => seen.push(progress) })
     assert.deepEqual([job.status, job.result, job.seq], ['completed', 'x', 2])
@@ -124,7 +127,7 @@ describe('jobs', () => {
 
     it('lets a second run() with the key wait for the first', async () => {
       const door = gate()
-      await using t = await runtime({ types: [jobType('slow', async () => { await door.closed; return 1 })], config: { concurrency: 0 } })
+      await using t = await runtime({ types: [jobType('slow', async () => { await door.closed; return 1 })] })
       const ask = () => t.get(Jobs).run(operator, { type: 'slow', input: null, idempotency_key: 'k' })
       const both = Promise.all([ask(), ask()])
       await eventually('it to run', async () => (await t.get(Jobs).list(operator, { status: 'running' })).items.length === 1)
@@ -241,7 +244,7 @@ describe('jobs', () => {
       const clock = new FakeClock()
       const bad = jobType('bad', async () => { throw new Error('x') })
       await using t = await runtime({ types: [bad], clock, config: { retry: { base_ms: 10_000, max_ms: 15_000 } } })
-      const parked = await t.get(Jobs).run(operator, { type: 'bad', input: null })
+      const parked = await until(t, (await t.get(Jobs).submit(operator, { type: 'bad', input: null })).id, 'failed')
       const pause = Date.parse(parked.run_at) - clock.now()
       assert.ok(pause >= 8_000 && pause <= 12_000, String(pause))
       assert.deepEqual([parked.status, parked.error!.code], ['failed', 'JOBS_FAILED'])
@@ -291,7 +294,7 @@ describe('jobs', () => {
 
     it('ends a run that takes too long, whether it listens or not', async () => {
       let signal: AbortSignal | undefined
-      await using t = await runtime({ types: [hanging(ctx => { signal = ctx.signal })], config: { ...quick, concurrency: 0 } })
+      await using t = await runtime({ types: [hanging(ctx => { signal = ctx.signal })], config: quick })
       const job = await t.get(Jobs).run(operator, { type: 'hanging', input: null, timeout_ms: 30, max_attempts: 1 })
       assert.deepEqual([job.status, job.error!.code, job.error!.retryable], ['dead', 'JOBS_TIMEOUT', true])
       assert.equal(signal!.aborted, true)
@@ -478,13 +481,18 @@ describe('jobs', () => {
     })
 
     it('hands back what does not, without counting the attempt', async () => {
-      let seen: Job | undefined
-      const t = await runtime({ types: [hanging()], graceMs: 400 })
-      const running = t.get(Jobs).run(operator, { type: 'hanging', input: null }).then(job => { seen = job })
-      await eventually('it to run', async () => (await t.get(Jobs).list(operator, { status: 'running' })).items.length === 1)
-      await t[Symbol.asyncDispose]()
-      await running
-      assert.deepEqual([seen!.status, seen!.attempt], ['queued', 0])
+      const dir = mkdtempSync(join(tmpdir(), 'backplane-jobs-'))
+      try {
+        const t = await runtime({ types: [hanging()], graceMs: 400, host: { dataDir: dir } })
+        let id = ''
+        const running = assert.rejects(t.get(Jobs).run(operator, { type: 'hanging', input: null }, { onBegin: job => { id = job.id } }), { code: 'JOBS_INTERRUPTED' })
+        await eventually('it to run', async () => (await t.get(Jobs).list(operator, { status: 'running' })).items.length === 1)
+        await t[Symbol.asyncDispose]()
+        await running
+        await using other = await runtime({ host: { dataDir: dir }, config: { concurrency: 0 } })
+        const job = await other.get(Jobs).get(operator, id)
+        assert.deepEqual([job.status, job.attempt], ['queued', 0])
+      } finally { rmSync(dir, { recursive: true }) }
     })
 
     it('hands a job back whose type is swapped, and runs it when the type is back', async () => {
@@ -587,7 +595,7 @@ describe('jobs', () => {
     })
 
     it('tells how the queue is, and counts', async () => {
-      await using t = await runtime({ types: [double], config: { concurrency: 0 } })
+      await using t = await runtime({ types: [double], setupOnly: true })
       const counted = (name: string, labels: object) => {
         const samples = t.runtime.collect(Metric).find(each => each.name === name)!.samples()
         return samples.find(each => JSON.stringify(each.labels) === JSON.stringify(labels))?.value ?? 0

@@ -1,0 +1,95 @@
+import { JobErrors, type Job, type JobProgress, type Jobs } from '#contracts/jobs'
+import type { JobUpdate } from '#contracts/job-updates'
+import type { JobControl } from './control.ts'
+import type { JobFollower } from './follow.ts'
+import { isFinal } from './machine.ts'
+import { toJob, type JobRow } from './record.ts'
+import type { Worker } from './worker.ts'
+
+export type RunOptions = NonNullable<Parameters<Jobs['run']>[2]>
+
+/** Goes with one job to its end, wherever that is: here while it runs here, else on the log. */
+export class JobRuns {
+  constructor(readonly worker: Worker, readonly control: JobControl, readonly follower: JobFollower) {}
+
+  /** `mine`: it was submitted by this call, so the signal cancels it; who joins another's only stops waiting. */
+  async finish(row: JobRow, mine: boolean, { signal, onBegin, onProgress }: RunOptions): Promise<Job> {
+    const { worker } = this
+    const { id } = row
+    const stop = () => worker.find(id)?.abort(JobErrors.CANCELLED({}, { cause: signal?.reason }))
+    const running = mine && row.status === 'running' ? worker.begin(row, onProgress) : undefined
+    onBegin?.(toJob(row))
+    if (!running) return this.#after(toJob(row), mine, { signal, onProgress })
+    if (signal?.aborted) stop()
+    else signal?.addEventListener('abort', stop, { once: true })
+    try {
+      const job = await running
+      return isFinal(job.status) ? job : await this.#after(job, mine, { signal, onProgress })
+    } finally { signal?.removeEventListener('abort', stop) }
+  }
+
+  async #after(job: Job, mine: boolean, { signal, onProgress }: Watching): Promise<Job> {
+    let now = job
+    while (!isFinal(now.status)) {
+      if (signal?.aborted && !mine) throw signal.reason
+      if (signal?.aborted) now = await this.#cancel(now.id)
+      else if (mine && this.worker.idle) now = await this.#again(now, { signal, onProgress })
+      else now = await this.#follow(now, { signal, onProgress })
+    }
+    return now
+  }
+
+  /** Where no worker was started nobody else would begin the next attempt. */
+  async #again({ id, run_at }: Job, { signal, onProgress }: Watching): Promise<Job> {
+    const { clock, database, store } = this.worker.deps
+    await new Promise<void>(resolve => {
+      const cancel = clock.after(Math.max(0, Date.parse(run_at) - store.now), resolve)
+      signal?.addEventListener('abort', () => { cancel(); resolve() }, { once: true })
+    })
+    const row = await database.transaction(async tx => {
+      const seen = (await store.read(id, tx))!
+      if (signal?.aborted || !['queued', 'failed', 'delayed'].includes(seen.status)) return seen
+      const queued = seen.status === 'queued' ? seen : await store.change(seen, 'due', {}, tx)
+      return store.change(queued, 'claim', this.worker.lease(), tx)
+    })
+    if (row.status !== 'running') return toJob(row)
+    const stop = () => this.worker.find(id)?.abort(JobErrors.CANCELLED({}, { cause: signal?.reason }))
+    const running = this.worker.begin(row, onProgress)
+    signal?.addEventListener('abort', stop, { once: true })
+    try { return await running } finally { signal?.removeEventListener('abort', stop) }
+  }
+
+  async #follow(job: Job, { signal, onProgress }: Watching): Promise<Job> {
+    const stop = new AbortController()
+    const end = () => stop.abort()
+    signal?.addEventListener('abort', end, { once: true })
+    try {
+      for await (const update of this.follower.watch(job, { seq: job.seq, characters: 0 }, stop.signal)) {
+        const progress = onProgress && progressIn(update)
+        if (progress) onProgress(progress)
+      }
+    } finally { signal?.removeEventListener('abort', end) }
+    const row = await this.worker.deps.store.read(job.id)
+    if (!row) throw JobErrors.NOT_FOUND({ id: job.id })
+    // Neither the job has ended nor the caller's patience, but this process.
+    if (!isFinal(row.status) && !signal?.aborted) throw JobErrors.INTERRUPTED()
+    return toJob(row)
+  }
+
+  async #cancel(id: string): Promise<Job> {
+    try { return await this.control.cancel(id) } catch (error) {
+      const row = JobErrors.FINAL.is(error) ? await this.worker.deps.store.read(id) : undefined
+      if (!row) throw error
+      return toJob(row)
+    }
+  }
+}
+
+interface Watching { readonly signal: AbortSignal | undefined; readonly onProgress: RunOptions['onProgress'] | undefined }
+
+const FIELDS = { token: ['content'], tool_start: ['tool', 'call_id', 'input'], tool_end: ['tool', 'call_id', 'output', 'error'], progress: ['percent', 'message'] } as const
+
+function progressIn(update: JobUpdate): JobProgress | undefined {
+  const fields = FIELDS[update.type as keyof typeof FIELDS] as readonly string[] | undefined
+  return fields && { type: update.type, ...Object.fromEntries(fields.flatMap(field => (update[field] === undefined ? [] : [[field, update[field]]]))) } as unknown as JobProgress
+}
