@@ -36,6 +36,8 @@ export interface Host {
   readonly dataDir: string
   /** The environment of the process. Settings come from config: only a plugin that hands the environment on reads it. */
   readonly env: Readonly<Record<string, string | undefined>>
+  /** `development`, `production`, `test` or one of your own: where a plugin refuses what it else only warns of. */
+  readonly environment: string
   /** The command of the CLI that this process runs; none in a server. */
   readonly command?: string
   inspect(): ReturnType<Runtime['inspect']>
@@ -91,7 +93,7 @@ export class Runtime implements AsyncDisposable {
     this.host = {
       // Made when somebody asks: loading node:crypto takes as long as booting a hundred plugins.
       get instanceId() { return (id ??= crypto.randomUUID()) },
-      version: '0.0.0', dataDir: 'data', env: {}, enable: async name => this.#cannot('enable', name), disable: async name => this.change(new Map([[this.#unit(name).name, undefined]])),
+      version: '0.0.0', dataDir: 'data', env: {}, environment: 'development', enable: async name => this.#cannot('enable', name), disable: async name => this.change(new Map([[this.#unit(name).name, undefined]])),
       reload: async name => this.change(new Map([[name, this.#unit(name).entry]]), true), inspect: () => this.inspect(), ...options.host,
     }
     const given: readonly (readonly [ServiceRef<any>, unknown])[] = [[Host, this.host], ...(options.services ?? [])]

@@ -164,12 +164,13 @@ function told(deployment: Deployment, world: World): boolean {
 /** A runtime with what a command of this plugin needs: set up, never started. */
 async function setUp(plugin: string, command: Command, deployment: Deployment, world: World): Promise<Runtime | 'broken'> {
   if (deployment.problems.length && told(deployment, world)) return 'broken'
-  const { settings: { dataDir, timeouts, graceMs, log: { format } }, entries, offers, warnings } = await withKnownGuards(deployment)
+  const { settings: { dataDir, timeouts, graceMs, log: { format } }, entries, offers, warnings, environment } = await withKnownGuards(deployment)
   await makeDataDir(dataDir)
   const log = createLogger({ level: 'warn', format: format === 'json' ? 'json' : 'pretty', write: line => world.err(line) })
   for (const warning of warnings) log.warn(warning)
   const runtime = createRuntime({
-    plugins: command.everyPlugin ? entries : neededFor([plugin], entries), log, timeouts, graceMs, offers, host: { version: host.version, dataDir, env: world.env, command: command.name },
+    plugins: command.everyPlugin ? entries : neededFor([plugin], entries), log, timeouts, graceMs, offers,
+    host: { version: host.version, dataDir, env: world.env, environment, command: command.name },
   })
   world.onStray(({ error, where, plugin: owner }) => {
     if (owner !== undefined) { runtime.fault(owner, error, where); return }

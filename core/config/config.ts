@@ -71,6 +71,7 @@ export const variables: readonly Variable[] = [
   { name: 'GEMINI_API_KEY', path: 'plugins.models.config.providers.google.api_key', secret: true, summary: 'Key for the models of Google.' },
   { name: 'GROQ_API_KEY', path: 'plugins.models.config.providers.groq.api_key', secret: true, summary: 'Key for the models at Groq.' },
   { name: 'XAI_API_KEY', path: 'plugins.models.config.providers.xai.api_key', secret: true, summary: 'Key for the models of xAI.' },
+  { name: 'REDIS_URL', path: 'plugins.redis.config.url', secret: true, dangerous: true, summary: 'Redis, for the plugins that use it.' },
 ]
 
 const MAX_FILE = 1_000_000

@@ -43,7 +43,10 @@ class Server {
     this.#log = createLogger({ level: log.level, format: this.#pretty ? 'pretty' : 'json', color: this.#pretty && world.tty && !world.env['NO_COLOR'], write: line => world.out(line) })
     this.#runtime = createRuntime({
       plugins: entries, log: this.#log, graceMs, timeouts, offers: service => this.#deployment.offers(service),
-      host: { version: host.version, dataDir, env: world.env, enable: name => this.#enable(name), disable: name => this.#disable(name), reload: name => this.#reload(name) },
+      host: {
+        version: host.version, dataDir, env: world.env, environment: deployment.environment,
+        enable: name => this.#enable(name), disable: name => this.#disable(name), reload: name => this.#reload(name),
+      },
     })
     for (const entry of entries) this.#running.set(nameOf(entry), entry)
   }

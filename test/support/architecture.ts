@@ -49,9 +49,9 @@ const rules: readonly Rule[] = [
     },
   },
   {
-    of: /^plugins\/[^/]+\/contract\.ts$/, why: 'a contract may import #core, #contracts/*, and types of knex, @opentelemetry/api, @ai-sdk/provider, node:',
+    of: /^plugins\/[^/]+\/contract\.ts$/, why: 'a contract may import #core, #contracts/*, and types of knex, ioredis, @opentelemetry/api, @ai-sdk/provider, node:',
     may: found => found.name === '#core' || contract(found.name) || (found.typeOnly && node(found.name))
-      || types('knex', '@opentelemetry/api', '@ai-sdk/provider')(found),
+      || types('knex', 'ioredis', '@opentelemetry/api', '@ai-sdk/provider')(found),
   },
   {
     of: /^plugins\/[^/]+\/conformance\.ts$/, why: 'a conformance suite may import #core/testing, #contracts/*, node:assert',

@@ -1,4 +1,5 @@
 import { stopPostgres } from './postgres.ts'
+import { stopRedis } from './redis.ts'
 
 /** A real server that tests talk to, started once for a whole run by whoever asks for it first. */
 export interface TestService {
@@ -7,8 +8,9 @@ export interface TestService {
   stop(): Promise<void>
 }
 
-const services: readonly TestService[] = [{ name: 'postgres', stop: stopPostgres }]
+const services: readonly TestService[] = [{ name: 'postgres', stop: stopPostgres }, { name: 'redis', stop: stopRedis }]
 
+export { NoRedis, redis, redisOrSkip, RedisServer, type TestRedis } from './redis.ts'
 export { NoPostgres, postgres, postgresOrSkip, PostgresServer, type TestDatabase } from './postgres.ts'
 
 export async function stopServices(): Promise<void> {

@@ -1,0 +1,62 @@
+import { Cluster, Redis } from 'ioredis'
+import type { CommonRedisOptions, RedisOptions } from 'ioredis'
+import type { RedisClient, RedisUse } from '#contracts/redis'
+import type { RedisAddress } from './address.ts'
+import type { RedisConfig } from './config.ts'
+
+/** After this long at most it is tried again: so it is back within 5 s of Redis. */
+const RETRY_MS = 2_000
+const retry = (times: number) => Math.min(50 * 2 ** Math.min(times, 10), RETRY_MS)
+
+/** What `connect` was asked for, in ioredis' words. */
+const uses = {
+  // Not 1: what was under way would be answered only when a second attempt to connect has failed, so never if the first one succeeds.
+  command: { enableOfflineQueue: false, maxRetriesPerRequest: 0 },
+  general: { enableOfflineQueue: true, maxRetriesPerRequest: null },
+  blocking: { enableOfflineQueue: true, maxRetriesPerRequest: 0 },
+  subscriber: { enableOfflineQueue: true, maxRetriesPerRequest: null, autoResubscribe: true },
+} satisfies Record<RedisUse, CommonRedisOptions>
+
+export interface ClientOptions extends Pick<RedisConfig, 'tls' | 'connectMs' | 'commandMs'> {
+  readonly use: RedisUse
+  readonly name: string
+}
+
+/** A client that has begun to connect, and never gives up. */
+export function openClient(address: RedisAddress, { use, name, tls, connectMs, commandMs }: ClientOptions): RedisClient {
+  const { nodes, master, sentinelUsername, sentinelPassword } = address
+  const trust = { rejectUnauthorized: tls.verify, ...(tls.ca && { ca: tls.ca }), ...(tls.servername && { servername: tls.servername }) }
+  const secured = address.tls && { tls: trust }
+  const waits = use === 'blocking' || use === 'subscriber'
+  const options: RedisOptions = {
+    ...uses[use], ...secured, ...loginOf(address), ...(!waits && { commandTimeout: commandMs }), connectionName: name,
+    connectTimeout: connectMs, disconnectTimeout: 250, keepAlive: 5_000, retryStrategy: retry, maxLoadingRetryTime: RETRY_MS,
+    // A replica that was the master a moment ago refuses to write: connecting again finds the new one.
+    reconnectOnError: error => (error.message.startsWith('READONLY') ? 2 : false),
+  }
+  if (address.kind === 'cluster') {
+    const { enableOfflineQueue, retryStrategy: _none, ...redisOptions } = options
+    return new Cluster(nodes.map(node => ({ ...node })), {
+      redisOptions, enableOfflineQueue: enableOfflineQueue!, clusterRetryStrategy: retry, slotsRefreshTimeout: connectMs, slotsRefreshInterval: 5_000,
+    })
+  }
+  if (address.kind === 'sentinel') {
+    return new Redis({
+      ...options, db: address.db, sentinels: nodes.map(node => ({ ...node })), name: master!, sentinelRetryStrategy: retry,
+      ...(sentinelUsername && { sentinelUsername }), ...(sentinelPassword && { sentinelPassword }),
+      ...(secured && { enableTLSForSentinelMode: true, sentinelTLS: secured.tls }),
+    })
+  }
+  return new Redis({ ...options, ...nodes[0]!, db: address.db })
+}
+
+const loginOf = ({ username, password }: RedisAddress) => ({ ...(username && { username }), ...(password && { password }) })
+
+/** For the next time that it connects: what is connected stays so. */
+export function renewLogin(client: RedisClient, address: RedisAddress): void {
+  const options = client instanceof Cluster ? client.options.redisOptions : client.options
+  Object.assign(options ?? {}, loginOf(address))
+}
+
+/** A cluster says `connect` where a single server says `ready`. */
+export const isReady = (client: RedisClient): boolean => client.status === 'ready' || (client instanceof Cluster && client.status === 'connect')

@@ -1,0 +1,145 @@
+import { reasonOf, Secret, type BackplaneError, type Clock, type Logger } from '#core'
+import { RedisErrors, type Redis, type RedisClient, type RedisConnection, type RedisUse } from '#contracts/redis'
+import { readAddress, type RedisAddress } from './address.ts'
+import { isReady, openClient, renewLogin } from './client.ts'
+import type { RedisConfig } from './config.ts'
+import { findFlaws } from './flaws.ts'
+
+/** How often a connection that sends nothing by itself is asked whether it lives. */
+const PING_MS = 5_000
+
+export interface ConnectionsDeps {
+  readonly config: RedisConfig
+  readonly clock: Clock
+  readonly log: Logger
+}
+
+/** One client, with what is told of it. */
+class Connection implements RedisConnection {
+  #lost = false
+  #closed: Promise<void> | undefined
+  readonly #cancel: () => void
+
+  constructor(
+    readonly client: RedisClient, readonly use: RedisUse, readonly name: string,
+    readonly deps: ConnectionsDeps, readonly gone: (connection: Connection) => void,
+  ) {
+    const { clock, log } = deps
+    // Only its message: an error of ioredis holds the arguments of the command, and that of AUTH is the password.
+    client.on('error', (error: Error) => this.#away(reasonOf(error)))
+    client.on('close', () => this.#away('the connection was closed'))
+    client.on('ready', () => {
+      if (this.#lost) log.info(`Redis answers again (${this.name})`)
+      this.#lost = false
+    })
+    this.#cancel = use === 'blocking' ? () => {} : clock.every(PING_MS, () => this.#ping())
+  }
+
+  get ready(): boolean { return isReady(this.client) && !this.#closed }
+
+  onReady(listener: () => void): void {
+    this.client.on('ready', listener)
+    if (this.ready) listener()
+  }
+
+  /** Resolves when it is connected, or when it is known that it is not. */
+  first(): Promise<void> {
+    if (this.ready) return Promise.resolve()
+    return new Promise(resolve => {
+      const done = () => {
+        cancel()
+        for (const event of ['ready', 'error', 'end']) this.client.off(event, done)
+        resolve()
+      }
+      const cancel = this.deps.clock.after(this.deps.config.connectMs, done)
+      for (const event of ['ready', 'error', 'end']) this.client.on(event, done)
+    })
+  }
+
+  [Symbol.asyncDispose](): Promise<void> { return (this.#closed ??= this.#close()) }
+
+  async #close(): Promise<void> {
+    this.#cancel()
+    this.gone(this)
+    // What is under way rejects: whoever disposes of a connection has awaited what it wants to know.
+    const { client } = this
+    // While it waits to connect again there is nothing to end, and it says nothing.
+    const silent = ['reconnecting', 'end', 'wait'].includes(client.status)
+    await new Promise<void>(resolve => {
+      if (!silent) client.once('end', resolve)
+      client.disconnect()
+      if (silent) resolve()
+    })
+  }
+
+  #away(reason: string): void {
+    if (this.#lost || this.#closed) return
+    this.#lost = true
+    this.deps.log.warn(`Redis does not answer, and is connected to again (${this.name})`, { reason })
+  }
+
+  /** A peer that is gone without a word would else be noticed after a quarter of an hour. */
+  async #ping(): Promise<void> {
+    if (!this.ready) return
+    const cancel = this.deps.clock.after(this.deps.config.commandMs, () => {
+      if (!this.ready) return
+      this.#away('it gives no sign of life')
+      this.client.disconnect(true)
+    })
+    await this.client.ping().catch(() => {})
+    cancel()
+  }
+}
+
+/** Every connection to Redis of this process, and one of its own for asking how it is. */
+export class Connections implements Redis, AsyncDisposable {
+  readonly #open = new Set<Connection>()
+  #own: Connection | undefined
+  #address: RedisAddress
+
+  private constructor(readonly deps: ConnectionsDeps, address: RedisAddress) { this.#address = address }
+
+  /** Rejects with REDIS_ADDRESS; that Redis is away is no reason to. */
+  static async open(deps: ConnectionsDeps): Promise<Connections> {
+    const connections = new Connections(deps, await addressOf(deps.config))
+    connections.#own = await connections.#connect('command', 'redis')
+    return connections
+  }
+
+  get prefix(): string { return this.deps.config.prefix }
+  get kind(): RedisAddress['kind'] { return this.#address.kind }
+  get names(): readonly string[] { return [...this.#open].filter(each => each !== this.#own).map(each => each.name) }
+
+  connect(use: RedisUse, name: string): Promise<RedisConnection> { return this.#connect(use, name) }
+
+  async flaws(): Promise<readonly BackplaneError[]> { return this.#ask(findFlaws) }
+  async ping(): Promise<void> { await this.#ask(client => client.ping()) }
+
+  /** The password was rotated. Connections that stand go on. */
+  async renew(): Promise<void> {
+    const { deps: { config, log } } = this
+    const next = await addressOf(config)
+    if (JSON.stringify(placeOf(next)) !== JSON.stringify(placeOf(this.#address))) log.warn('the address of Redis names another place now: restart the plugin to go there')
+    this.#address = next
+    for (const { client } of this.#open) renewLogin(client, next)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> { await Promise.all([...this.#open].map(each => each[Symbol.asyncDispose]())) }
+
+  async #connect(use: RedisUse, name: string): Promise<Connection> {
+    const { config } = this.deps
+    const client = openClient(this.#address, { ...config, use, name: `${config.prefix}:${name}:${use}` })
+    const connection = new Connection(client, use, name, this.deps, each => this.#open.delete(each))
+    this.#open.add(connection)
+    // Once it is known that Redis is away, nobody waits for it again.
+    if (!this.#own || this.#own.ready) await connection.first()
+    return connection
+  }
+
+  async #ask<T>(what: (client: RedisClient) => Promise<T>): Promise<T> {
+    try { return await what(this.#own!.client) } catch (error) { throw RedisErrors.UNAVAILABLE({ reason: reasonOf(error) }) }
+  }
+}
+
+const addressOf = async ({ url }: RedisConfig) => readAddress(url instanceof Secret ? await url.read() : url)
+const placeOf = ({ kind, nodes, db, master }: RedisAddress) => ({ kind, nodes, db, master })

@@ -1,0 +1,50 @@
+import type { Cluster, Redis as Standalone } from 'ioredis'
+import { defineErrors, defineService, type BackplaneError } from '#core'
+
+/** What a connection does while Redis is away is set by what it is for. */
+export type RedisUse =
+  /** Rejects at once, so that the caller takes its other way. Never for commands that wait. */
+  | 'command'
+  /** Waits until Redis is back, up to 5 s for each command. */
+  | 'general'
+  /** For commands that wait in Redis, such as BZPOPMIN: they reject when they are cut off, and when an attempt to connect fails. */
+  | 'blocking'
+  /** Subscribes, and does so again by itself; what was said meanwhile is missed. */
+  | 'subscriber'
+
+export type RedisClient = Standalone | Cluster
+
+/** Held until it is disposed of: `ctx.own(await redis.connect('command', 'queue-bullmq'))`. */
+export interface RedisConnection extends AsyncDisposable {
+  readonly client: RedisClient
+  /** Is it connected now? */
+  readonly ready: boolean
+  /** Runs after each connecting, and now if it is connected. */
+  onReady(listener: () => void): void
+}
+
+/** Owns every connection to Redis: nobody else opens one. Local. */
+export interface Redis {
+  /** Resolves when it is connected, or when Redis turns out to be away: it then connects as soon as it can. */
+  connect(use: RedisUse, name: string): Promise<RedisConnection>
+  /** What every key of this deployment begins with. In a cluster, keys that one command touches need `{…}` around what they share. */
+  readonly prefix: string
+  /** Why what is kept there may be lost, as errors with their fix; empty if it is fit for work. Rejects with REDIS_UNAVAILABLE. */
+  flaws(): Promise<readonly BackplaneError[]>
+}
+export const Redis = defineService<Redis>('redis.redis')
+
+export const RedisErrors = defineErrors('REDIS', {
+  UNAVAILABLE: {
+    message: 'Redis does not answer: {reason}', fix: 'See `backplane health redis`; it is connected to again by itself.', status: 503, retryable: true,
+  },
+  ADDRESS: {
+    message: 'the address of Redis "{url}" is not understood: {reason}',
+    fix: 'Write redis://user:password@host:port/database, rediss:// for TLS, redis+sentinel://host,host/master, or redis+cluster://host,host (REDIS_URL).',
+  },
+  EVICTS: {
+    message: 'Redis throws keys away when its memory is full (maxmemory-policy {policy})',
+    fix: 'Set `maxmemory-policy noeviction`, and give caches a Redis of their own.',
+  },
+  FORGETS: { message: 'Redis keeps nothing over a restart', fix: 'Set `appendonly yes`, or a `save` schedule.' },
+})
