@@ -1,88 +1,132 @@
-import { BackplaneError, type Command, type CommandIo } from '#core'
+import { createReadStream } from 'node:fs'
+import { BackplaneError, reasonOf, type Command, type CommandIo } from '#core'
 import { Access, type Caller } from '#contracts/access'
-import { Agents, type AgentAnswer, type AgentInfo } from '#contracts/agents'
+import { AgentErrors, Agents, type AgentAnswer, type AgentInfo } from '#contracts/agents'
 import type { Problem } from '#contracts/http'
-import { Jobs, type Job, type JobProgress } from '#contracts/jobs'
+import { Jobs, type Job, type JobError, type JobProgress } from '#contracts/jobs'
 
-const FINAL = new Set<Job['status']>(['completed', 'dead', 'cancelled'])
-const POLL = { first: 20, most: 250 }
+const MAX_STDIN = 1024 * 1024
+/** Of a program that was ended by Ctrl-C. */
+const INTERRUPTED = 130
 
 /** Who works at this machine: what `access` makes of its operator. */
 const operator = (io: CommandIo): Promise<Caller> => io.get(Access).restore('operator', 'default')
 
-/** The answer's JSON; a problem answer becomes the error that it tells of. */
-async function ask<T>(io: CommandIo, path: string, init?: RequestInit): Promise<T> {
+/** The answer, if it is a good one; a problem answer becomes the error that it tells of. */
+async function ask(io: CommandIo, path: string, init?: RequestInit): Promise<Response> {
   const answer = await io.server!.fetch(path, { ...init, signal: io.signal })
-  const body: unknown = await answer.json().catch(() => undefined)
-  if (answer.ok) return body as T
-  const { code, title, detail, fix } = (body ?? {}) as Partial<Problem>
+  if (answer.ok) return answer
+  const { code, title, detail, fix } = (await answer.json().catch(() => ({}))) as Partial<Problem>
   const message = detail ?? title ?? `${path} answered ${answer.status}`
   throw new BackplaneError(code ?? 'HTTP_FAILED', { message, fix: fix ?? 'See the server\'s log.', status: answer.status })
 }
+const read = async <T>(io: CommandIo, path: string): Promise<T> => await (await ask(io, path)).json() as T
 
-const pause = (ms: number, signal: AbortSignal) => new Promise<void>((resolve, reject) => {
-  const aborted = () => { clearTimeout(timer); reject(signal.reason as Error) }
-  const timer = setTimeout(() => { signal.removeEventListener('abort', aborted); resolve() }, ms)
-  signal.addEventListener('abort', aborted, { once: true })
-})
-
-async function runOnServer(io: CommandIo, agent: string, input: string): Promise<Job> {
-  let job = await ask<Job>(io, '/api/v1/jobs', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ agent, input }) })
-  for (let ms = POLL.first; !FINAL.has(job.status); ms = Math.min(ms * 1.5, POLL.most)) {
-    try {
-      await pause(ms, io.signal)
-      job = await ask<Job>(io, `/api/v1/jobs/${encodeURIComponent(job.id)}`)
-    } catch (error) {
-      if (io.signal.aborted) io.err(`job ${job.id} goes on; look at it with: backplane jobs show ${job.id}`)
-      throw error
-    }
-  }
-  return job
-}
+/** A frame of the stream, as POST /api/v1/agents/:name/run sends it. */
+type Frame = { readonly seq: number } & (
+  | { readonly type: 'start'; readonly job_id: string }
+  | Exclude<JobProgress, { type: 'progress' }>
+  | { readonly type: 'metadata'; readonly message?: string; readonly percent?: number }
+  | { readonly type: 'done'; readonly job_id: string; readonly text: string }
+  | JobError & { readonly type: 'error'; readonly job_id: string; readonly status?: string }
+)
+/** How a run ended; without `text` it has no answer. */
+interface Ending { readonly job_id: string; readonly text?: string; readonly status: string; readonly error?: JobError | null; readonly job?: Job }
 
 /** Shows a run as it goes: its text on standard output, its tools beside it. */
-function follow(io: CommandIo): { onProgress(progress: JobProgress): void; readonly said: string } {
-  let said = ''
-  return {
-    get said() { return said },
-    onProgress(progress) {
-      if (progress.type === 'token' && !io.json) {
-        said += progress.content
-        io.write(progress.content)
-      } else if (progress.type === 'tool_start') io.err(`→ ${progress.tool} ${JSON.stringify(progress.input)}`)
-      else if (progress.type === 'tool_end' && progress.error) io.err(`✗ ${progress.tool}: ${progress.error.message}`)
-    },
+class Screen {
+  said = ''
+  constructor(readonly io: CommandIo) {}
+
+  show(progress: JobProgress): void {
+    const { io } = this
+    if (progress.type === 'token' && !io.json) {
+      this.said += progress.content
+      io.write(progress.content)
+    } else if (progress.type === 'tool_start') io.err(`→ ${progress.tool} ${JSON.stringify(progress.input)}`)
+    else if (progress.type === 'tool_end' && progress.error) io.err(`✗ ${progress.tool}: ${progress.error.message}`)
+    else if (progress.type === 'progress' && progress.message) io.err(`· ${progress.message}`)
   }
+
+  /** What was streamed may be more (text before a tool call) or less (an answer that was stored already). */
+  close(text: string | undefined): void {
+    if (text === undefined) { if (this.said) this.io.out('') } else if (this.said.endsWith(text)) this.io.out('')
+    else this.io.out(this.said ? `\n${text}` : text)
+  }
+}
+
+async function runHere(io: CommandIo, agent: string, input: unknown, screen: Screen): Promise<Ending> {
+  // Without a server no worker would take up a second attempt.
+  const request = { type: 'agent', agent, input: { agent, input }, max_attempts: 1 }
+  const job = await io.get(Jobs).run(await operator(io), request, { signal: io.signal, onProgress: progress => screen.show(progress) })
+  return { job_id: job.id, status: job.status, error: job.error, job, ...(job.status === 'completed' && { text: (job.result as AgentAnswer).text }) }
+}
+
+async function runOnServer(io: CommandIo, agent: string, input: unknown, screen: Screen): Promise<Ending> {
+  const headers = { 'content-type': 'application/json', accept: 'text/event-stream' }
+  const answer = await ask(io, `/api/v1/agents/${encodeURIComponent(agent)}/run`, { method: 'POST', headers, body: JSON.stringify({ input }) })
+  let job_id = ''
+  try {
+    for await (const { data } of io.server!.events(answer, { signal: io.signal })) {
+      const frame = JSON.parse(data) as Frame
+      if (frame.type === 'start') job_id = frame.job_id
+      else if (frame.type === 'done') return { job_id, status: 'completed', text: frame.text }
+      else if (frame.type === 'error') return { job_id, status: frame.status ?? 'lost', error: frame }
+      else screen.show(frame.type === 'metadata' ? { ...frame, type: 'progress' } : frame)
+    }
+  } catch (error) { if (!io.signal.aborted) io.err(`the connection broke: ${reasonOf(error)}`) }
+  // The server cancels what nobody waits for any more.
+  if (io.signal.aborted) return { job_id, status: 'cancelled' }
+  io.err(`the job may go on; look at it with: backplane jobs show ${job_id}`)
+  return { job_id, status: 'lost' }
+}
+
+/** The words, standard input for `-`, or the data of --input-json. */
+async function inputOf({ args: [agent, ...words], options }: CommandIo): Promise<unknown> {
+  const json = options['inputJson'] as string | undefined
+  if (json !== undefined) {
+    try { return JSON.parse(json === '-' ? await stdin() : json) } catch (error) { throw AgentErrors.INPUT({ agent, reason: `it is not JSON: ${reasonOf(error)}` }) }
+  }
+  if (!words.length) throw AgentErrors.NO_INPUT()
+  return words.length === 1 && words[0] === '-' ? (await stdin()).trimEnd() : words.join(' ')
+}
+
+async function stdin(): Promise<string> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of createReadStream('', { fd: 0, autoClose: false })) {
+    bytes += (chunk as Buffer).length
+    if (bytes > MAX_STDIN) throw AgentErrors.INPUT({ agent: '-', reason: `standard input has more than ${MAX_STDIN} bytes` })
+    chunks.push(chunk as Buffer)
+  }
+  return Buffer.concat(chunks).toString()
 }
 
 async function runAgent(io: CommandIo): Promise<number> {
-  const [agent, ...words] = io.args
-  const input = words.join(' ')
-  const live = follow(io)
-  // Without a server no worker would take up a second attempt.
-  const request = { type: 'agent', agent, input: { agent, input }, max_attempts: 1 }
-  const runHere = async () => io.get(Jobs).run(await operator(io), request, { signal: io.signal, onProgress: live.onProgress })
-  const job = io.server ? await runOnServer(io, agent!, input) : await runHere()
-  if (io.json) io.out(JSON.stringify(job, null, 2))
-  else if (job.status === 'completed') {
-    const { text } = job.result as AgentAnswer
-    // What was streamed may be more (text before a tool call) or less (an answer that was stored already).
-    io.out(live.said.endsWith(text) ? '' : text)
-  } else if (live.said) io.out('')
-  if (job.status === 'completed') return 0
-  io.err(`job ${job.id} is ${job.status}${job.error ? `: ${job.error.message} (${job.error.code})` : ''}`)
-  return 1
+  const agent = io.args[0]!
+  const screen = new Screen(io)
+  const input = await inputOf(io)
+  const { job_id, text, status, error, job } = await (io.server ? runOnServer : runHere)(io, agent, input, screen)
+  if (io.json && !io.signal.aborted) io.out(JSON.stringify(job ?? await read(io, `/api/v1/jobs/${encodeURIComponent(job_id)}`), null, 2))
+  else if (!io.json) screen.close(text)
+  if (status === 'completed') return 0
+  if (status !== 'lost' || error) io.err(`job ${job_id} is ${status}${error ? `: ${error.message} (${error.code})` : ''}`)
+  return io.signal.aborted ? INTERRUPTED : 1
 }
 
-const row = ({ name, summary, model, tools }: AgentInfo, width: number) => `${name.padEnd(width)}  ${summary}  [${model}${tools.length ? `; ${tools.join(', ')}` : ''}]`
+function row({ name, version, state, summary, model, tools }: AgentInfo, width: number): string {
+  const named = version === null ? name : `${name} ${version}`
+  return `${named.padEnd(width)}  ${state.padEnd(7)}  ${summary}  [${model}${tools.length ? `; ${tools.join(', ')}` : ''}]`
+}
 
 const run: Command = {
   name: 'run',
   summary: 'Let an agent answer, here or by the running server',
   needs: 'runtime',
   serverFirst: true,
-  arguments: [{ name: '<agent>', summary: 'which one; see `backplane agents list`' }, { name: '<input...>', summary: 'the request' }],
-  examples: ['backplane run math "What is (2+3)*7, and 15% of 80?"'],
+  arguments: [{ name: '<agent>', summary: 'which one; see `backplane agents list`' }, { name: '[input...]', summary: 'the request; `-` reads it from standard input' }],
+  options: [{ flags: '--input-json <json>', summary: 'the input as data, for an agent that takes some; `-` reads it from standard input' }],
+  examples: ['backplane run math "What is (2+3)*7, and 15% of 80?"', 'backplane run math - < question.txt'],
   run: runAgent,
 }
 
@@ -93,9 +137,9 @@ const list: Command = {
   serverFirst: true,
   examples: ['backplane agents list', 'backplane agents list --json'],
   async run(io) {
-    const agents = io.server ? (await ask<{ items: AgentInfo[] }>(io, '/api/v1/agents')).items : await io.get(Agents).list(await operator(io))
+    const agents = io.server ? (await read<{ items: AgentInfo[] }>(io, '/api/v1/agents')).items : await io.get(Agents).list(await operator(io))
     if (io.json) return io.out(`${JSON.stringify(agents, null, 2)}`)
-    const width = Math.max(...agents.map(agent => agent.name.length), 0)
+    const width = Math.max(...agents.map(({ name, version }) => name.length + (version === null ? 0 : version.length + 1)), 0)
     for (const agent of agents) io.out(row(agent, width))
     if (!agents.length) io.err('There are no agents. Load agent-pack-core, or declare some under plugins.agents.config.agents.')
   },
@@ -103,16 +147,19 @@ const list: Command = {
 
 const info: Command = {
   name: 'agents info',
-  summary: 'One agent: its model and its tools',
+  summary: 'One agent: its version, state, model and tools',
   needs: 'runtime',
   serverFirst: true,
   arguments: [{ name: '<name>', summary: 'which one' }],
   examples: ['backplane agents info math'],
   async run(io) {
     const name = io.args[0]!
-    const agent = io.server ? await ask<AgentInfo>(io, `/api/v1/agents/${encodeURIComponent(name)}`) : await io.get(Agents).get(await operator(io), name)
+    const agent = io.server ? await read<AgentInfo>(io, `/api/v1/agents/${encodeURIComponent(name)}`) : await io.get(Agents).get(await operator(io), name)
     if (io.json) return io.out(`${JSON.stringify(agent, null, 2)}`)
-    const lines = { name: agent.name, summary: agent.summary, plugin: agent.plugin, model: agent.model, tools: agent.tools.join(', ') || 'none' }
+    const { name: named, summary, version, plugin, state, running, model, tools } = agent
+    const lines = {
+      name: named, summary, version: version ?? 'none', plugin, state: running ? `${state}, ${running} running` : state, model, tools: tools.join(', ') || 'none',
+    }
     for (const [key, value] of Object.entries(lines)) io.out(`${key.padEnd(8)} ${value}`)
   },
 }
