@@ -25,11 +25,13 @@ class Expiry extends Deadline {
 }
 
 const READ_OUT_MS = 1_000
-/** What comes before any content: a call that fails so early can be made again, and nobody has seen it. */
-const PRELUDE: ReadonlySet<Part['type']> = new Set(['stream-start', 'response-metadata', 'text-start', 'reasoning-start', 'tool-input-start', 'raw'])
+/** What is no content: a call that fails before any can be made again, and nobody has seen it. */
+const FRAME: ReadonlySet<Part['type']> = new Set([
+  'stream-start', 'response-metadata', 'raw', 'text-start', 'text-end', 'reasoning-start', 'reasoning-end', 'tool-input-start', 'tool-input-end',
+])
 const deltaOf = (part: Part): string | undefined =>
   (part.type === 'text-delta' || part.type === 'reasoning-delta' || part.type === 'tool-input-delta' ? part.delta : undefined)
-const isContent = (part: Part): boolean => !PRELUDE.has(part.type) && deltaOf(part) !== ''
+const isContent = (part: Part): boolean => !FRAME.has(part.type) && deltaOf(part) !== ''
 
 /** One call of a model: told of exactly once when it is over, however it ends. */
 export class Call {

@@ -1,10 +1,11 @@
-import { APICallError, JSONParseError, TypeValidationError, type LanguageModelV3Prompt } from '@ai-sdk/provider'
+import { APICallError, InvalidResponseDataError, JSONParseError, TypeValidationError, type LanguageModelV3Prompt } from '@ai-sdk/provider'
 import { BackplaneError, maskSecrets, reasonOf, rootOf } from '#core'
 import { ModelErrors } from '#contracts/models'
 import { textsOf } from './tokens.ts'
 
 const MAX_REASON = 300
 const MAX_DEPTH = 5
+const MALFORMED = [JSONParseError, TypeValidationError, InvalidResponseDataError]
 const providerOf = (model: string): string => model.slice(0, model.indexOf('/'))
 
 /** What a vendor calls what went wrong: the body of an error answer, or an error in the stream. */
@@ -24,7 +25,7 @@ export function modelFailed(model: string, error: unknown, prompt: LanguageModel
   // An APICallError holds the whole request, and a parser's error what it parsed: the user's text. Neither goes further.
   const options = { cause: new Error(`${(error as Partial<Error> | null)?.name ?? typeof error}: ${reason}`) }
   const broken = (why: string) => ModelErrors.STREAM_BROKEN({ ...details, reason: why }, options)
-  if (chain.some(each => JSONParseError.isInstance(each) || TypeValidationError.isInstance(each))) return broken('a part of it is not what the provider documents')
+  if (chain.some(each => MALFORMED.some(kind => kind.isInstance(each)))) return broken('a part of it is not what the provider documents')
   if (status === 200) return broken('the connection was lost')
   const code = typeof word.code === 'string' ? word.code : ''
   if (status === 401 || status === 402 || status === 403 || code === 'insufficient_quota') return ModelErrors.AUTH_FAILED({ ...details, reason: `status ${status}` }, options)

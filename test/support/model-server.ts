@@ -40,7 +40,7 @@ export interface ServedCall {
 type Script = Reply | readonly Reply[] | ((call: ServedCall) => Reply | Promise<Reply>)
 
 const PATHS: readonly [RegExp, Format, boolean?][] = [
-  [/\/chat\/completions$/, 'openai'], [/\/responses$/, 'responses'], [/\/messages$/, 'anthropic'],
+  [/^\/openai\/v1\/chat\/completions$/, 'groq'], [/^\/xai\/v1\/chat\/completions$/, 'xai'], [/\/chat\/completions$/, 'openai'], [/\/responses$/, 'responses'], [/\/messages$/, 'anthropic'],
   [/\/models\/[^/]+:streamGenerateContent$/, 'google', true], [/\/models\/[^/]+:generateContent$/, 'google', false],
 ]
 
@@ -61,7 +61,7 @@ export class ModelServer implements AsyncDisposable {
   }
   get url(): string { return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}` }
   /** What an SDK takes as its base URL. */
-  base(format: Format): string { return `${this.url}/${format === 'google' ? 'v1beta' : 'v1'}` }
+  base(format: Format): string { return `${this.url}/${{ google: 'v1beta', groq: 'openai/v1', xai: 'xai/v1' }[format as string] ?? 'v1'}` }
   get aborted(): ServedCall[] { return this.calls.filter(call => call.aborted_at !== undefined) }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {

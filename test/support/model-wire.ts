@@ -1,5 +1,6 @@
 /** The vendors' own wire formats, as they document them: what a model's turn looks like on the wire. */
-export type Format = 'openai' | 'responses' | 'anthropic' | 'google'
+/** `groq` and `xai` are OpenAI's chat completions, with what these vendors do otherwise. */
+export type Format = 'openai' | 'responses' | 'anthropic' | 'google' | 'groq' | 'xai'
 export interface Frame { readonly event?: string; readonly data: string }
 export interface WireTurn {
   readonly id: string
@@ -25,7 +26,7 @@ const named = (value: { readonly type: string; readonly [key: string]: unknown }
 const parsed = (text: string): unknown => { try { return JSON.parse(text) } catch { return text } }
 const halves = (text: string): string[] => [text.slice(0, text.length >> 1), text.slice(text.length >> 1)]
 
-function openai(): Wire {
+function openai(dialect?: 'groq' | 'xai'): Wire {
   const finish = { stop: 'stop', length: 'length', 'tool-calls': 'tool_calls' } as const
   const usage = ({ input, output, cached }: WireTurn['usage']) =>
     ({ prompt_tokens: input, completion_tokens: output, total_tokens: input + output, prompt_tokens_details: { cached_tokens: cached }, completion_tokens_details: { reasoning_tokens: 0 } })
@@ -47,12 +48,16 @@ function openai(): Wire {
         head: [chunk({ role: 'assistant', content: '', refusal: null })],
         pieces: [
           ...turn.text.map(content => [chunk({ content })]),
-          ...turn.tools.map((tool, index) => [
+          ...turn.tools.map((tool, index) => (dialect === 'xai' ? [
+            chunk({ tool_calls: [{ index, id: tool.id, type: 'function', function: { name: tool.name, arguments: tool.arguments } }] }),
+          ] : [
             chunk({ tool_calls: [{ index, id: tool.id, type: 'function', function: { name: tool.name, arguments: '' } }] }),
             ...halves(tool.arguments).map(part => chunk({ tool_calls: [{ index, function: { arguments: part } }] })),
-          ]),
+          ])),
         ],
-        tail: [chunk({}, finish[turn.finish]), frame({ ...base, choices: [], usage: usage(turn.usage) }), { data: '[DONE]' }],
+        tail: dialect === 'groq'
+          ? [frame({ ...base, choices: [{ index: 0, delta: {}, logprobs: null, finish_reason: finish[turn.finish] }], x_groq: { id: 'req_1', usage: usage(turn.usage) } }), { data: '[DONE]' }]
+          : [chunk({}, finish[turn.finish]), frame({ ...base, choices: [], usage: usage(turn.usage) }), { data: '[DONE]' }],
       }
     },
     error: (status, message, code) => ({ error: { message, type: status === 401 ? 'invalid_request_error' : status === 429 ? 'requests' : 'server_error', param: null, code: code ?? null } }),
@@ -166,4 +171,4 @@ function google(): Wire {
   }
 }
 
-export const formats: Readonly<Record<Format, Wire>> = { openai: openai(), responses: responses(), anthropic: anthropic(), google: google() }
+export const formats: Readonly<Record<Format, Wire>> = { openai: openai(), responses: responses(), anthropic: anthropic(), google: google(), groq: openai('groq'), xai: openai('xai') }

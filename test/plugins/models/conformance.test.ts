@@ -46,3 +46,5 @@ describe('models: OpenAI over the Responses API is a model', () => conform(it, m
 describe('models: Anthropic is a model', () => conform(it, modelConformance, () => served('anthropic', 'anthropic')))
 describe('models: Google is a model', () => conform(it, modelConformance, () => served('google', 'google')))
 describe('models: an OpenAI-compatible server is a model', () => conform(it, modelConformance, () => served('ollama', 'openai', { type: 'openai-compatible' })))
+describe('models: Groq is a model', () => conform(it, modelConformance, () => served('groq', 'groq')))
+describe('models: xAI is a model', () => conform(it, modelConformance, () => served('xai', 'xai')))
