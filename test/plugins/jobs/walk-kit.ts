@@ -1,0 +1,191 @@
+import assert from 'node:assert/strict'
+import type { Clock } from '#core'
+import { recordLog, type FakeClock } from '#core/testing'
+import type { Access } from '#contracts/access'
+import { DatabaseErrors, type Database, type Tx } from '#contracts/database'
+import type { EventLog } from '#contracts/events'
+import type { Job, JobContext } from '#contracts/jobs'
+import type { Consumer, Deliver, JobQueue } from '#contracts/queue'
+import { Backlog } from '../../../plugins/jobs/backlog.ts'
+import { Cancellations } from '../../../plugins/jobs/cancellation.ts'
+import { config as schema } from '../../../plugins/jobs/config.ts'
+import { JobControl } from '../../../plugins/jobs/control.ts'
+import { DueJobs } from '../../../plugins/jobs/due.ts'
+import { JobService } from '../../../plugins/jobs/jobs.ts'
+import { JobQueries } from '../../../plugins/jobs/queries.ts'
+import { JobStore } from '../../../plugins/jobs/store.ts'
+import { Worker } from '../../../plugins/jobs/worker.ts'
+import { EmbeddedQueue } from '../../../plugins/queue-embedded/queue.ts'
+import { jobType, operator } from './kit.ts'
+
+export class Killed extends Error { override readonly message = 'the process was killed' }
+export const VETO = 'vetoed'
+
+/** What goes wrong at the next statements: `after` so many of them, the process is killed, or one fails and may be tried again. */
+export interface Fault { after: number; readonly kind: 'kill' | 'fail' }
+/** What both ends of a walk share. */
+export interface World {
+  readonly database: Database
+  readonly clock: FakeClock
+  /** What is under way in the database. */
+  readonly flying: Set<Promise<unknown>>
+}
+export function fly<T>(flying: Set<Promise<unknown>>, flight: Promise<T>): Promise<T> {
+  flying.add(flight)
+  const landed = () => void flying.delete(flight)
+  flight.then(landed, landed)
+  return flight
+}
+
+/** An attempt that waits for the walk to say how it goes on. */
+export interface Attempt {
+  readonly id: string
+  readonly token: number
+  readonly ctx: JobContext
+  readonly done: Promise<Job>
+  readonly resolve: (value: unknown) => void
+  readonly reject: (error: Error) => void
+}
+
+const live = <T>(current: T) => ({ current, watch() {} })
+const access: Partial<Access> = { check: async () => {}, projects: async () => 'all', restore: async () => operator }
+const NOT_MINE = new Set(['dialect', 'then'])
+
+/** One process with everything that `jobs` is made of, on the shared database; it can be killed between any two statements, or stand still. */
+export class Process {
+  fault: Fault | undefined
+  dead = false
+  /** So often the next end of an attempt is vetoed. */
+  vetoes = 0
+  readonly attempts: Attempt[] = []
+  readonly log = recordLog()
+  readonly config = schema.parse({ concurrency: 1_000, sweep_ms: 3_600_000, retry: { base_ms: 2_000, max_ms: 20_000 } })
+  readonly worker: Worker
+  readonly service: JobService
+  readonly due: DueJobs
+  #deliver: Deliver | undefined
+  #paused: Set<() => void> | undefined
+  readonly #timers = new Set<() => void>()
+  readonly #database: Database
+
+  constructor(readonly name: string, readonly world: World) {
+    const { log, config } = this
+    const clock = this.#clock()
+    const database = this.#database = this.#wrap(world.database)
+    const queue = this.#queue(new EmbeddedQueue(database, clock, log))
+    const events = { append: (tx: Tx, list: Parameters<EventLog['append']>[1]) => this.#append(tx, list) } as EventLog
+    const store = new JobStore({ database, queue, clock, events: () => events })
+    const queries = new JobQueries(database)
+    this.due = new DueJobs({ store, queries, database, clock, log, sweepMs: config.sweep_ms })
+    const work = jobType('work', ctx => new Promise((resolve, reject) => {
+      const { token, done } = this.worker.find(ctx.job.id)!
+      this.attempts.push({ id: ctx.job.id, token, ctx, done, resolve, reject })
+    }))
+    const all = [{ plugin: 'walk', value: work }]
+    this.worker = new Worker({
+      store, database, queue, due: this.due, clock, log, config, owner: name, access: live(access as Access),
+      types: { all, away: [], watch() {}, [Symbol.iterator]: () => all.map(each => each.value)[Symbol.iterator]() },
+      ready: async () => {}, settled() {},
+      settling: async () => { if (this.vetoes > 0) { this.vetoes--; throw new Error(VETO) } },
+    })
+    const control = new JobControl(this.worker, queries, new Cancellations(this.worker, live(undefined), log))
+    const backlog = new Backlog(queries, clock, config.max_queued)
+    this.service = new JobService({ worker: this.worker, queries, control, backlog, runs: undefined as never, events: () => events })
+  }
+
+  /** Takes up to `count` jobs off the queue, as the embedded engine does. */
+  async claim(count: number): Promise<void> {
+    assert.ok(this.#deliver, 'nobody consumes')
+    await this.#database.transaction(async tx => {
+      const knex = this.#database.knex(tx)
+      const entries = await knex('queue_entries').orderBy([{ column: 'priority', order: 'desc' }, { column: 'position' }]).limit(count)
+      const ids = entries.map(entry => entry.id as string)
+      if (!ids.length) return
+      await knex('queue_entries').whereIn('id', ids).delete()
+      await this.#deliver!(ids, tx)
+    })
+  }
+
+  /** Its timers stand still, so that it loses its leases without knowing. */
+  pause(): void { this.#paused ??= new Set() }
+  resume(): void {
+    const missed = this.#paused
+    this.#paused = undefined
+    for (const run of missed ?? []) run()
+  }
+
+  kill(): void {
+    this.dead = true
+    for (const cancel of this.#timers) cancel()
+  }
+
+  #point(): void {
+    if (this.dead) throw new Killed()
+    if (!this.fault || this.fault.after-- > 0) return
+    const { kind } = this.fault
+    this.fault = undefined
+    if (kind === 'fail') throw DatabaseErrors.BUSY({ ms: 1 })
+    this.kill()
+    throw new Killed()
+  }
+
+  #clock(): Clock {
+    const { clock } = this.world
+    const guarded = (run: () => void) => () => {
+      if (this.dead) return
+      if (this.#paused) this.#paused.add(run)
+      else run()
+    }
+    const keep = (cancel: () => void) => { this.#timers.add(cancel); return cancel }
+    return {
+      deadlines: clock.deadlines, now: () => clock.now(),
+      after: (ms, run) => keep(clock.after(ms, guarded(run))), every: (ms, run) => keep(clock.every(ms, guarded(run))),
+    }
+  }
+
+  /** The database as this process has it: each call is a moment at which it may end. */
+  #wrap(database: Database): Database {
+    const counted = <T extends object>(target: T): T => new Proxy(target, {
+      get: (_target, key) => {
+        const value = Reflect.get(target, key, target) as unknown
+        if (typeof value !== 'function' || NOT_MINE.has(String(key))) return value
+        return (...args: unknown[]) => this.#fly(async () => { this.#point(); return (value as (...all: unknown[]) => unknown).apply(target, args) })
+      },
+    })
+    return {
+      dialect: database.dialect, migrate: database.migrate.bind(database),
+      knex: tx => { this.#point(); return database.knex(tx) },
+      prepare: sql => counted(database.prepare(sql)), prepareMany: (sql, types) => counted(database.prepareMany(sql, types)),
+      transaction: work => this.#fly(async () => {
+        this.#point()
+        let told: (() => unknown)[] = []
+        const value = await database.transaction(async tx => {
+          const after: (() => unknown)[] = told = []
+          tx.afterCommit = run => void after.push(run)
+          const made = await work(tx)
+          this.#point()
+          return made
+        })
+        // Committed, and nobody was told.
+        this.#point()
+        for (const run of told) await run()
+        return value
+      }),
+    }
+  }
+
+  #fly<T>(work: () => Promise<T>): Promise<T> { return fly(this.world.flying, work()) }
+
+  async #append(tx: Tx, list: Parameters<EventLog['append']>[1]): Promise<void> {
+    const rows = list.map(({ job_id, seq, type, data }) => ({ job_id, seq, type, data: JSON.stringify(data) }))
+    await this.#database.knex(tx)('walk_events').insert(rows)
+  }
+
+  #queue(queue: EmbeddedQueue): JobQueue {
+    const consume = async (deliver: Deliver): Promise<Consumer> => {
+      this.#deliver = deliver
+      return { want() {}, [Symbol.asyncDispose]: async () => {} }
+    }
+    return { can: queue.can, consume, enqueue: (entries, tx) => queue.enqueue(entries, tx), remove: (ids, tx) => queue.remove(ids, tx), depth: () => queue.depth() }
+  }
+}

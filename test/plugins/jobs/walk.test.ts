@@ -1,0 +1,301 @@
+import assert from 'node:assert/strict'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { FakeClock, type TestRuntime } from '#core/testing'
+import { Database } from '#contracts/database'
+import type { Job, JobStatus } from '#contracts/jobs'
+import type { JobRow } from '../../../plugins/jobs/record.ts'
+import { postgresOrSkip } from '../../support/services.ts'
+import { operator, runtime } from './kit.ts'
+import { fly, Killed, Process, VETO, type Attempt, type World } from './walk-kit.ts'
+
+const RUNS = process.env['BACKPLANE_CHAOS'] ? 10_000 : { sqlite: 200, postgres: 60 }
+const KINDS = [
+  'submit', 'submit', 'delayed', 'batch', 'claim', 'claim', 'claim', 'complete', 'complete', 'fail', 'refuse', 'step', 'emit', 'cancel', 'retry', 'replay', 'replayAll', 'discard',
+  'wait', 'wait', 'sweep', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'failSoon', 'veto', 'wipe',
+] as const
+type Kind = (typeof KINDS)[number]
+interface Command { readonly kind: Kind; readonly a: number; readonly b: number }
+const commands = fc.array(fc.record({ kind: fc.constantFrom(...KINDS), a: fc.nat(30), b: fc.nat(30) }), { minLength: 5, maxLength: 25 })
+
+/** By hand, so that it is no copy of the machine: what each event may follow, and where it leads. */
+const LEGAL: Record<string, { readonly from: readonly (JobStatus | 'none')[]; readonly to: readonly JobStatus[]; readonly attempt: (before: number) => number }> = {
+  'job.created': { from: ['none'], to: ['queued', 'delayed'], attempt: () => 0 },
+  'job.started': { from: ['queued'], to: ['running'], attempt: before => before + 1 },
+  'job.completed': { from: ['running'], to: ['completed'], attempt: before => before },
+  'job.failed': { from: ['running'], to: ['failed'], attempt: before => before },
+  'job.dead': { from: ['running'], to: ['dead'], attempt: before => before },
+  'job.interrupted': { from: ['running'], to: ['queued'], attempt: before => before },
+  'job.handed_back': { from: ['running'], to: ['queued'], attempt: before => before - 1 },
+  'job.queued': { from: ['failed', 'delayed'], to: ['queued'], attempt: before => before },
+  'job.cancelled': { from: ['queued', 'delayed', 'running', 'failed'], to: ['cancelled'], attempt: before => before },
+  'job.progress': { from: ['running'], to: ['running'], attempt: before => before },
+}
+const FINAL: readonly JobStatus[] = ['completed', 'dead', 'cancelled']
+/** What a request may be told; anything else is a bug. */
+const ANSWERS = new Set(['JOBS_FINAL', 'JOBS_NOT_RETRYABLE', 'JOBS_NOT_DEAD', 'JOBS_NOT_FOUND', 'DATABASE_BUSY'])
+
+class Walk {
+  readonly processes: Process[] = []
+  readonly known: string[] = []
+  readonly acknowledged = new Set<string>()
+  readonly steps = new Map<string, string | null>()
+  #made = 0
+  #wiped = false
+  #began = 0
+
+  constructor(readonly world: World) {}
+
+  get clock(): FakeClock { return this.world.clock }
+
+  async start(): Promise<Process> {
+    const process = new Process(`p${++this.#made}`, this.world)
+    this.processes.push(process)
+    await process.worker.start()
+    return process
+  }
+
+  async do({ kind, a, b }: Command): Promise<void> {
+    const process = this.processes[a % this.processes.length]!
+    const { service, worker } = process
+    const id = this.known[b % Math.max(1, this.known.length)]
+    const attempt = this.#attempt(process, b)
+    const request = (more: object = {}) => ({ type: 'work', input: b, max_attempts: 1 + (b % 3), ...more })
+    switch (kind) {
+      case 'submit': await this.#made_(process, service.submit(operator, request(b > 20 ? { idempotency_key: `k${b}` } : {})).then(job => [job])); break
+      case 'delayed': await this.#made_(process, service.submit(operator, request({ delay_ms: 1 + b * 700, backoff: { base_ms: 1 + b * 100 } })).then(job => [job])); break
+      case 'batch': await this.#made_(process, service.submitMany(operator, [request(), request({ priority: 9 })])); break
+      case 'claim': await this.#asked(process, process.claim(1 + (b % 3))); await this.idle(); break
+      case 'complete': await this.#end(process, attempt, each => each.resolve({ token: each.token })); break
+      case 'fail': await this.#end(process, attempt, each => each.reject(new Error('a passing one'))); break
+      case 'refuse': await this.#end(process, attempt, each => each.reject(Object.assign(new Error('for good'), { retryable: false }))); break
+      case 'step': if (attempt) await this.#step(process, attempt, `s${b % 2}`); break
+      case 'emit': attempt?.ctx.emit({ type: 'progress', percent: b }); break
+      case 'cancel': if (id !== undefined) await this.#told(process, service.cancel(operator, id), 'cancelled'); break
+      case 'retry': if (id !== undefined) await this.#told(process, service.retry(operator, id), 'queued'); break
+      case 'replay': if (id !== undefined) await this.#asked(process, service.replay(operator, { id })); break
+      case 'replayAll': await this.#asked(process, service.replay(operator, {})); break
+      case 'discard': if (id !== undefined) await this.#asked(process, service.discard(operator, id)); break
+      case 'wait': await this.clock.advance(b * 500); break
+      case 'sweep': await this.#asked(process, worker.sweep(b % 5 === 0)); break
+      case 'pause': process.pause(); break
+      case 'resume': process.resume(); break
+      case 'stop': await this.#finish(process, worker.stop()); process.kill(); break
+      case 'kill': process.kill(); break
+      case 'killSoon': process.fault = { after: b, kind: 'kill' }; break
+      case 'failSoon': process.fault = { after: b, kind: 'fail' }; break
+      case 'veto': process.vetoes = 1 + (b % 2); break
+      case 'wipe': await this.world.database.knex()('queue_entries').delete(); this.#wiped = true; break
+    }
+    await this.idle()
+    await this.#bury()
+  }
+
+  /** However it went: everybody who lives works on until nothing is left to do. */
+  async finish(): Promise<void> {
+    for (const process of this.processes) { process.fault = undefined; process.vetoes = 0; process.resume() }
+    for (let rounds = 0; rounds < 40; rounds++) {
+      if (!(await this.rows()).some(row => !FINAL.includes(row.status))) return
+      const process = this.processes[0]!
+      await process.claim(50)
+      await this.idle()
+      for (const each of this.processes) for (const attempt of each.attempts.splice(0)) attempt.resolve({ token: attempt.token })
+      await this.idle()
+      await this.clock.advance(10_000)
+      await this.idle()
+      await process.worker.sweep()
+      await this.idle()
+    }
+    assert.fail(`these never came to an end: ${JSON.stringify((await this.rows()).filter(row => !FINAL.includes(row.status)))}`)
+  }
+
+  async end(): Promise<void> {
+    for (const process of this.processes) process.kill()
+    for (const process of this.processes) for (const attempt of process.attempts) attempt.resolve(null)
+    await this.idle()
+  }
+
+  rows(): Promise<JobRow[]> { return this.world.database.knex()('jobs').orderBy('id') }
+
+  /** The invariants. */
+  async check(): Promise<void> {
+    const knex = this.world.database.knex()
+    const rows = new Map((await this.rows()).map(row => [row.id, row]))
+    const events: { job_id: string; seq: number; type: string; data: string }[] = await knex('walk_events').orderBy(['job_id', 'seq'])
+    const attempts: { job_id: string; token: number; finished_at: number | null }[] = await knex('job_attempts')
+    const steps: { job_id: string; name: string; result: string | null }[] = await knex('job_steps')
+    const inQueue = new Set<string>(await knex('queue_entries').pluck('id'))
+    const of = <T extends { job_id: string }>(list: readonly T[], id: string) => list.filter(each => each.job_id === id)
+    const histories = new Map([...new Set([...rows.keys(), ...events.map(each => each.job_id)])].map(id => [id, of(events, id)]))
+
+    for (const [id, history] of histories) this.#checkHistory(id, history, rows.get(id))
+    for (const id of this.acknowledged) assert.ok(rows.has(id) || histories.get(id)?.at(-1)?.type === 'job.discarded', `${id} was acknowledged and is gone`)
+    for (const row of rows.values()) {
+      const { id, status, token } = row
+      assert.ok(row.attempt >= 0 && row.attempt <= row.max_attempts, `${id} is at attempt ${row.attempt} of ${row.max_attempts}`)
+      assert.equal(row.lease_owner !== null && row.lease_until !== null, status === 'running', `${id} is ${status} and held by ${row.lease_owner}`)
+      assert.equal(row.finished_at !== null, FINAL.includes(status), `${id} is ${status} and ended at ${row.finished_at}`)
+      if (status === 'queued' && !this.#wiped) assert.ok(inQueue.has(id) || Number(row.handed_at) === 0, `${id} is queued, and nobody would find it`)
+      assert.equal(row.result !== null, status === 'completed')
+      if (status === 'completed') assert.equal(JSON.parse(row.result!).token, token, `${id} has the result of another attempt`)
+      const mine = of(attempts, id)
+      assert.deepEqual(mine.map(each => each.token).sort((one, two) => one - two), Array.from({ length: token }, (_, at) => at + 1), `${id} has other attempts than tokens`)
+      assert.deepEqual(mine.filter(each => each.finished_at === null).map(each => each.token), status === 'running' ? [token] : [], `attempts of ${id} that are open`)
+    }
+    for (const [key, result] of this.steps) {
+      const [id, name] = key.split(' ') as [string, string]
+      if (rows.has(id)) assert.equal(steps.find(each => each.job_id === id && each.name === name)?.result, result, `step ${name} of ${id} is gone or another`)
+    }
+    for (const { job_id, name, result } of steps) this.steps.set(`${job_id} ${name}`, result)
+    for (const each of [...attempts, ...steps]) assert.ok(rows.has(each.job_id))
+  }
+
+  #checkHistory(id: string, history: readonly { seq: number; type: string; data: string }[], row: JobRow | undefined): void {
+    const told = `${id}: ${history.map(each => each.type).join(' ')}`
+    assert.deepEqual(history.map(each => each.seq), history.map((_, at) => at + 1), `${told}: not dense`)
+    assert.equal(history.at(-1)?.type === 'job.discarded', row === undefined, told)
+    if (row) assert.equal(row.seq, history.length, told)
+    let [status, attempt]: [JobStatus | 'none', number] = ['none', 0]
+    for (const { type, data } of history) {
+      const now = JSON.parse(data) as { status: JobStatus; attempt: number }
+      if (type === 'job.discarded') assert.equal(status, 'dead', told)
+      else if (type === 'job.retried') {
+        assert.ok(['failed', 'delayed', 'dead', 'cancelled'].includes(status), told)
+        assert.deepEqual([now.status, now.attempt], ['queued', FINAL.includes(status as JobStatus) ? 0 : attempt], told)
+      } else {
+        const legal = LEGAL[type]
+        assert.ok(legal?.from.includes(status) && legal.to.includes(now.status), `${told}: ${type} from ${status} to ${now.status}`)
+        assert.equal(now.attempt, legal!.attempt(attempt), `${told}: the attempt at ${type}`)
+      }
+      ;[status, attempt] = [now.status, now.attempt]
+    }
+    if (row) assert.deepEqual([row.status, row.attempt], [status, attempt], told)
+  }
+
+  /** Lets everything go on that can without the time going on. */
+  async idle(): Promise<void> {
+    for (let quiet = 0; quiet < 3;) {
+      await Promise.allSettled([...this.world.flying])
+      await new Promise(resolve => setImmediate(resolve))
+      quiet = this.world.flying.size ? 0 : quiet + 1
+    }
+  }
+
+  #attempt(process: Process, at: number): Attempt | undefined { return process.attempts[at % Math.max(1, process.attempts.length)] }
+
+  /** What was asked for may be refused, or not be answered any more; it may not go wrong in another way. */
+  async #asked<T>(process: Process, answer: Promise<T>): Promise<T | undefined> {
+    try { return await this.#finish(process, answer) } catch (error) {
+      const { code } = error as { code?: string }
+      if (error instanceof Killed || (error as Error).message === VETO || ANSWERS.has(code ?? '')) return undefined
+      throw error
+    }
+  }
+
+  async #made_(process: Process, answer: Promise<readonly Job[]>): Promise<void> {
+    const jobs = await this.#asked(process, answer)
+    for (const { id } of jobs ?? []) { this.acknowledged.add(id); if (!this.known.includes(id)) this.known.push(id) }
+  }
+
+  async #told(process: Process, answer: Promise<Job>, status: JobStatus): Promise<void> {
+    const job = await this.#asked(process, answer)
+    if (!job) return
+    assert.equal(job.status, status)
+    assert.equal((await this.rows()).find(row => row.id === job.id)?.status, status, 'it was told otherwise')
+  }
+
+  async #end(process: Process, attempt: Attempt | undefined, end: (attempt: Attempt) => void): Promise<void> {
+    if (!attempt) return
+    process.attempts.splice(process.attempts.indexOf(attempt), 1)
+    end(attempt)
+    // An end that can't be written is logged, and the lease runs out.
+    await this.#finish(process, attempt.done.catch(() => undefined))
+  }
+
+  async #step(process: Process, { ctx, id, token }: Attempt, name: string): Promise<void> {
+    try {
+      const value = await this.#finish(process, ctx.step(name, async () => ({ token, at: ++this.#began })))
+      if (value) assert.deepEqual(JSON.parse((await this.world.database.knex()('job_steps').where({ job_id: id }).pluck('result')).find(text => JSON.parse(text).at === value.at)), value)
+    } catch (error) {
+      const { code } = error as { code?: string }
+      assert.ok(error instanceof Killed || ctx.signal.aborted || code === 'DATABASE_BUSY', `a step failed: ${String(error)}`)
+    }
+  }
+
+  /** Its outcome, in a time that goes on where that is needed; nothing if the process dies of it. */
+  async #finish<T>(process: Process, work: Promise<T>): Promise<T | undefined> {
+    let over = false
+    const ended = work.finally(() => { over = true })
+    ended.catch(() => {})
+    for (let tries = 0; !over && !process.dead; tries++) {
+      await this.idle()
+      if (over || process.dead) break
+      assert.ok(tries < 300, 'it hangs')
+      await this.clock.advance(50)
+    }
+    return over ? ended : undefined
+  }
+
+  /** A new process for each that died. */
+  async #bury(): Promise<void> {
+    for (const process of this.processes.filter(each => each.dead)) {
+      this.processes.splice(this.processes.indexOf(process), 1)
+      for (const attempt of process.attempts.splice(0)) attempt.resolve(null)
+      await this.start()
+      await this.idle()
+    }
+  }
+}
+
+/** One walk after the other, each on empty tables. */
+async function walks(t: TestRuntime, runs: number): Promise<void> {
+  const database = t.get(Database)
+  const knex = () => database.knex()
+  await knex().schema.createTable('walk_events', table => {
+    table.text('job_id').notNullable()
+    table.integer('seq').notNullable()
+    table.text('type').notNullable()
+    table.text('data').notNullable()
+    table.primary(['job_id', 'seq'])
+  })
+  const flying = new Set<Promise<unknown>>()
+  // What a builder asks, too: the walk must know when the database is still.
+  const { execute } = database as unknown as { execute(...args: unknown[]): Promise<unknown> }
+  Object.assign(database, { execute: (...args: unknown[]) => fly(flying, execute.apply(database, args)) })
+  await fc.assert(fc.asyncProperty(commands, async list => {
+    for (const table of ['jobs', 'queue_entries', 'walk_events']) await knex()(table).delete()
+    const walk = new Walk({ database, clock: new FakeClock(), flying })
+    try {
+      for (let at = 0; at < 2; at++) await walk.start()
+      for (const command of list) {
+        await walk.do(command)
+        await walk.check()
+      }
+      await walk.finish()
+      await walk.check()
+    } finally { await walk.end() }
+  }), { numRuns: runs, ...(process.env['WALK_SEED'] ? { seed: Number(process.env['WALK_SEED']) } : {}) })
+}
+
+describe('random walks of whole processes', () => {
+  const runsOn = (dialect: 'sqlite' | 'postgres') => (typeof RUNS === 'number' ? RUNS : RUNS[dialect])
+  // The plugin itself is only there for its tables: it takes nothing from the queue, and its time stands still.
+  const still = () => ({ config: { concurrency: 0 }, clock: new FakeClock() })
+
+  it('keep every invariant, with kills between any two writes, on SQLite', async () => {
+    const dataDir = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'backplane-walk-'))
+    try {
+      await using t = await runtime({ ...still(), host: { dataDir } })
+      await walks(t, runsOn('sqlite'))
+    } finally { rmSync(dataDir, { recursive: true, force: true }) }
+  }).timeout(3_600_000)
+
+  it('keep every invariant, with kills between any two writes, on PostgreSQL', async function () {
+    const server = await postgresOrSkip(this)
+    await using place = await server.newDatabase()
+    await using t = await runtime({ ...still(), url: place.url })
+    await walks(t, runsOn('postgres'))
+  }).timeout(7_200_000)
+})
