@@ -41,8 +41,8 @@ export default definePlugin({
     const due = new DueJobs({ store, queries, database, clock: ctx.clock, log: ctx.log, sweepMs: ctx.config.sweep_ms })
     const worker = new Worker({
       store, database, queue, due, access, clock: ctx.clock, log: ctx.log, config: ctx.config, owner: host.instanceId, types: ctx.collect(JobType),
-      ready: async () => ctx.ready(JobSettling),
-      settling: async (job, tx) => ctx.call(JobSettling, { job, tx }),
+      ready: () => ctx.ready(JobSettling),
+      settling: (job, tx) => ctx.call(JobSettling, { job, tx }),
       settled: job => void ctx.call(JobSettled, { job }),
     })
     const cancellations = ctx.own(new Cancellations(worker, broadcast, ctx.log), each => each.close())

@@ -4,17 +4,21 @@ import type { EventLog } from '#contracts/events'
 import { JobErrors, type AdmittedJob, type Job, type JobFilter, type JobRequest, type Jobs, type Page } from '#contracts/jobs'
 import { accessOf, Admission, atIndex } from './admission.ts'
 import type { Backlog } from './backlog.ts'
+import { Batch } from './batch.ts'
 import type { JobControl } from './control.ts'
 import { ID_PATTERN } from './id.ts'
 import { instruments } from './instruments.ts'
 import type { JobQueries } from './queries.ts'
 import { timeOf, toJob, type JobDetail, type JobRow } from './record.ts'
 import type { JobRuns, RunOptions } from './run.ts'
+import type { Inserted } from './store.ts'
 import type { Worker } from './worker.ts'
 
 type Filter = NonNullable<Parameters<Jobs['list']>[1]>
 
 const EVENTS_SHOWN = 100
+/** Single submissions that are written in one transaction. */
+const MOST_AT_ONCE = 64
 
 /** Of what a caller sent, no more than a filter has. */
 const chosen = ({ agent, type, project_id, code }: JobFilter): JobFilter =>
@@ -36,16 +40,18 @@ export class JobService implements Jobs {
 
   readonly worker: Worker
   readonly #admission: Admission
+  readonly #submissions: Batch<JobRow, Exclude<Inserted, Error>>
 
   constructor(readonly deps: JobServiceDeps) {
     this.worker = deps.worker
     this.#admission = new Admission(deps.worker)
+    const { database } = deps.worker.deps
+    this.#submissions = new Batch({ database, most: MOST_AT_ONCE, write: (rows, tx) => this.#insertAll(rows, tx) })
   }
 
   async submit(caller: Caller, request: JobRequest): Promise<Job> {
     const row = await this.#admission.admit(caller, request)
-    const { database } = this.worker.deps
-    return toJob((await this.deps.backlog.add(1, () => database.transaction(tx => this.#insert(row, tx)))).row)
+    return toJob((await this.deps.backlog.add(1, () => this.#submissions.add(row))).row)
   }
 
   async submitMany(caller: Caller, requests: readonly JobRequest[]): Promise<readonly Job[]> {
@@ -53,9 +59,8 @@ export class JobService implements Jobs {
     if (!rows.length) return []
     const { database } = this.worker.deps
     return this.deps.backlog.add(rows.length, () => database.transaction(async tx => {
-      const jobs: Job[] = []
-      for (const [at, row] of rows.entries()) jobs.push(toJob((await atIndex(at, () => this.#insert(row, tx))).row))
-      return jobs
+      const inserted = await this.#insertAll(rows, tx)
+      return Promise.all(inserted.map((each, at) => atIndex(at, async () => toJob(written(each).row))))
     }))
   }
 
@@ -70,20 +75,19 @@ export class JobService implements Jobs {
   async enter(admitted: AdmittedJob, tx: Tx): Promise<Job> {
     const row = this.#admitted.get(admitted)
     if (!row) throw JobErrors.NOT_ADMITTED()
-    return toJob((await this.#insert(row, tx)).row)
+    return toJob(written((await this.#insertAll([row], tx))[0]!).row)
   }
 
   async run(caller: Caller, request: JobRequest, options: RunOptions = {}): Promise<Job> {
     const { worker } = this
-    const { database, store } = worker.deps
+    const { store } = worker.deps
     const admitted = await this.#admission.admit(caller, request)
     if (options.signal?.aborted) throw JobErrors.CANCELLED({}, { cause: options.signal.reason })
     const here = worker.takes && admitted.status === 'queued'
-    const insert = () => database.transaction(tx => {
-      const claimed = { status: 'running' as const, attempt: 1, token: 1, started_at: store.now, ...worker.lease() }
-      return this.#insert(here ? { ...admitted, ...claimed } : admitted, tx)
-    })
-    const { row, created } = await (here ? insert() : this.deps.backlog.add(1, insert))
+    const claimed = { status: 'running' as const, attempt: 1, token: 1, started_at: store.now, ...worker.lease() }
+    const { row, created } = await (here
+      ? this.#submissions.add({ ...admitted, ...claimed })
+      : this.deps.backlog.add(1, () => this.#submissions.add(admitted)))
     return this.deps.runs.finish(row, created, options)
   }
 
@@ -141,14 +145,20 @@ export class JobService implements Jobs {
     return row
   }
 
-  async #insert(row: JobRow, tx: Tx): Promise<{ row: JobRow; created: boolean }> {
-    const inserted = await this.worker.deps.store.insert(row, tx)
-    if (inserted.created) {
-      tx.afterCommit(() => {
-        instruments.created.inc({ type: row.type, project: row.project_id })
-        if (row.status === 'delayed') this.worker.expect(row.run_at)
-      })
-    }
+  async #insertAll(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]> {
+    const inserted = await this.worker.deps.store.insertAll(rows, tx)
+    tx.afterCommit(() => {
+      for (const each of inserted) if (!(each instanceof Error) && each.created) {
+        const { type, project_id, status, run_at } = each.row
+        instruments.created.inc({ type, project: project_id })
+        if (status === 'delayed') this.worker.expect(run_at)
+      }
+    })
     return inserted
   }
+}
+
+function written(inserted: Inserted): Exclude<Inserted, Error> {
+  if (inserted instanceof Error) throw inserted
+  return inserted
 }

@@ -32,7 +32,7 @@ export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly
 interface Made extends Step { readonly after: JobRow }
 
 /** What became of a job that was to be written: itself, the one that has its idempotency key, or why it can't be. */
-export type Inserted = { readonly row: JobRow; readonly created: boolean } | { readonly refused: Error }
+export type Inserted = { readonly row: JobRow; readonly created: boolean } | Error
 
 /** Who holds a job, and under which token. */
 export interface Claim { readonly id: string; readonly token: number; readonly owner: string }
@@ -92,13 +92,6 @@ export class JobStore {
     return new Map((await this.#locked.all(ids.map(id => [id]), tx)).map(row => [row.id, row]))
   }
 
-  /** insertAll() of one; rejects with why it can't be. */
-  async insert(row: JobRow, tx: Tx): Promise<{ readonly row: JobRow; readonly created: boolean }> {
-    const [inserted] = await this.insertAll([row], tx)
-    if ('refused' in inserted!) throw inserted.refused
-    return inserted!
-  }
-
   /**
    * Each row, or the one that has its idempotency key already: of the same principal, or somebody would be shown the job of another.
    * It is refused with JOBS_KEY_REUSED if that was made for something else. A queued one is in the queue with it; a running one is claimed.
@@ -117,7 +110,7 @@ export class JobStore {
 
   async #first({ project_id, created_by, idempotency_key, substance }: JobRow, tx: Tx): Promise<Inserted> {
     const row = (await this.#byKey.get([project_id, created_by, idempotency_key], tx))!
-    return row.substance === substance ? { row, created: false } : { refused: JobErrors.KEY_REUSED({ key: idempotency_key! }) }
+    return row.substance === substance ? { row, created: false } : JobErrors.KEY_REUSED({ key: idempotency_key! })
   }
 
   /** One step of the machine. Rejects with JOBS_LEASE_LOST if it has no such step, or the row has changed since it was read. */

@@ -1,9 +1,10 @@
 import { AsyncResource } from 'node:async_hooks'
-import { CoreErrors, reasonOf, rootOf, scope, type Clock, type Contributions, type Live, type Logger } from '#core'
+import { CoreErrors, reasonOf, rootOf, scope, type Clock, type Contributions, type Live, type Logger, type ScopeFields } from '#core'
 import type { Access } from '#contracts/access'
 import type { Database, Tx } from '#contracts/database'
 import { JobErrors, type Job, type JobProgress, type JobType } from '#contracts/jobs'
 import type { Consumer, JobQueue } from '#contracts/queue'
+import { Batch } from './batch.ts'
 import type { JobsConfig } from './config.ts'
 import type { DueJobs } from './due.ts'
 import { Execution } from './execution.ts'
@@ -15,10 +16,12 @@ import { isFinal, type JobEvent } from './machine.ts'
 import { checkRun } from './permission.ts'
 import { ProgressStore } from './progress.ts'
 import { toJob, type JobRow } from './record.ts'
-import type { JobStore } from './store.ts'
+import type { JobStore, Step } from './store.ts'
 
 const BATCH = 200
 const SETTLE_TRIES = 10
+/** Attempts that end in one transaction. */
+const MOST_AT_ONCE = 64
 
 export interface WorkerDeps {
   readonly store: JobStore
@@ -32,8 +35,8 @@ export interface WorkerDeps {
   readonly types: Contributions<JobType>
   readonly access: Live<Access>
   /** The guards of JobSettling are there. */
-  ready(): Promise<void>
-  settling(job: Job, tx: Tx): Promise<void>
+  ready(): void | Promise<void>
+  settling(job: Job, tx: Tx): void | Promise<void>
   settled(job: Job): void
 }
 
@@ -42,6 +45,11 @@ type Outcome =
   | { readonly is: 'failed' | 'cancelled'; readonly error: unknown }
   /** `stopped`: this process ends, others may go on at once. `away`: what it needs is away, so it waits for the sweep. */
   | { readonly is: 'stopped' | 'away' | 'lost' }
+
+/** How an attempt is to end. */
+interface Ending { readonly execution: Execution; readonly event: JobEvent; readonly changes: Step['changes'] }
+
+const frameOf = ({ id, project_id, traceparent }: JobRow): ScopeFields => ({ job_id: id, project_id, ...(traceparent !== null && { traceparent }) })
 
 /** Claims, runs and settles jobs in this process, and takes back those of workers that are gone. */
 export class Worker {
@@ -60,7 +68,12 @@ export class Worker {
 
   readonly #progress: ProgressStore
 
-  constructor(readonly deps: WorkerDeps) { this.#progress = new ProgressStore(deps.database, deps.store.deps.events) }
+  readonly #endings: Batch<Ending, Job>
+
+  constructor(readonly deps: WorkerDeps) {
+    this.#progress = new ProgressStore(deps.database, deps.store.deps.events)
+    this.#endings = new Batch({ database: deps.database, most: MOST_AT_ONCE, write: (endings, tx) => this.#endAll(endings, tx) })
+  }
 
   /** What is submitted to be run at once runs here. */
   get takes(): boolean { return (this.#state === 'new' || this.#state === 'running') && this.deps.config.concurrency > 0 }
@@ -117,8 +130,7 @@ export class Worker {
     this.#renewing ??= clock.every(config.lease.renew_ms, () => this.#renew())
     if (this.#state === 'stopped') execution.abort(JobErrors.INTERRUPTED())
     instruments.wait.observe(Math.max(0, store.now - row.run_at) / 1_000, { type: row.type })
-    const frame = { job_id: row.id, project_id: row.project_id, ...(row.traceparent === null ? {} : { traceparent: row.traceparent }) }
-    execution.done = scope.run(frame, () => this.#work(execution)).finally(() => {
+    execution.done = scope.run(frameOf(row), () => this.#work(execution)).finally(() => {
       this.#running.delete(execution)
       if (this.#latest.get(row.id) === execution) this.#latest.delete(row.id)
       this.#report()
@@ -218,17 +230,13 @@ export class Worker {
     return this.#settle(execution, failure.retryable ? 'fail' : 'refuse', { error: failure, run_at: store.now + pauseAfter(error, row, config.retry) })
   }
 
-  /** One transaction: state, result and event, and what the handlers of JobSettling write. Their veto makes a result a failure. */
-  async #settle(execution: Execution, event: JobEvent, changes: Parameters<JobStore['change']>[2]): Promise<Job> {
-    const { store, clock, log } = this.deps
+  /** State, result, event and what the handlers of JobSettling write, in one transaction. Their veto makes a result a failure. */
+  async #settle(execution: Execution, event: JobEvent, changes: Step['changes']): Promise<Job> {
+    const { clock, log } = this.deps
     for (let tries = 1; ; tries++) {
       try {
-        return await this.end(event, changes, async tx => {
-          await execution.writeProgress(tx)
-          const row = await store.read(execution.id, tx)
-          if (row?.token !== execution.token || row.lease_owner !== execution.owner) throw JobErrors.LEASE_LOST({ id: execution.id })
-          return row
-        })
+        await this.deps.ready()
+        return await this.#endings.add({ execution, event, changes })
       } catch (error) {
         const root = rootOf(error) as { retryable?: boolean } | undefined
         if (JobErrors.LEASE_LOST.is(error)) {
@@ -247,28 +255,47 @@ export class Worker {
   /** A job that waits here for its time. */
   expect(at: number): void { if (this.#state === 'running') this.deps.due.expect(at) }
 
+  /** Attempts that end at the same moment. */
+  async #endAll(endings: readonly Ending[], tx: Tx): Promise<(Job | Error)[]> {
+    const { store } = this.deps
+    for (const { execution } of endings) await execution.writeProgress(tx)
+    const rows = await store.readAll(endings.map(({ execution }) => execution.id), tx)
+    const held = endings.filter(({ execution: { id, token, owner } }) => rows.get(id)?.token === token && rows.get(id)?.lease_owner === owner)
+    const changed = await store.changeAll(held.map(({ execution, event, changes }) => ({ row: rows.get(execution.id)!, event, changes })), tx)
+    const jobs = await this.#ended(changed.filter(row => row !== undefined), tx)
+    const of = new Map(jobs.map(job => [job.id, job]))
+    return endings.map(ending => (held.includes(ending) && of.get(ending.execution.id)) || JobErrors.LEASE_LOST({ id: ending.execution.id }))
+  }
+
   /** Makes a step that ends a run, with hooks, metrics and what follows. */
-  async end(event: JobEvent, changes: Parameters<JobStore['change']>[2], take: (tx: Tx) => Promise<JobRow>): Promise<Job> {
-    const { store, database, log } = this.deps
+  async end(event: JobEvent, changes: Step['changes'], take: (tx: Tx) => Promise<JobRow>): Promise<Job> {
+    const { store, database } = this.deps
     await this.deps.ready()
-    return database.transaction(async tx => {
-      const row = await store.change(await take(tx), event, changes, tx)
+    return database.transaction(async tx => (await this.#ended([await store.change(await take(tx), event, changes, tx)], tx))[0]!)
+  }
+
+  async #ended(rows: readonly JobRow[], tx: Tx): Promise<Job[]> {
+    await this.deps.store.handOver(rows.filter(row => row.status === 'queued'), tx)
+    const jobs: Job[] = []
+    for (const row of rows) {
       const job = toJob(row)
-      if (row.status === 'queued') await store.handOver([row], tx)
-      else await this.deps.settling(job, tx)
-      tx.afterCommit(() => {
-        if (row.status === 'failed') this.expect(row.run_at)
-        if (row.status === 'completed') instruments.completed.inc({ type: row.type })
-        else if (isFinal(row.status)) instruments.failed.inc({ reason: job.error?.code ?? row.status })
-        if (isFinal(row.status)) {
-          const duration_ms = row.finished_at! - (row.started_at ?? row.finished_at!)
-          instruments.duration.observe(duration_ms / 1_000, { type: row.type })
-          log.info(`job ${row.status}`, { job_id: row.id, type: row.type, attempt: row.attempt, duration_ms })
-        }
-        if (row.status !== 'queued') this.deps.settled(job)
-      })
-      return job
-    })
+      jobs.push(job)
+      if (row.status !== 'queued') await scope.run(frameOf(row), () => this.deps.settling(job, tx))
+      tx.afterCommit(() => scope.run(frameOf(row), () => this.#tell(row, job)))
+    }
+    return jobs
+  }
+
+  #tell(row: JobRow, job: Job): void {
+    if (row.status === 'failed') this.expect(row.run_at)
+    if (row.status === 'completed') instruments.completed.inc({ type: row.type })
+    else if (isFinal(row.status)) instruments.failed.inc({ reason: job.error?.code ?? row.status })
+    if (isFinal(row.status)) {
+      const duration_ms = row.finished_at! - (row.started_at ?? row.finished_at!)
+      instruments.duration.observe(duration_ms / 1_000, { type: row.type })
+      this.deps.log.info(`job ${row.status}`, { job_id: row.id, type: row.type, attempt: row.attempt, duration_ms })
+    }
+    if (row.status !== 'queued') this.deps.settled(job)
   }
 
   async #handBack(execution: Execution, now: boolean): Promise<Job> {
