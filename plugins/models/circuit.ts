@@ -1,6 +1,8 @@
 import { ModelErrors } from '#contracts/models'
 
 export interface CircuitOptions { readonly failures: number; readonly open_ms: number }
+/** `unknown`: the call was aborted, or never made. */
+export type Outcome = 'well' | 'failed' | 'unknown'
 export type CircuitState = 'closed' | 'open' | 'half-open'
 
 /** Leaves a provider alone that fails again and again; after a while one call is let through, to see. */
@@ -22,29 +24,33 @@ export class Circuit {
     const wait = this.#probing ? this.options.open_ms : this.#leftMs()
     if (this.#probing || wait > 0) throw ModelErrors.CIRCUIT_OPEN({ provider: this.provider, failures: this.#failures, retry_after: Math.ceil(wait / 1000) })
   }
-  /** As `check`, but what it lets through must tell its outcome. */
-  admit(): void {
+
+  /** As `check`; what it lets through tells how it went. The one that is to see need only begin well. */
+  admit(): { begun(): void; ended(outcome: Outcome): void } {
     this.check()
-    if (this.#openedAt === undefined) return
-    this.#probing = true
-    this.changed('half-open')
+    let probe = this.#openedAt !== undefined
+    if (probe) this.#probing = true
+    if (probe) this.changed('half-open')
+    const probed = (outcome: Outcome) => { probe = false; this.#probed(outcome) }
+    return { begun: () => { if (probe) probed('well') }, ended: outcome => (probe ? probed(outcome) : this.#counted(outcome)) }
   }
 
-  succeeded(): void {
-    this.#failures = 0
-    if (this.#openedAt === undefined) return
-    this.#openedAt = undefined
+  #counted(outcome: Outcome): void {
+    // What began before it opened tells nothing new.
+    if (this.#openedAt !== undefined || outcome === 'unknown') return
+    this.#failures = outcome === 'well' ? 0 : this.#failures + 1
+    if (this.#failures >= this.options.failures) this.#open()
+  }
+  #probed(outcome: Outcome): void {
     this.#probing = false
+    if (outcome === 'failed') this.#open()
+    if (outcome !== 'well') return
+    this.#failures = 0
+    this.#openedAt = undefined
     this.changed('closed')
   }
-  failed(): void {
-    this.#failures++
-    // What began before it opened and fails now tells nothing new.
-    if (this.#openedAt === undefined ? this.#failures < this.options.failures : !this.#probing) return
+  #open(): void {
     this.#openedAt = this.now()
-    this.#probing = false
     this.changed('open')
   }
-  /** The call said nothing about the provider: it was aborted, or never made. */
-  skipped(): void { this.#probing = false }
 }

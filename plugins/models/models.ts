@@ -83,13 +83,15 @@ export class ModelRegistry implements Models, AsyncDisposable {
     const { provider, id } = this.find(model)
     const gate = this.#gate(provider.name)
     // What is aborted already has its record too, so that every call that was asked for is told of.
-    const told = options.abortSignal?.aborted ? undefined : await gate.enter(this.#settings.retries.max_wait_ms, signal)
+    const passage = options.abortSignal?.aborted ? undefined : await gate.enter(this.#settings.retries.max_wait_ms, signal)
     const call = new Call(context, provider, id, options, this.#timeouts(provider.name), this.hooks, (each, record, error) => {
       this.#running.delete(each)
-      told?.(record, error)
+      passage?.ended(record, error)
     })
     this.#running.add(call)
-    return call.stream(() => this.#create(provider, id))
+    const stream = await call.stream(() => this.#create(provider, id))
+    passage?.begun()
+    return stream
   }
 
   async list(): Promise<readonly ModelInfo[]> {
