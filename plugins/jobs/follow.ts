@@ -1,7 +1,7 @@
-import type { Clock } from '#core'
+import { CoreErrors, type Clock } from '#core'
 import type { Caller } from '#contracts/access'
 import { EventErrors, type EventLog, type LoggedEvent } from '#contracts/events'
-import { JobUpdateErrors, type JobUpdate, type JobUpdates } from '#contracts/job-updates'
+import { JobUpdateErrors, JobUpdates, type JobUpdate } from '#contracts/job-updates'
 import type { Job, JobError, JobStatus } from '#contracts/jobs'
 import { isFinal } from './machine.ts'
 import type { ProgressLog } from './progress.ts'
@@ -41,15 +41,16 @@ export class JobFollower implements JobUpdates {
     const place = placeOf(after)
     const job = await this.deps.get(caller, id)
     if (place.seq > job.seq) throw JobUpdateErrors.CURSOR_INVALID({ cursor: after })
-    yield* this.watch(job, place, signal)
+    // Whoever is told that it is over must not take the end of this process for the end of the job.
+    if (!(yield* this.watch(job, place, signal)) && !signal.aborted) throw CoreErrors.Service.UNAVAILABLE({ service: JobUpdates.id })
   }
 
-  /** As follow(), for those who asked already: every update after that place, until the final one. */
-  async *watch(job: Job, place: Place, signal: AbortSignal): AsyncGenerator<JobUpdate, void> {
+  /** As follow(), for those who asked already: every update after that place. Returns whether that was all. */
+  async *watch(job: Job, place: Place, signal: AbortSignal): AsyncGenerator<JobUpdate, boolean> {
     const reader = new Reader(job, place)
     const stop = new AbortController()
     const end = () => stop.abort()
-    if (signal.aborted || this.#closed) return
+    if (signal.aborted || this.#closed) return false
     signal.addEventListener('abort', end, { once: true })
     this.#readers.add(stop)
     try {
@@ -57,6 +58,7 @@ export class JobFollower implements JobUpdates {
         const log = this.deps.events()
         yield* log ? this.#fromLog(log, reader, stop.signal) : this.#fromRow(reader, stop.signal)
       }
+      return reader.over
     } finally {
       end()
       signal.removeEventListener('abort', end)

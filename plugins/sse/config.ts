@@ -1,0 +1,9 @@
+import { z } from 'zod'
+
+export const config = z.strictObject({
+  heartbeatMs: z.int().min(100).max(600_000).default(15_000).describe('After so long a silence a comment is sent, so that no proxy takes the connection for dead.'),
+  retryMs: z.int().min(1).max(600_000).default(2_000).describe('How long a client is to wait before it connects again.'),
+  maxStreams: z.int().min(1).max(100_000).default(1_000).describe('Streams that may be open in this process.'),
+  maxPerCaller: z.int().min(1).max(100_000).default(50).describe('And by one caller.'),
+})
+export type SseConfig = z.output<typeof config>

@@ -1,0 +1,39 @@
+import type { Clock } from '#core'
+
+export interface Update { readonly cursor: string }
+type Result = IteratorResult<Update, unknown>
+
+export interface FrameOptions {
+  readonly clock: Clock
+  readonly heartbeatMs: number
+  readonly retryMs: number
+  /** Where the client stands before the first update. */
+  readonly cursor?: string
+  /** Runs when the last frame was taken, or nobody wants the next. */
+  done(): void
+}
+
+/** What is sent of updates; `first` is the answer to a next() that was asked already. */
+export async function* frames(first: Promise<Result>, updates: AsyncIterator<Update>, { clock, heartbeatMs, retryMs, cursor, done }: FrameOptions): AsyncGenerator<string, void> {
+  let arrived: Result | undefined
+  let failed: { readonly error: unknown } | undefined
+  let wake = () => {}
+  const pull = (next: Promise<Result>) => void next.then(result => { arrived = result }, error => { failed = { error } }).finally(() => wake())
+  try {
+    pull(first)
+    yield `retry: ${retryMs}\n${cursor === undefined ? '' : `id: ${cursor}\n`}\n`
+    for (;;) {
+      if (!arrived && !failed) await new Promise<void>(resolve => {
+        const cancel = clock.after(heartbeatMs, resolve)
+        wake = () => { cancel(); resolve() }
+      })
+      if (failed) throw failed.error
+      if (!arrived) { yield ':\n\n'; continue }
+      const { done: over, value } = arrived as Result
+      if (over) return
+      arrived = undefined
+      yield `id: ${(value as Update).cursor}\ndata: ${JSON.stringify(value)}\n\n`
+      pull(updates.next())
+    }
+  } finally { done() }
+}
