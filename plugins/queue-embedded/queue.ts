@@ -4,9 +4,11 @@ import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
 
 const POLL_MS = 1_000
 const RETRY = { first: 100, most: 5_000 }
+/** Entries of one delivery: the event loop stands still while they are claimed. */
+const MOST = 100
 
-/** Delivers up to `room` entries; says how many as soon as it knows, and again when they are off the table. */
-type Take = (room: number, begun: (count: number) => void) => Promise<number>
+/** Delivers as many entries as there is room for when its turn comes; says how many as soon as it knows, and again when they are off the table. */
+type Take = (room: () => number, begun: (count: number) => void) => Promise<number>
 
 /** Takes entries off the table whenever there is room for them: told by those who add some, else once a second. */
 class TableConsumer implements Consumer {
@@ -40,9 +42,12 @@ class TableConsumer implements Consumer {
   async #loop(): Promise<void> {
     while (this.#again && this.#room && !this.#closed) {
       this.#again = false
-      const [room, asked] = [this.#room, this.#asked]
+      let [room, asked] = [this.#room, this.#asked]
       try {
-        const count = await this.take(room, begun => { this.#room -= Math.min(begun, this.#room) })
+        const count = await this.take(
+          () => { [room, asked] = [this.#room, this.#asked]; return Math.min(room, MOST) },
+          begun => { this.#room -= Math.min(begun, this.#room) },
+        )
         if (count) this.#again = true
         this.#cancelRetry()
       } catch (error) {
@@ -116,12 +121,12 @@ export class EmbeddedQueue implements JobQueue {
 
   async depth(): Promise<number> { return Number((await this.#count.get([]))!.count) }
 
-  async #hand(room: number, begun: (count: number) => void, deliver: Deliver): Promise<number> {
+  async #hand(room: () => number, begun: (count: number) => void, deliver: Deliver): Promise<number> {
     // A look at an empty queue must not ask for the write lock.
     if (!await this.#any.get([])) return 0
     return this.database.transaction(async tx => {
       // Deleted before they are delivered: who adds one of them again meanwhile then waits for the end of this, and is not told that it is there.
-      const entries = await this.#take.all([room], tx)
+      const entries = await this.#take.all([room()], tx)
       begun(entries.length)
       if (!entries.length) return 0
       await deliver(entries.sort((a, b) => b.priority - a.priority || a.position - b.position).map(({ id }) => id), tx)

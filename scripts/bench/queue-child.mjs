@@ -57,11 +57,12 @@ const through = () => platform(async at => {
   await once(Math.ceil(count / 4))
   const delay = monitorEventLoopDelay({ resolution: 1 })
   delay.enable()
-  const from = performance.now()
+  const [from, cpu] = [performance.now(), process.cpuUsage()]
   await once(count)
   const ms = performance.now() - from
+  const { user, system } = process.cpuUsage(cpu)
   delay.disable()
-  return { perSecond: count / ms * 1_000, stallMs: delay.max / 1e6 }
+  return { perSecond: count / ms * 1_000, cpuUs: (user + system) / count, stallMs: delay.max / 1e6 }
 })
 
 /** submit() 100 times a second; `count` jobs wait in the queue when it begins, so that it is being drained meanwhile. */
