@@ -107,6 +107,7 @@ export class Process {
   }
 
   /** Its timers stand still, so that it loses its leases without knowing. */
+  get paused(): boolean { return this.#paused !== undefined }
   pause(): void { this.#paused ??= new Set() }
   resume(): void {
     const missed = this.#paused

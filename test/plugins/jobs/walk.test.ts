@@ -11,14 +11,15 @@ import { postgresOrSkip } from '../../support/services.ts'
 import { operator, runtime } from './kit.ts'
 import { fly, Killed, Process, VETO, type Attempt, type World } from './walk-kit.ts'
 
-const RUNS = process.env['BACKPLANE_CHAOS'] ? 10_000 : { sqlite: 200, postgres: 60 }
+const RUNS = process.env['BACKPLANE_CHAOS'] ? 10_000 : { sqlite: 150, postgres: 40 }
 const KINDS = [
-  'submit', 'submit', 'delayed', 'batch', 'claim', 'claim', 'claim', 'complete', 'complete', 'fail', 'refuse', 'step', 'emit', 'cancel', 'retry', 'replay', 'replayAll', 'discard',
-  'wait', 'wait', 'sweep', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'failSoon', 'veto', 'wipe',
+  'submit', 'submit', 'delayed', 'batch', 'claim', 'claim', 'claim', 'claim', 'complete', 'complete', 'fail', 'fail', 'refuse', 'refuse', 'step', 'step', 'emit', 'cancel', 'retry',
+  'retry', 'replay', 'replayAll', 'discard', 'wait', 'wait', 'sweep', 'sweep', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'killSoon', 'failSoon', 'veto', 'wipe',
 ] as const
 type Kind = (typeof KINDS)[number]
+interface Running { readonly process: Process; readonly attempt: Attempt }
 interface Command { readonly kind: Kind; readonly a: number; readonly b: number }
-const commands = fc.array(fc.record({ kind: fc.constantFrom(...KINDS), a: fc.nat(30), b: fc.nat(30) }), { minLength: 5, maxLength: 25 })
+const commands = fc.array(fc.record({ kind: fc.constantFrom(...KINDS), a: fc.nat(30), b: fc.nat(30) }), { minLength: 15, maxLength: 40, size: 'max' })
 
 /** By hand, so that it is no copy of the machine: what each event may follow, and where it leads. */
 const LEGAL: Record<string, { readonly from: readonly (JobStatus | 'none')[]; readonly to: readonly JobStatus[]; readonly attempt: (before: number) => number }> = {
@@ -58,21 +59,22 @@ class Walk {
   }
 
   async do({ kind, a, b }: Command): Promise<void> {
+    const attempts = this.processes.flatMap(process => process.attempts.map(attempt => ({ process, attempt })))
+    const running = attempts[b % Math.max(1, attempts.length)]
     const process = this.processes[a % this.processes.length]!
     const { service, worker } = process
     const id = this.known[b % Math.max(1, this.known.length)]
-    const attempt = this.#attempt(process, b)
     const request = (more: object = {}) => ({ type: 'work', input: b, max_attempts: 1 + (b % 3), ...more })
     switch (kind) {
       case 'submit': await this.#made_(process, service.submit(operator, request(b > 20 ? { idempotency_key: `k${b}` } : {})).then(job => [job])); break
       case 'delayed': await this.#made_(process, service.submit(operator, request({ delay_ms: 1 + b * 700, backoff: { base_ms: 1 + b * 100 } })).then(job => [job])); break
       case 'batch': await this.#made_(process, service.submitMany(operator, [request(), request({ priority: 9 })])); break
       case 'claim': await this.#asked(process, process.claim(1 + (b % 3))); await this.idle(); break
-      case 'complete': await this.#end(process, attempt, each => each.resolve({ token: each.token })); break
-      case 'fail': await this.#end(process, attempt, each => each.reject(new Error('a passing one'))); break
-      case 'refuse': await this.#end(process, attempt, each => each.reject(Object.assign(new Error('for good'), { retryable: false }))); break
-      case 'step': if (attempt) await this.#step(process, attempt, `s${b % 2}`); break
-      case 'emit': attempt?.ctx.emit({ type: 'progress', percent: b }); break
+      case 'complete': await this.#end(running, each => each.resolve({ token: each.token })); break
+      case 'fail': await this.#end(running, each => each.reject(new Error('a passing one'))); break
+      case 'refuse': await this.#end(running, each => each.reject(Object.assign(new Error('for good'), { retryable: false }))); break
+      case 'step': if (running) await this.#step(running, `s${b % 2}`); break
+      case 'emit': running?.attempt.ctx.emit({ type: 'progress', percent: b }); break
       case 'cancel': if (id !== undefined) await this.#told(process, service.cancel(operator, id), 'cancelled'); break
       case 'retry': if (id !== undefined) await this.#told(process, service.retry(operator, id), 'queued'); break
       case 'replay': if (id !== undefined) await this.#asked(process, service.replay(operator, { id })); break
@@ -84,8 +86,8 @@ class Walk {
       case 'resume': process.resume(); break
       case 'stop': await this.#finish(process, worker.stop()); process.kill(); break
       case 'kill': process.kill(); break
-      case 'killSoon': process.fault = { after: b, kind: 'kill' }; break
-      case 'failSoon': process.fault = { after: b, kind: 'fail' }; break
+      case 'killSoon': process.fault = { after: b % 20, kind: 'kill' }; break
+      case 'failSoon': process.fault = { after: b % 20, kind: 'fail' }; break
       case 'veto': process.vetoes = 1 + (b % 2); break
       case 'wipe': await this.world.database.knex()('queue_entries').delete(); this.#wiped = true; break
     }
@@ -183,8 +185,6 @@ class Walk {
     }
   }
 
-  #attempt(process: Process, at: number): Attempt | undefined { return process.attempts[at % Math.max(1, process.attempts.length)] }
-
   /** What was asked for may be refused, or not be answered any more; it may not go wrong in another way. */
   async #asked<T>(process: Process, answer: Promise<T>): Promise<T | undefined> {
     try { return await this.#finish(process, answer) } catch (error) {
@@ -206,15 +206,16 @@ class Walk {
     assert.equal((await this.rows()).find(row => row.id === job.id)?.status, status, 'it was told otherwise')
   }
 
-  async #end(process: Process, attempt: Attempt | undefined, end: (attempt: Attempt) => void): Promise<void> {
-    if (!attempt) return
+  async #end(running: Running | undefined, end: (attempt: Attempt) => void): Promise<void> {
+    if (!running) return
+    const { process, attempt } = running
     process.attempts.splice(process.attempts.indexOf(attempt), 1)
     end(attempt)
     // An end that can't be written is logged, and the lease runs out.
     await this.#finish(process, attempt.done.catch(() => undefined))
   }
 
-  async #step(process: Process, { ctx, id, token }: Attempt, name: string): Promise<void> {
+  async #step({ process, attempt: { ctx, id, token } }: Running, name: string): Promise<void> {
     try {
       const value = await this.#finish(process, ctx.step(name, async () => ({ token, at: ++this.#began })))
       if (value) assert.deepEqual(JSON.parse((await this.world.database.knex()('job_steps').where({ job_id: id }).pluck('result')).find(text => JSON.parse(text).at === value.at)), value)
@@ -224,14 +225,15 @@ class Walk {
     }
   }
 
-  /** Its outcome, in a time that goes on where that is needed; nothing if the process dies of it. */
+  /** Its outcome, in a time that goes on where that is needed; nothing if the process dies of it, or stands still. */
   async #finish<T>(process: Process, work: Promise<T>): Promise<T | undefined> {
     let over = false
     const ended = work.finally(() => { over = true })
     ended.catch(() => {})
     for (let tries = 0; !over && !process.dead; tries++) {
       await this.idle()
-      if (over || process.dead) break
+      // One that stands still goes on when it is woken.
+      if (over || process.dead || process.paused) break
       assert.ok(tries < 300, 'it hangs')
       await this.clock.advance(50)
     }
