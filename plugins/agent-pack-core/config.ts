@@ -3,5 +3,11 @@ import { z } from 'zod'
 export const config = z.strictObject({
   timeout_ms: z.int().min(50).max(20_000).default(1_000).describe('Milliseconds that one expression of the calculator may take'),
   memory_mb: z.int().min(32).max(1_024).default(96).describe('MiB of heap that the calculator\'s thread may have'),
+  code: z.strictObject({
+    timeout_ms: z.int().min(50).max(20_000).default(5_000).describe('Milliseconds that one run of code may take'),
+    memory_mb: z.int().min(16).max(512).default(64).describe('MiB that the code may use; its process has about 80 more'),
+    max_output: z.int().min(1_000).max(30_000).default(16_000).describe('Bytes that the code may print, and characters of its result'),
+    concurrency: z.int().min(1).max(16).default(2).describe('Runs of code at a time'),
+  }).prefault({}).describe('The tool run_javascript'),
 })
 export type Config = z.output<typeof config>

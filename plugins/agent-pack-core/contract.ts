@@ -6,3 +6,8 @@ export const CalculatorErrors = defineErrors('CALCULATOR', {
   UNREADABLE: { message: 'expressions can\'t be looked for in this request: {reason}', fix: 'Send the expression alone.', status: 422, expose: true },
   CLOSED: { message: 'the calculator is being stopped', fix: 'Try again in a moment.', status: 503, retryable: true, expose: true },
 })
+
+export const CodeErrors = defineErrors('CODE', {
+  CRASHED: { message: 'the sandbox\'s process ended twice while it ran the code', fix: 'Try again; the log says how it ended.', status: 503, retryable: true, expose: true },
+  CLOSED: { message: 'the sandbox is being stopped', fix: 'Try again in a moment.', status: 503, retryable: true, expose: true },
+})

@@ -1,0 +1,38 @@
+/**
+ * Runs in the sandbox before the code does, and makes its `console`. Answers the two functions that put a value and an error
+ * into words there, where a hostile getter or toJSON is under the same limits as the rest of the code.
+ */
+export const PRELUDE = `(function (print, limit) {
+  'use strict'
+  const { stringify } = JSON
+  const { apply } = Reflect
+  const { Map, Set, Error, Array, String } = globalThis
+  const { slice } = String.prototype
+  const bounded = text => apply(slice, text, [0, limit])
+  const plain = (key, value) => {
+    if (typeof value === 'bigint') return String(value) + 'n'
+    if (typeof value === 'function') return '[function ' + (value.name || 'anonymous') + ']'
+    if (typeof value === 'symbol') return String(value)
+    if (value instanceof Map) return Array.from(value)
+    if (value instanceof Set) return Array.from(value)
+    if (value instanceof Error) return value.name + ': ' + value.message
+    return value
+  }
+  const json = value => {
+    try { return stringify(value, plain, 2) }
+    catch (error) { return '[no JSON: ' + (error && error.message) + ']' }
+  }
+  const word = value => typeof value === 'string' ? value : typeof value === 'object' && value !== null && !(value instanceof Error) ? json(value) : String(plain('', value))
+  const log = (...values) => {
+    let line = ''
+    for (let i = 0; i < values.length; i++) line += (i ? ' ' : '') + bounded(word(values[i]))
+    print(bounded(line))
+  }
+  globalThis.console = { log, info: log, warn: log, error: log, debug: log }
+  return {
+    result: value => value === undefined ? 'undefined' : bounded(json(value)),
+    error: error => stringify(error instanceof Error
+      ? { message: bounded(error.name + ': ' + error.message), stack: bounded(String(error.stack)) }
+      : { message: 'uncaught: ' + bounded(word(error)) }),
+  }
+})`
