@@ -1,8 +1,10 @@
 import { definePlugin } from '#core'
 import { Agent, Tool } from '#contracts/agents'
 import { Calculator } from './calculator.ts'
+import { codeAgent, codeTool } from './code.ts'
 import { config } from './config.ts'
 import { calculatorTool, mathAgent } from './math.ts'
+import { Sandbox } from './sandbox.ts'
 
 export default definePlugin({
   name: 'agent-pack-core',
@@ -13,5 +15,7 @@ export default definePlugin({
     const calculator = ctx.own(new Calculator(ctx.config, ctx.clock, ctx.log))
     ctx.contribute(Tool, calculatorTool(calculator))
     ctx.contribute(Agent, mathAgent)
+    ctx.contribute(Tool, codeTool(ctx.own(new Sandbox(ctx.config.code, ctx.clock, ctx.log))))
+    ctx.contribute(Agent, codeAgent)
   },
 })
