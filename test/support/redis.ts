@@ -134,7 +134,7 @@ export class RedisServer {
 
   /** On a connection of its own. */
   async call(command: string, args: readonly (string | number)[] = [], database = 0): Promise<any> {
-    const client = new Redis(this.urlOf(database), { lazyConnect: true, retryStrategy: () => null, maxRetriesPerRequest: 0 })
+    const client = new Redis(this.urlOf(database), { lazyConnect: true, retryStrategy: () => null, maxRetriesPerRequest: 0, disconnectTimeout: 50 })
     client.on('error', () => {})
     try {
       await client.connect()

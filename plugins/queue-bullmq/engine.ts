@@ -1,0 +1,66 @@
+import { createRedisBackend, type JobJson, type MinimalJob, type RedisQueueBackend, type WorkerOptions } from 'bullmq'
+import type { RedisClient } from '#contracts/redis'
+import type { QueueEntry } from '#contracts/queue'
+
+/** One pipeline of Redis; it does nothing else meanwhile. */
+const BULK = 1_000
+
+/** What is given back does not end: `jobs` alone counts attempts, and BullMQ must never put an id into `failed`. */
+const STALLS = 2 ** 31
+
+/** BullMQ: 1 is the highest, and 0 goes before all that have a priority. */
+const priorityOf = ({ priority }: QueueEntry) => 10 - Math.min(9, Math.max(0, Math.trunc(priority)))
+
+/** BullMQ answers so when the lock, or the whole entry, is somebody else's by now or gone. */
+const isLost = (error: unknown) => typeof (error as { code?: unknown }).code === 'number'
+
+/** BullMQ's own scripts, on a connection that is handed in; its Worker runs one processor for each id, and would fail what it has seen stall. */
+export class Engine {
+  readonly #backend: RedisQueueBackend
+  constructor(client: RedisClient, prefix: string, name: string, lockMs: number) {
+    this.#backend = createRedisBackend(name, {
+      // Braces: in a cluster all keys of a queue must be in one slot.
+      connection: client, prefix: `{${prefix}}`, skipVersionCheck: true, skipWaitingForReady: true,
+      lockDuration: lockMs, stalledInterval: lockMs / 2, maxStalledCount: STALLS,
+    } as WorkerOptions) as RedisQueueBackend
+    // The connection tells of it already.
+    this.#backend.on('error', () => {})
+  }
+
+  /** Where BullMQ rings for those who wait in BZPOPMIN. */
+  get bell(): string { return this.#backend.toKey('marker') }
+
+  async add(entries: readonly QueueEntry[], now: number): Promise<void> {
+    for (let from = 0; from < entries.length; from += BULK) {
+      await this.#backend.addJobs(entries.slice(from, from + BULK).map(entry => ({ jobId: entry.id, job: toJob(entry, now) })))
+    }
+  }
+
+  /** How many wait. */
+  async waiting(): Promise<number> { return (await this.#backend.getCounts(['wait', 'prioritized'])).reduce((sum, each) => sum + each, 0) }
+
+  /** Takes one id under a lock. */
+  async take(token: string): Promise<string | undefined> {
+    const [, id] = await this.#backend.moveToActive(token) as [unknown, string | 0 | null]
+    return id || undefined
+  }
+
+  async acknowledge(id: string, token: string): Promise<void> {
+    await this.#unlessLost(this.#backend.moveToCompleted({ id, opts: { attempts: 1 } } as MinimalJob, 0, true, token, false))
+  }
+
+  /** Before all others of its priority. */
+  async putBack(id: string, token: string): Promise<void> { await this.#unlessLost(this.#backend.moveJobFromActiveToWait(id, token)) }
+
+  async remove(id: string): Promise<void> { await this.#backend.remove(id, false) }
+
+  /** Puts back what dead consumers had taken. */
+  async putBackStalled(): Promise<number> { return (await this.#backend.moveStalledJobsToWait()).length }
+
+  async #unlessLost(done: Promise<unknown>): Promise<void> {
+    try { await done } catch (error) { if (!isLost(error)) throw error }
+  }
+}
+
+const toJob = (entry: QueueEntry, now: number): JobJson =>
+  ({ id: entry.id, name: 'job', data: '{}', timestamp: now, opts: { jobId: entry.id, priority: priorityOf(entry), attempts: 1 } }) as unknown as JobJson

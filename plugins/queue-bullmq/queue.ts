@@ -1,0 +1,114 @@
+import { reasonOf, type Clock, type Logger } from '#core'
+import type { Tx } from '#contracts/database'
+import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
+import { RedisErrors, type RedisConnection } from '#contracts/redis'
+import { RedisConsumer, type Source } from './consumer.ts'
+import type { Engine } from './engine.ts'
+
+/** Most ids of one delivery. */
+const MOST = 200
+
+export interface QueueDeps {
+  readonly engine: Engine
+  /** A connection for one consumer to wait on. */
+  readonly connect: () => Promise<RedisConnection>
+  /** Throws why Redis may not be used. */
+  readonly expectFit: () => void
+  readonly clock: Clock
+  readonly log: Logger
+  readonly lockMs: number
+  /** Of this process, as it stands in the locks. */
+  readonly id: string
+}
+
+/** The queue in Redis, by BullMQ. An id is there from its being added until it was delivered. */
+export class BullQueue implements JobQueue, AsyncDisposable {
+  readonly can = { transactional: false, distributed: true }
+  readonly #consumers = new Set<RedisConsumer>()
+  /** Ids that this process took and did not acknowledge yet. */
+  readonly #taken = new Map<string, Promise<void>>()
+  readonly #cancel: () => void
+
+  constructor(readonly deps: QueueDeps) {
+    this.#cancel = deps.clock.every(deps.lockMs / 2, () => this.#putBackStalled())
+  }
+
+  async enqueue(entries: readonly QueueEntry[], tx?: Tx): Promise<void> {
+    if (tx) throw new TypeError('this queue is not in the database: enqueue after the commit, as `can.transactional` says')
+    if (!entries.length) return
+    // BullMQ passes over an id that is still there. One that was delivered, and comes back before that was acknowledged, would be lost.
+    const leaving = entries.flatMap(({ id }) => this.#taken.get(id) ?? [])
+    if (leaving.length) await Promise.all(leaving)
+    await this.#ask(() => this.deps.engine.add(entries, this.deps.clock.now()))
+  }
+
+  async consume(deliver: Deliver): Promise<Consumer> {
+    const { clock, log } = this.deps
+    const consumer: RedisConsumer = new RedisConsumer({
+      source: this.#source(), deliver, connection: await this.deps.connect(), clock, log, gone: () => this.#consumers.delete(consumer),
+    })
+    this.#consumers.add(consumer)
+    return consumer
+  }
+
+  async remove(ids: readonly string[], tx?: Tx): Promise<void> {
+    // What is left there, `jobs` refuses.
+    if (tx) return tx.afterCommit(() => this.remove(ids).catch(error => this.deps.log.debug('ids were not removed', { reason: reasonOf(error) })))
+    await this.#ask(() => Promise.all(ids.map(id => this.deps.engine.remove(id))))
+  }
+
+  depth(): Promise<number> { return this.#ask(() => this.deps.engine.waiting()) }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#cancel()
+    await Promise.all([...this.#consumers].map(each => each[Symbol.asyncDispose]()))
+  }
+
+  #source(): Source {
+    const { engine, id: token } = this.deps
+    const each = async (ids: readonly string[], what: (id: string) => Promise<void>) => {
+      const failed = (await Promise.allSettled(ids.map(what))).find(result => result.status === 'rejected')
+      if (failed) throw failed.reason
+    }
+    return {
+      bell: engine.bell,
+      take: room => this.#take(room),
+      acknowledge: ids => each(ids, id => engine.acknowledge(id, token)).finally(() => this.#release(ids)),
+      putBack: ids => each(ids, id => engine.putBack(id, token)).finally(() => this.#release(ids)),
+    }
+  }
+
+  /** The first one is asked for together with the count of the rest: a single job waits for one answer, many for two. */
+  async #take(room: number): Promise<readonly string[]> {
+    this.deps.expectFit()
+    const { engine, id: token } = this.deps
+    const [first, waiting] = await Promise.all([engine.take(token), engine.waiting()])
+    if (first === undefined) return []
+    // By now some may be locked, though the connection has broken: they are delivered, and the others come when their lock is over.
+    const rest = await Promise.allSettled(Array.from({ length: Math.min(room, MOST, waiting + 1) - 1 }, () => engine.take(token)))
+    const ids = [first, ...rest.flatMap(each => (each.status === 'fulfilled' && each.value !== undefined ? [each.value] : []))]
+    for (const id of ids) this.#hold(id)
+    return ids
+  }
+
+  readonly #releases = new Map<string, () => void>()
+  #hold(id: string): void { this.#taken.set(id, new Promise(resolve => this.#releases.set(id, resolve))) }
+  #release(ids: readonly string[]): void {
+    for (const id of ids) {
+      this.#releases.get(id)?.()
+      this.#releases.delete(id)
+      this.#taken.delete(id)
+    }
+  }
+
+  async #putBackStalled(): Promise<void> {
+    if (!this.#consumers.size) return
+    const count = await this.deps.engine.putBackStalled().catch(() => 0)
+    if (count) this.deps.log.info('ids were put back that a consumer took and did not deliver', { count })
+  }
+
+  async #ask<T>(what: () => Promise<T>): Promise<T> {
+    this.deps.expectFit()
+    try { return await what() } catch (error) { throw RedisErrors.UNAVAILABLE({ reason: reasonOf(error) }) }
+  }
+}
