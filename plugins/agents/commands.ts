@@ -56,8 +56,7 @@ class Screen {
 }
 
 async function runHere(io: CommandIo, agent: string, input: unknown, screen: Screen): Promise<Ending> {
-  // Without a server no worker would take up a second attempt.
-  const request = { type: 'agent', agent, input: { agent, input }, max_attempts: 1 }
+  const request = { type: 'agent', agent, input: { agent, input } }
   const job = await io.get(Jobs).run(await operator(io), request, { signal: io.signal, onProgress: progress => screen.show(progress) })
   return { job_id: job.id, status: job.status, error: job.error, job, ...(job.status === 'completed' && { text: (job.result as AgentAnswer).text }) }
 }

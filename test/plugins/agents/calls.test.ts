@@ -11,7 +11,9 @@ import { readEvents } from '../../../core/cli/events.ts'
 import accessOpen from '../../../plugins/access-open/index.ts'
 import agents from '../../../plugins/agents/index.ts'
 import { MAX_WAITING, RunStream } from '../../../plugins/agents/stream.ts'
+import cluster from '../../../plugins/cluster/index.ts'
 import database from '../../../plugins/database/index.ts'
+import events from '../../../plugins/events/index.ts'
 import http from '../../../plugins/http/index.ts'
 import jobs from '../../../plugins/jobs/index.ts'
 import models from '../../../plugins/models/index.ts'
@@ -125,7 +127,7 @@ describe('agents: a run by HTTP', () => {
     }
   })
   it('says when what was said is said again, after an attempt that failed', async () => {
-    await using it = await serve((_, nth) => (nth === 0 ? say('ha') : answer('half')))
+    await using it = await serve((_, nth) => (nth === 0 ? say('ha') : answer('half')), {}, [cluster, events])
     const frames = await it.frames(await it.post({ input: 'x' }))
     assert.deepEqual(frames.map(({ type, content, message, text }) => [type, content ?? message ?? text]), [
       ['start', undefined], ['token', 'ha'], ['metadata', 'attempt 2 of 3: what was said since the last finished step is said again'], ['token', 'half'], ['done', 'half'],
