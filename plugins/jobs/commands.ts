@@ -1,6 +1,7 @@
 import type { Command, CommandIo } from '#core'
 import type { Job, Page } from '#contracts/jobs'
 import type { JobDetail } from './record.ts'
+import { watch } from './watch.ts'
 
 interface Refusal { readonly code?: string; readonly detail?: string; readonly title?: string; readonly fix?: string }
 
@@ -119,5 +120,5 @@ function wrongReplay(id: string | undefined, all: boolean, filtered: boolean): s
 }
 
 export default [
-  list, show, change('cancel', 'Cancels a job; what runs is told to stop'), change('retry', 'Runs a job again, or at once if it waits'), replay,
+  list, show, watch, change('cancel', 'Cancels a job; what runs is told to stop'), change('retry', 'Runs a job again, or at once if it waits'), replay,
 ] as readonly Command[]

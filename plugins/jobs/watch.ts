@@ -1,0 +1,84 @@
+import type { Command, CommandIo } from '#core'
+import type { JobUpdate } from '#contracts/job-updates'
+import type { JobError } from '#contracts/jobs'
+
+const LONGEST = 400
+const EXIT: Readonly<Record<string, number>> = { completed: 0, dead: 1, cancelled: 3 }
+const INTERRUPTED = 130
+
+export const watch: Command = {
+  name: 'jobs watch',
+  summary: 'Shows what a job says and does, from its beginning until its end; exits with 1 if it is dead, 3 if it was cancelled',
+  needs: 'server',
+  arguments: [{ name: '<id>', summary: 'the id of the job' }],
+  examples: ['backplane jobs watch job_01…', 'backplane jobs watch job_01… --json | jq .type'],
+  async run(io) {
+    const id = io.args[0] ?? ''
+    const screen = new Screen(io)
+    for await (const { data } of io.server!.events(`/sse/jobs/${encodeURIComponent(id)}`, { signal: io.signal })) {
+      const update = JSON.parse(data) as JobUpdate
+      if (io.json) io.out(data)
+      else screen.show(update)
+      if (update.final) return EXIT[update.status] ?? 1
+    }
+    screen.endLine()
+    if (!io.signal.aborted) return 1
+    io.err(`the job goes on; to end it: backplane jobs cancel ${id}`)
+    return INTERRUPTED
+  },
+}
+
+const short = (value: unknown): string => {
+  const text = typeof value === 'string' ? value : JSON.stringify(value) ?? ''
+  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text
+}
+
+/** What the job says goes to standard output, as it comes; what happens to it to standard error, a line each. */
+class Screen {
+  #midLine = false
+  #said = ''
+
+  constructor(readonly io: CommandIo) {}
+
+  show(update: JobUpdate): void {
+    const { type, attempt, error } = update
+    if (type === 'token') return this.#say(String(update['content']))
+    const told = this.#line(update)
+    if (told !== undefined) { this.endLine(); this.io.err(told) }
+    if (type === 'started' && attempt > 0) this.#said = ''
+    if (type === 'completed') this.#result(update.result)
+    if (type === 'gap' && update.final && update.job && !error) this.#result(update.job.result)
+    if (update.final) this.endLine()
+  }
+
+  endLine(): void {
+    if (this.#midLine) this.io.write('\n')
+    this.#midLine = false
+  }
+
+  #say(text: string): void {
+    this.io.write(text)
+    this.#said += text
+    this.#midLine = !text.endsWith('\n')
+  }
+
+  /** Unless it was said already. */
+  #result(result: unknown): void {
+    if (result === null || result === undefined || this.#said !== '') return
+    this.io.out(typeof result === 'string' ? result : JSON.stringify(result, null, 2))
+  }
+
+  #line({ type, status, attempt, error, ...rest }: JobUpdate): string | undefined {
+    const why = error && `${(error as JobError).code}: ${(error as JobError).message}`
+    switch (type) {
+      case 'started': return `started, attempt ${attempt}`
+      case 'tool_start': return `> ${rest['tool']} ${short(rest['input'])}`
+      case 'tool_end': return `< ${rest['tool']} ${why ?? short(rest['output'])}`
+      case 'progress': return [rest['percent'] === undefined ? '' : `${rest['percent']} %`, rest['message'] ?? ''].join(' ').trim()
+      case 'failed': return `attempt ${attempt} failed, and another one follows: ${why}`
+      case 'gap': return `what happened before is no longer kept; the job is ${status}`
+      case 'token': return undefined
+      default: return why ? `${type.replaceAll('_', ' ')}: ${why}` : type.replaceAll('_', ' ')
+    }
+  }
+}
