@@ -139,7 +139,7 @@ class Walk {
       assert.ok(row.attempt >= 0 && row.attempt <= row.max_attempts, `${id} is at attempt ${row.attempt} of ${row.max_attempts}`)
       assert.equal(row.lease_owner !== null && row.lease_until !== null, status === 'running', `${id} is ${status} and held by ${row.lease_owner}`)
       assert.equal(row.finished_at !== null, FINAL.includes(status), `${id} is ${status} and ended at ${row.finished_at}`)
-      if (status === 'queued' && !this.#wiped) assert.ok(inQueue.has(id) || Number(row.handed_at) === 0, `${id} is queued, and nobody would find it`)
+      if (status === 'queued' && !this.#wiped) assert.ok(inQueue.has(id), `${id} is queued, and not in the queue`)
       assert.equal(row.result !== null, status === 'completed')
       if (status === 'completed') assert.equal(JSON.parse(row.result!).token, token, `${id} has the result of another attempt`)
       const mine = of(attempts, id)
@@ -150,7 +150,11 @@ class Walk {
       const [id, name] = key.split(' ') as [string, string]
       if (rows.has(id)) assert.equal(steps.find(each => each.job_id === id && each.name === name)?.result, result, `step ${name} of ${id} is gone or another`)
     }
-    for (const { job_id, name, result } of steps) this.steps.set(`${job_id} ${name}`, result)
+    for (const { job_id, name, result } of steps) {
+      const row = rows.get(job_id)!
+      if (!this.steps.has(`${job_id} ${name}`)) assert.deepEqual([row.status, row.token], ['running', JSON.parse(result!).token], `step ${name} of ${job_id} is of an attempt that had lost it`)
+      this.steps.set(`${job_id} ${name}`, result)
+    }
     for (const each of [...attempts, ...steps]) assert.ok(rows.has(each.job_id))
   }
 
@@ -173,7 +177,9 @@ class Walk {
       }
       ;[status, attempt] = [now.status, now.attempt]
     }
-    if (row) assert.deepEqual([row.status, row.attempt], [status, attempt], told)
+    if (!row) return
+    assert.deepEqual([row.status, row.attempt], [status, attempt], told)
+    if (history.at(-1)!.type === 'job.retried' && attempt === 0) assert.deepEqual([row.error, row.started_at], [null, null], told)
   }
 
   /** Lets everything go on that can without the time going on. */
