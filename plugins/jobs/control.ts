@@ -86,7 +86,7 @@ export class JobControl {
   async #takeOut(id: string, tx: Tx): Promise<void> {
     const { queue } = this.worker.deps
     if (queue.can.transactional) await queue.remove([id], tx)
-    else tx.afterCommit(() => queue.remove([id]))
+    else tx.afterCommit(() => queue.remove([id]).catch(() => {})) // What is left there is refused.
   }
 
   async #read(id: string, tx?: Tx): Promise<JobRow> {

@@ -34,6 +34,8 @@ interface Made extends Step { readonly after: JobRow }
 /** What became of a job that was to be written: itself, the one that has its idempotency key, or why it can't be. */
 export type Inserted = { readonly row: JobRow; readonly created: boolean } | Error
 
+const entriesOf = (rows: readonly JobRow[]) => rows.map(({ id, priority }) => ({ id, priority }))
+
 /** Who holds a job, and under which token. */
 export interface Claim { readonly id: string; readonly token: number; readonly owner: string }
 
@@ -149,15 +151,35 @@ export class JobStore {
 
   /** Gives queued jobs to the queue: in `tx` if it can, else after commit, and what is lost then the sweep finds by `handed_at`. */
   async handOver(rows: readonly JobRow[], tx: Tx, fresh = false): Promise<void> {
-    const { database, queue } = this.deps
+    const { queue } = this.deps
     if (!rows.length) return
-    const entries = rows.map(({ id, priority }) => ({ id, priority }))
-    const ids = rows.map(row => row.id)
-    const handed = (at?: Tx) => database.knex(at)('jobs').whereIn('id', ids).where('status', 'queued').update({ handed_at: this.now })
     if (queue.can.transactional) {
-      await queue.enqueue(entries, tx)
-      if (!fresh) await handed(tx)
-    } else tx.afterCommit(() => queue.enqueue(entries).then(() => handed()))
+      await queue.enqueue(entriesOf(rows), tx)
+      if (!fresh) await this.#handed(rows, tx)
+    } else tx.afterCommit(() => this.#handOverNow(rows))
+  }
+
+  /** Gives the queue again what it was last given before that moment. Resolves to whether there may be more; not if the queue is away. */
+  async handOverAgain(before: number, types: readonly string[], limit: number): Promise<boolean> {
+    const { database, queue } = this.deps
+    if (!(await this.unhanded(before, types, 1)).length) return false
+    if (queue.can.transactional) await database.transaction(async tx => this.handOver(await this.unhanded(before, types, limit, tx), tx))
+    else return this.#handOverNow(await this.unhanded(before, types, limit))
+    return true
+  }
+
+  /** False if the queue is away: the sweep hands over what was not. */
+  async #handOverNow(rows: readonly JobRow[]): Promise<boolean> {
+    try { await this.deps.queue.enqueue(entriesOf(rows)) } catch (error) {
+      if ((error as { retryable?: boolean }).retryable !== true) throw error
+      return false
+    }
+    await this.#handed(rows)
+    return true
+  }
+
+  async #handed(rows: readonly JobRow[], tx?: Tx): Promise<void> {
+    await this.deps.database.knex(tx)('jobs').whereIn('id', rows.map(row => row.id)).where('status', 'queued').update({ handed_at: this.now })
   }
 
   /** True while this claim stands; its lease is longer then. */

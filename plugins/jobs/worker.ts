@@ -341,16 +341,15 @@ export class Worker {
   }
 
   async #sweep(all: boolean): Promise<void> {
-    const { store, database, config, access } = this.deps
+    const { store, queue, config, access } = this.deps
     const from = store.now
     await Promise.all((await store.expired(BATCH)).map(id => this.#interrupt(id)))
     await this.deps.due.wake()
     const types = access.current ? [...this.deps.types].map(type => type.type).filter(type => this.typeOf(type)) : []
     const before = all ? from : from - config.rehand_ms
-    while (types.length && this.#state === 'running' && (await store.unhanded(before, types, 1)).length) {
-      await database.transaction(async tx => store.handOver(await store.unhanded(before, types, BATCH, tx), tx))
-      if (!all) break
-    }
+    const more = () => this.#state === 'running' && store.handOverAgain(before, types, BATCH)
+    // What waited for a queue that was away may be much.
+    while (types.length && await more()) if (!all && queue.can.transactional) break
   }
 
   async #interrupt(id: string): Promise<void> {

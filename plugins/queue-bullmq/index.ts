@@ -26,7 +26,7 @@ export default definePlugin({
     connection.onReady(() => void fitness.look())
     clock.every(RELOOK_MS, () => (fitness.unknown ? fitness.look() : undefined))
     const queue = ctx.own(new BullQueue({
-      engine: new Engine(connection.client, redis.prefix, ctx.config.name, lock_ms), connect: () => redis.connect('blocking', name),
+      engine: new Engine(connection.client, redis.prefix, ctx.config.name, lock_ms), connection, connect: () => redis.connect('blocking', name),
       expectFit: () => fitness.expect(), clock, log, lockMs: lock_ms, id: host.instanceId,
     }))
     ctx.provide(JobQueue, queue)

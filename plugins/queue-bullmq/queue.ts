@@ -1,7 +1,7 @@
 import { reasonOf, type Clock, type Logger } from '#core'
 import type { Tx } from '#contracts/database'
 import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
-import { RedisErrors, type RedisConnection } from '#contracts/redis'
+import type { RedisConnection } from '#contracts/redis'
 import { RedisConsumer, type Source } from './consumer.ts'
 import type { Engine } from './engine.ts'
 
@@ -10,6 +10,8 @@ const MOST = 200
 
 export interface QueueDeps {
   readonly engine: Engine
+  /** What the engine works on. */
+  readonly connection: RedisConnection
   /** A connection for one consumer to wait on. */
   readonly connect: () => Promise<RedisConnection>
   /** Throws why Redis may not be used. */
@@ -109,6 +111,6 @@ export class BullQueue implements JobQueue, AsyncDisposable {
 
   async #ask<T>(what: () => Promise<T>): Promise<T> {
     this.deps.expectFit()
-    try { return await what() } catch (error) { throw RedisErrors.UNAVAILABLE({ reason: reasonOf(error) }) }
+    try { return await what() } catch (error) { throw this.deps.connection.unavailable(error) }
   }
 }

@@ -16,7 +16,8 @@ export interface ConnectionsDeps {
 
 /** One client, with what is told of it. */
 class Connection implements RedisConnection {
-  #lost = false
+  /** Why it is away. */
+  #lost: string | undefined
   #closed: Promise<void> | undefined
   readonly #cancel: () => void
 
@@ -27,10 +28,10 @@ class Connection implements RedisConnection {
     const { clock, log } = deps
     // Only its message: an error of ioredis holds the arguments of the command, and that of AUTH is the password.
     client.on('error', (error: Error) => this.#away(reasonOf(error)))
-    client.on('close', () => this.#away('the connection was closed'))
+    client.on('close', () => this.#away(this.#lost ?? 'the connection was closed'))
     client.on('ready', () => {
-      if (this.#lost) log.info(`Redis answers again (${this.name})`)
-      this.#lost = false
+      if (this.#lost !== undefined) log.info(`Redis answers again (${this.name})`)
+      this.#lost = undefined
     })
     this.#cancel = use === 'blocking' ? () => {} : clock.every(PING_MS, () => this.#ping())
   }
@@ -41,6 +42,8 @@ class Connection implements RedisConnection {
     this.client.on('ready', listener)
     if (this.ready) listener()
   }
+
+  unavailable(error: unknown): BackplaneError { return RedisErrors.UNAVAILABLE({ reason: this.ready ? reasonOf(error) : this.#lost ?? 'it is not connected yet' }) }
 
   /** Resolves when it is connected, or when it is known that it is not. */
   first(): Promise<void> {
@@ -73,8 +76,9 @@ class Connection implements RedisConnection {
   }
 
   #away(reason: string): void {
-    if (this.#lost || this.#closed) return
-    this.#lost = true
+    const first = this.#lost === undefined
+    this.#lost = reason
+    if (!first || this.#closed) return
     this.deps.log.warn(`Redis does not answer, and is connected to again (${this.name})`, { reason })
   }
 
@@ -137,7 +141,7 @@ export class Connections implements Redis, AsyncDisposable {
   }
 
   async #ask<T>(what: (client: RedisClient) => Promise<T>): Promise<T> {
-    try { return await what(this.#own!.client) } catch (error) { throw RedisErrors.UNAVAILABLE({ reason: reasonOf(error) }) }
+    try { return await what(this.#own!.client) } catch (error) { throw this.#own!.unavailable(error) }
   }
 }
 

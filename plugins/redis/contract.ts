@@ -21,6 +21,8 @@ export interface RedisConnection extends AsyncDisposable {
   readonly ready: boolean
   /** Runs after each connecting, and now if it is connected. */
   onReady(listener: () => void): void
+  /** REDIS_UNAVAILABLE, for what a command rejected with: it tells why there is no connection, rather than that there is none. */
+  unavailable(error: unknown): BackplaneError
 }
 
 /** Owns every connection to Redis: nobody else opens one. Local. */
