@@ -1,10 +1,11 @@
 import { Worker } from 'node:worker_threads'
 import type { BackplaneError, Clock, Logger } from '#core'
 import { CalculatorErrors } from '#contracts/agent-pack-core'
+import { readEquations, type FoundEquations, type Solved } from './equation.ts'
 import { readSentence, type Findings, type Outcome } from './expression.ts'
 
 export interface CalculatorOptions {
-  /** Milliseconds that one expression may take. */
+  /** Milliseconds that one expression, or the equations that hold together, may take. */
   readonly timeout_ms: number
   /** MiB that the worker's heap may have. */
   readonly memory_mb: number
@@ -24,7 +25,7 @@ function startWorker(memory_mb: number): Worker {
 }
 
 /**
- * Computes expressions in a thread of its own, one after another, within bounds of time and memory. The thread is
+ * Computes expressions and solves equations in a thread of its own, one after another, within bounds of time and memory. The thread is
  * started by the first expression, used again, and ended by what takes too long, is aborted or fails in it.
  */
 export class Calculator implements AsyncDisposable {
@@ -34,17 +35,29 @@ export class Calculator implements AsyncDisposable {
   constructor(readonly options: CalculatorOptions, readonly clock: Clock, readonly log: Logger) {}
 
   /** The expressions in a sentence, `most` of them; computes nothing. Throws CALCULATOR_UNREADABLE. */
-  find(sentence: string, most: number): Findings { return readSentence(sentence, most) }
+  find(sentence: string, most: number): Findings {
+    // What belongs to an equation is no calculation of its own.
+    const spans = readEquations(sentence)?.spans ?? []
+    return readSentence(spans.reduce((text, { from, to }) => text.slice(0, from) + ';'.repeat(to - from) + text.slice(to), sentence), most)
+  }
+
+  /** The equations that a sentence asks to solve; solves nothing. Throws CALCULATOR_UNREADABLE. */
+  findEquations(sentence: string): FoundEquations | undefined { return readEquations(sentence) }
 
   /** What can't be computed, or not in time, is told in the outcome. Rejects only when it is aborted or closed. */
-  async evaluate(expression: string, signal: AbortSignal): Promise<Outcome> {
-    const work = () => this.#evaluate(expression, signal)
+  evaluate(expression: string, signal: AbortSignal): Promise<Outcome> { return this.#enqueue({ expression }, signal) }
+
+  /** As `evaluate`, of equations that hold together. */
+  solve(equations: readonly string[], signal: AbortSignal): Promise<Solved> { return this.#enqueue({ equations }, signal) }
+
+  async #enqueue<T extends object>(task: T, signal: AbortSignal): Promise<T & { readonly error?: string }> {
+    const work = () => this.#work(task, signal)
     const result = this.#queue.then(work, work)
     this.#queue = result.catch(() => {})
     return result
   }
 
-  async #evaluate(expression: string, signal: AbortSignal): Promise<Outcome> {
+  async #work<T extends object>(task: T, signal: AbortSignal): Promise<T & { readonly error?: string }> {
     signal.throwIfAborted()
     if (this.#closed.signal.aborted) throw CalculatorErrors.CLOSED()
     let worker: Worker
@@ -54,14 +67,14 @@ export class Calculator implements AsyncDisposable {
     } catch (error) {
       this.#worker = undefined
       if (CalculatorErrors.CLOSED.is(error)) throw error
-      return { expression, error: this.#crashed(error).message }
+      return { ...task, error: this.#crashed(error).message }
     }
     try {
-      return await this.#hear<Outcome>(worker, this.options.timeout_ms, signal, () => worker.postMessage(expression))
+      return await this.#hear(worker, this.options.timeout_ms, signal, () => worker.postMessage(task))
     } catch (error) {
       this.#worker = undefined
       await worker.terminate()
-      if (CalculatorErrors.TIMEOUT.is(error) || CalculatorErrors.CRASHED.is(error)) return { expression, error: error.message }
+      if (CalculatorErrors.TIMEOUT.is(error) || CalculatorErrors.CRASHED.is(error)) return { ...task, error: error.message }
       throw error
     }
   }

@@ -17,12 +17,12 @@ export interface Outcome {
 }
 
 export const MAX_EXPRESSION = 2_000
-const MAX_TOKENS = 400
-const MAX_DEPTH = 50
+export const MAX_TOKENS = 400
+export const MAX_DEPTH = 50
 /** Characters of a sentence that are looked at. It happens on the event loop, which is why this and what follows are small. */
 export const MAX_SENTENCE = 4_000
 /** Tokens of an expression that is looked for. */
-const MAX_SPAN = 120
+export const MAX_SPAN = 120
 /** Units and functions in it: what units make of each other takes the square of their number. */
 const MAX_NAMES = 12
 /** Tokens that the parser may get for one sentence, and what each time costs besides, in tokens. */
@@ -32,14 +32,14 @@ const PARSE_COST = 10
 const SCAN_BUDGET = 40_000
 const DIGITS = 64
 
-const FUNCTIONS = new Set([
+export const FUNCTIONS: ReadonlySet<string> = new Set([
   'abs', 'sqrt', 'cbrt', 'nthRoot', 'round', 'floor', 'ceil', 'fix', 'sign', 'exp', 'log', 'log2', 'log10', 'sin', 'cos', 'tan', 'asin', 'acos', 'atan', 'atan2', 'sinh', 'cosh', 'tanh',
   'min', 'max', 'sum', 'mean', 'median', 'std', 'variance', 'gcd', 'lcm', 'mod', 'pow', 'hypot', 'factorial', 'combinations', 'permutations',
 ])
 /** Of these, what keeps or changes a unit in a way that a trial with ones shows. */
 const UNIT_FUNCTIONS = new Set(['abs', 'sqrt', 'cbrt', 'min', 'max', 'sum', 'mean', 'pow', 'hypot'])
 const OPERATORS = new Set(['add', 'subtract', 'multiply', 'divide', 'pow', 'mod', 'unaryMinus', 'unaryPlus', 'factorial', 'to', 'larger', 'smaller', 'largerEq', 'smallerEq', 'equal', 'unequal'])
-const CONSTANTS: Readonly<Record<string, string>> = { pi: 'pi', 'π': 'pi', e: 'e', tau: 'tau' }
+export const CONSTANTS: Readonly<Record<string, string>> = { pi: 'pi', 'π': 'pi', e: 'e', tau: 'tau' }
 const PREFIXES = new Set([
   '', 'k', 'm', 'c', 'd', 'h', 'M', 'G', 'T', 'P', 'n', 'u', 'µ', 'Ki', 'Mi', 'Gi', 'Ti', 'kilo', 'milli', 'centi', 'deci', 'hecto', 'mega',
   'giga', 'tera', 'peta', 'nano', 'micro', 'kibi', 'mebi', 'gibi', 'tebi',
@@ -51,7 +51,7 @@ const DISABLED = ['import', 'createUnit', 'evaluate', 'parse', 'compile', 'parse
 
 type Engine = Mathjs.MathJsInstance & { readonly Unit: typeof Mathjs.Unit & { isValuelessUnit(name: string): boolean } }
 interface UnitParts { readonly units: readonly { readonly prefix: { readonly name: string }; readonly unit: { readonly name: string } }[] }
-interface Big {
+export interface Big {
   readonly e: number
   isInteger(): boolean
   isFinite(): boolean
@@ -68,7 +68,7 @@ let engine: Engine | undefined
 let parseTree: Engine['parse']
 
 /** mathjs of one's own, with 64 digits. The bundled build is the same code in one file: it loads in 50 ms, the modules take 350. */
-function mathjs(): Engine {
+export function mathjs(): Engine {
   if (engine) return engine
   const shared = createRequire(import.meta.url)('mathjs/lib/browser/math.js') as { create(): Engine }
   engine = shared.create()
@@ -91,7 +91,7 @@ const names: Names = {
 }
 
 const unitNames = new Map<string, string | undefined>()
-function unitName(name: string): string | undefined {
+export function unitName(name: string): string | undefined {
   if (unitNames.has(name)) return unitNames.get(name)
   if (unitNames.size >= 1_000) unitNames.clear()
   const found = findUnit(name)
@@ -108,18 +108,18 @@ function findUnit(name: string): string | undefined {
   return undefined
 }
 
-/** The tree of an expression that holds nothing but what is allowed; undefined if it is none. */
-function treeOf(text: string): MathNode | undefined {
+/** The tree of an expression that holds nothing but what is allowed, and names that are `known`; undefined if it is none. */
+export function treeOf(text: string, known = (name: string) => unitName(name) !== undefined): MathNode | undefined {
   try {
     mathjs()
     const tree = parseTree(text)
     let allowed = true
-    tree.traverse((node, path, parent) => { allowed &&= isAllowed(node, path, parent) })
+    tree.traverse((node, path, parent) => { allowed &&= isAllowed(node, path, parent, known) })
     return allowed ? tree : undefined
   } catch { return undefined }
 }
 
-function isAllowed(node: MathNode, path: string, parent: MathNode | null): boolean {
+function isAllowed(node: MathNode, path: string, parent: MathNode | null, known: (name: string) => boolean): boolean {
   switch (node.type) {
     case 'ParenthesisNode': return true
     case 'ConstantNode': return typeof (node as ConstantNode).value !== 'string'
@@ -128,13 +128,13 @@ function isAllowed(node: MathNode, path: string, parent: MathNode | null): boole
     case 'SymbolNode': {
       const { name } = node as SymbolNode
       if (parent?.type === 'FunctionNode' && path === 'fn') return FUNCTIONS.has(name)
-      return Object.values(CONSTANTS).includes(name) || unitName(name) !== undefined
+      return Object.values(CONSTANTS).includes(name) || known(name)
     }
     default: return false
   }
 }
 
-const argsOf = (node: MathNode): readonly MathNode[] => (node as unknown as { args?: readonly MathNode[] }).args ?? []
+export const argsOf = (node: MathNode): readonly MathNode[] => (node as unknown as { args?: readonly MathNode[] }).args ?? []
 const holdsValue = (node: MathNode): boolean =>
   node.filter(each => each.type === 'ConstantNode' || each.type === 'FunctionNode' || (each.type === 'SymbolNode' && Object.values(CONSTANTS).includes((each as SymbolNode).name))).length > 0
 
@@ -202,7 +202,7 @@ export function readSentence(sentence: string, most = Infinity): Findings {
   return { expressions: found.map(({ from, to }) => sentence.slice(from, to)), rest: found.length > 0 && asksMore(sentence, tokens, found) }
 }
 
-interface Span { readonly from: number; readonly to: number }
+export interface Span { readonly from: number; readonly to: number }
 const COMPUTES = /\b(?:plus|minus|(?:divided|multiplied) by|squared|cubed|(?:square|cube) root|logarithm|factorial|derivative|integral|solve)\b|\bconvert\b[^.;?]*\d/i
 
 /** Is there, besides what was found, an operator beside a number, or a word that asks to compute? */
@@ -292,7 +292,7 @@ function formatted(value: unknown, snap: boolean): { result: string; exact: bool
 }
 
 /** In full where it has an end within 34 digits, else to 15 digits. The last of the 64 are where rounding shows. */
-function decimal(value: Big, snap: boolean, sure = true): { result: string; exact: boolean } {
+export function decimal(value: Big, snap: boolean, sure = true): { result: string; exact: boolean } {
   if (!value.isFinite()) throw new Error('its result is not a finite number')
   if (snap && value.abs().lessThan('1e-50')) return { result: '0', exact: true }
   const whole = value.isInteger() && value.e < DIGITS - 1

@@ -1,13 +1,11 @@
 import { z } from 'zod'
 import { defineAgent, defineTool } from '#contracts/agents'
 import type { Calculator } from './calculator.ts'
+import { MAX_EQUATIONS, type Solved } from './equation.ts'
 import { MAX_EXPRESSION, type Outcome } from './expression.ts'
 
 const MAX_EXPRESSIONS = 20
-const input = z.strictObject({
-  expressions: z.array(z.string().min(1).max(MAX_EXPRESSION)).min(1).max(MAX_EXPRESSIONS).describe('Each one complete: "(2+3)*7", "15% of 80", "5 km to miles".'),
-  rest: z.boolean().optional().describe('True if the request asks for computations that are not among these; the answer then says so.'),
-})
+const text = z.string().min(1).max(MAX_EXPRESSION)
 
 const REST = 'Only this could be read as a calculation; the rest of the request was left out.'
 
@@ -17,9 +15,12 @@ const sentence = ({ expression, result, exact, natural, error }: Outcome): strin
 export const calculatorTool = (calculator: Calculator) => defineTool({
   name: 'calculator',
   description: 'Computes arithmetic exactly: + - * / ^ %, percentages ("15% of 80"), roots, logarithms, trigonometry, units ("5 km to miles"). Use it for every calculation.',
-  input,
-  recognize(text) {
-    const { expressions, rest } = calculator.find(text, MAX_EXPRESSIONS)
+  input: z.strictObject({
+    expressions: z.array(text).min(1).max(MAX_EXPRESSIONS).describe('Each one complete: "(2+3)*7", "15% of 80", "5 km to miles".'),
+    rest: z.boolean().optional().describe('True if the request asks for computations that are not among these; the answer then says so.'),
+  }),
+  recognize(request) {
+    const { expressions, rest } = calculator.find(request, MAX_EXPRESSIONS)
     return expressions.length ? { expressions, ...(rest && { rest }) } : undefined
   },
   async run({ expressions, rest }, ctx) {
@@ -29,12 +30,34 @@ export const calculatorTool = (calculator: Calculator) => defineTool({
   },
 })
 
+const solution = ({ equations, text: answer, error }: Solved): string => `${equations.join(' and ')}: ${error === undefined ? answer : `can't be solved: ${error}`}`
+
+export const solverTool = (calculator: Calculator) => defineTool({
+  name: 'solver',
+  description: 'Solves equations exactly: polynomials in one unknown, quotients of them, systems of linear equations. Use it for every equation.',
+  input: z.strictObject({
+    systems: z.array(z.strictObject({
+      equations: z.array(text).min(1).max(MAX_EQUATIONS).describe('All that hold at the same time, each with one =. Unknowns are single letters, which an index may follow: "x + y = 10", "x1 - x2 = 2".'),
+    })).min(1).max(MAX_EQUATIONS).describe('Each one is solved for itself.'),
+  }),
+  recognize(request) {
+    const systems = calculator.findEquations(request)?.systems
+    return systems && { systems: systems.map(equations => ({ equations: [...equations] })) }
+  },
+  async run({ systems }, ctx) {
+    const results: Solved[] = []
+    for (const { equations } of systems) results.push(await calculator.solve(equations, ctx.signal))
+    return { results, text: results.map(solution).join('\n') }
+  },
+})
+
 export const mathAgent = defineAgent({
   name: 'math',
-  summary: 'Computes: arithmetic, percentages, functions, units',
-  tools: ['calculator'],
+  summary: 'Computes: arithmetic, percentages, functions, units, equations, dates',
+  tools: ['calculator', 'solver'],
   instructions: [
-    'You answer questions that can be computed. Compute with the tool "calculator", never in your head, and give its results as they are.',
-    'If a question can\'t be computed with it, say so.',
+    'You answer questions that can be computed. Compute with the tool "calculator", solve equations with "solver" and answer what is about dates and times',
+    'of day with "dates"; never do it in your head. Give their results as they are, with what they say about them.',
+    'If a question can\'t be answered with them, say so.',
   ].join('\n'),
 })

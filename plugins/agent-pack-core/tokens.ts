@@ -14,6 +14,8 @@ export interface Token {
 export interface Names {
   /** What it calls this, or nothing. `call`: an opening parenthesis follows. */
   resolve(name: string, call: boolean): string | undefined
+  /** Is this the unknown of an equation? Then its x is no times sign. */
+  unknown?(name: string): boolean
 }
 
 const SYMBOLS: Readonly<Record<string, string>> = { '×': '*', '·': '*', '÷': '/', '−': '-', '²': '^2', '³': '^3', '**': '^', '≤': '<=', '≥': '>=', '≠': '!=' }
@@ -77,13 +79,14 @@ export function tokenize(sentence: string, names: Names): Token[] {
     else if (char === ',' && calls.at(-1)) add('comma', ',', 1)
     else add('other', char, 1)
   }
-  return settle(tokens, sentence)
+  return settle(tokens, sentence, names)
 
   function addName(name: string, add: (kind: TokenKind, text: string, length: number) => void): void {
     const rest = /^\s*by\b/i.exec(sentence.slice(tokenEnd(name), tokenEnd(name) + 20))
     const lower = name.toLowerCase()
     if (lower === 'divided' && rest) return add('operator', '/', name.length + rest[0].length)
     if (lower === 'multiplied' && rest) return add('operator', '*', name.length + rest[0].length)
+    if (names.unknown?.(name)) return add('name', name, name.length)
     const word = Object.hasOwn(WORDS, lower) ? WORDS[lower] : undefined
     if (word) return add(word === 'of' || word === 'in' || word === 'x' ? 'name' : 'operator', word, name.length)
     const known = DEGREES[name] ?? names.resolve(name, sentence[tokenEnd(name)] === '(')
@@ -105,7 +108,7 @@ export const isUnclear = (token: Token | undefined): boolean => token?.kind === 
 const variable = (token: Token | undefined) => isUnclear(token) || (token?.kind === 'other' && /^\p{L}$/u.test(token.text))
 
 /** Tells apart what is written alike: the x of 3 x 4, the in of `5 km in m`, the dash of a sentence. */
-function settle(tokens: readonly Token[], sentence: string): Token[] {
+function settle(tokens: readonly Token[], sentence: string, names: Names): Token[] {
   const settled: Token[] = []
   tokens.forEach((token, i) => {
     const [before, after] = [settled.at(-1), tokens[i + 1]]
@@ -114,7 +117,7 @@ function settle(tokens: readonly Token[], sentence: string): Token[] {
   return settled
 
   function role(token: Token, before: Token | undefined, after: Token | undefined): Partial<Token> {
-    if (token.text === 'x' && token.kind === 'name') return endsOperand(before) && startsOperand(after) ? { kind: 'operator', text: '*' } : { kind: 'other' }
+    if (token.text === 'x' && token.kind === 'name' && !names.unknown) return endsOperand(before) && startsOperand(after) ? { kind: 'operator', text: '*' } : { kind: 'other' }
     if (token.text === 'of' && token.kind === 'name') return before?.text === '%' ? {} : { kind: 'other' }
     // As a unit it is the inch, which only a number can come before, and a sentence says `in` too often to believe it at the end of an expression.
     if (token.text === 'in' && token.kind === 'name') {
