@@ -5,7 +5,7 @@ import { HttpRoute as Routes } from '#contracts/http'
 import type { Job } from '#contracts/jobs'
 import { eventually, type TestRuntime } from '#core/testing'
 import commands from '../../../plugins/jobs/commands.ts'
-import { jobType, operator, runtime } from './kit.ts'
+import { jobType, operator, runtime, until } from './kit.ts'
 
 const agent = jobType('agent', async ({ input, step }) => `${input.agent}: ${await step('think', async () => input.input)}`)
 const errors = async (route: HttpRoute, part: 'body' | 'query', value: unknown): Promise<string[]> => {
@@ -45,12 +45,43 @@ describe('the routes of jobs', () => {
     await assert.rejects(call(t, 'GET', '/api/v1/jobs/:id', { params: { id: '../x' } }), { code: 'JOBS_NOT_FOUND', status: 404 })
   })
 
+  it('take in many, cancel, run again, and keep the dead-letter queue', async () => {
+    let mended = false
+    const failing = jobType('agent', async () => { if (!mended) throw Object.assign(new Error('no'), { retryable: false }) })
+    await using t = await runtime({ types: [failing] })
+    const one = { agent: 'math', input: 1 }
+    const batch = (await call(t, 'POST', '/api/v1/jobs/batch', { body: { jobs: [one, one, { ...one, delay_ms: 3_600_000, backoff: { base_ms: 5 } }] } })).body as { items: Job[] }
+    assert.deepEqual(batch.items.map(each => each.status), ['queued', 'queued', 'delayed'])
+    const [first, second, delayed] = batch.items.map(each => ({ id: each.id })) as [{ id: string }, { id: string }, { id: string }]
+    const dead = async (query: object = {}) => ((await call(t, 'GET', '/api/v1/dlq', { query })).body as { items: Job[] }).items.map(each => each.id)
+    await eventually('two to be dead', async () => (await dead()).length === 2)
+    assert.deepEqual(await Promise.all([{ agent: 'math', code: 'JOBS_FAILED' }, { agent: 'other' }, { limit: '1' }].map(async query => (await dead(query)).length)), [2, 0, 1])
+    assert.equal(((await call(t, 'POST', '/api/v1/jobs/:id/cancel', { params: delayed })).body as Job).status, 'cancelled')
+    await assert.rejects(call(t, 'POST', '/api/v1/dlq/:id/replay', { params: delayed }), { code: 'JOBS_NOT_DEAD', status: 409 })
+    mended = true
+    const replayed = await call(t, 'POST', '/api/v1/dlq/:id/replay', { params: first })
+    assert.deepEqual([replayed.status, replayed.body], [202, { replayed: 1 }])
+    const retried = await call(t, 'POST', '/api/v1/jobs/:id/retry', { params: delayed })
+    assert.deepEqual([retried.status, (retried.body as Job).status], [202, 'queued'])
+    assert.deepEqual((await call(t, 'POST', '/api/v1/dlq/replay', { body: { agent: 'other' } })).body, { replayed: 0 })
+    assert.equal((await call(t, 'DELETE', '/api/v1/dlq/:id', { params: second })).status, 204)
+    await assert.rejects(call(t, 'GET', '/api/v1/jobs/:id', { params: second }), { code: 'JOBS_NOT_FOUND' })
+    assert.deepEqual([await dead(), (await call(t, 'POST', '/api/v1/dlq/replay', { body: {} })).body], [[], { replayed: 0 }])
+    for (const [method, path] of [['GET', '/api/v1/jobs/:id'], ['POST', '/api/v1/jobs/:id/cancel'], ['POST', '/api/v1/jobs/:id/retry'], ['POST', '/api/v1/dlq/:id/replay'], ['DELETE', '/api/v1/dlq/:id']] as const) {
+      await assert.rejects(call(t, method, path, { params: { id: 'x'.repeat(10_000) } }), (error: any) => error.code === 'JOBS_NOT_FOUND' && error.message.length < 100)
+    }
+  })
+
   it('answer as they say they do', async () => {
     await using t = await runtime({ types: [agent], config: { concurrency: 0 } })
     const made = await call(t, 'POST', '/api/v1/jobs', { body: { type: 'agent', input: { agent: 'a', input: 'b' } } })
     const id = (made.body as Job).id
     for (const [method, path, status, answer] of [
       ['POST', '/api/v1/jobs', 202, made], ['GET', '/api/v1/jobs', 200, await call(t, 'GET', '/api/v1/jobs')], ['GET', '/api/v1/jobs/:id', 200, await call(t, 'GET', '/api/v1/jobs/:id', { params: { id } })],
+      ['POST', '/api/v1/jobs/batch', 202, await call(t, 'POST', '/api/v1/jobs/batch', { body: { jobs: [{ type: 'agent', input: { agent: 'a', input: 1 } }] } })],
+      ['POST', '/api/v1/jobs/:id/cancel', 200, await call(t, 'POST', '/api/v1/jobs/:id/cancel', { params: { id } })],
+      ['POST', '/api/v1/jobs/:id/retry', 202, await call(t, 'POST', '/api/v1/jobs/:id/retry', { params: { id } })],
+      ['GET', '/api/v1/dlq', 200, await call(t, 'GET', '/api/v1/dlq')], ['POST', '/api/v1/dlq/replay', 202, await call(t, 'POST', '/api/v1/dlq/replay', { body: {} })],
     ] as const) {
       const route = t.runtime.collect(Routes).find(each => each.method === method && each.path === path)!
       assert.ok(route.permission?.startsWith('jobs:'))
@@ -68,9 +99,11 @@ describe('the routes of jobs', () => {
     assert.deepEqual(await at({ input: 'x' }), ['agent'])
     assert.deepEqual(await at({ agent: 'a' }), ['input'])
     assert.deepEqual(await at({ agent: '', input: 1 }), ['agent'])
-    for (const [key, value] of [['priority', 10], ['priority', 1.5], ['max_attempts', 0], ['timeout_ms', 1e12], ['idempotency_key', ''], ['metadata', []], ['project_id', 7]] as const) {
-      assert.deepEqual(await at({ agent: 'a', input: 'x', [key]: value }), [key])
+    for (const [key, value] of [['priority', 10], ['priority', 1.5], ['max_attempts', 0], ['timeout_ms', 1e12], ['idempotency_key', ''], ['metadata', []], ['project_id', 7],
+      ['delay_ms', -1], ['delay_ms', 4e10], ['run_at', 'tomorrow'], ['backoff.base_ms', { base_ms: 0 }], ['backoff', { base: 1 }]] as const) {
+      assert.deepEqual(await at({ agent: 'a', input: 'x', [key.split('.')[0]!]: value }), [key])
     }
+    assert.deepEqual(await at({ agent: 'a', input: 'x', delay_ms: 1, run_at: '2030-01-01T00:00:00Z' }), ['run_at'])
     assert.match((await submit({ agent: 'a', input: 'x', prioritty: 1 }))[0]!, /prioritty/)
     assert.match((await submit('x'))[0]!, /object/)
     for (const query of [{ limit: '0' }, { limit: '101' }, { limit: 'x' }, { status: 'gone' }, { cursor: 'x' }, { other: '1' }]) {
@@ -90,11 +123,14 @@ describe('the commands of jobs', () => {
       out: text => void out.push(text), write: text => void out.push(text), err: text => void err.push(text), get: () => assert.fail(),
       server: {
         url: 'http://x', events: () => assert.fail(),
-        async fetch(path) {
+        async fetch(path, { method = 'GET', body } = {}) {
           const url = new URL(path, 'http://x')
-          const id = /^\/api\/v1\/jobs\/(.+)$/.exec(url.pathname)?.[1]
+          const route = t.runtime.collect(Routes).filter(each => each.method === method).toSorted((one, two) => Number(one.path.includes(':')) - Number(two.path.includes(':')))
+            .find(each => new RegExp(`^${each.path.replace(':id', '[^/]+')}$`).test(url.pathname))!
           try {
-            const answer = await (id ? call(t, 'GET', '/api/v1/jobs/:id', { params: { id } }) : call(t, 'GET', '/api/v1/jobs', { query: Object.fromEntries(url.searchParams) }))
+            const answer = await call(t, method, route.path, {
+              params: { id: url.pathname.split('/')[4] }, query: Object.fromEntries(url.searchParams), ...(body ? { body: JSON.parse(body as string) } : {}),
+            })
             return Response.json(answer.body)
           } catch (error) {
             const { status, message, fix } = error as { status: number; message: string; fix: string }
@@ -122,6 +158,40 @@ describe('the commands of jobs', () => {
     const text = terminal(t, [id])
     assert.equal(await find('jobs show').run(text.io), 0)
     assert.match(text.out.join('\n'), /input: \{/)
+  })
+
+  it('cancel, run again, and replay', async () => {
+    let mended = false
+    const failing = jobType('agent', async () => { if (!mended) throw Object.assign(new Error('no'), { retryable: false }) })
+    await using t = await runtime({ types: [failing] })
+    const submit = async (more: object = {}) => ((await call(t, 'POST', '/api/v1/jobs', { body: { agent: 'math', input: 1, ...more } })).body as Job).id
+    const run = async (name: string, args: string[], options: Record<string, unknown> = {}, json = false) => {
+      const { io, out, err } = terminal(t, args, options, json)
+      return { code: await find(name).run(io), out: out.join('\n'), err: err.join('\n') }
+    }
+    const delayed = await submit({ delay_ms: 3_600_000 })
+    assert.match((await run('jobs cancel', [delayed])).out, new RegExp(`^${delayed}  cancelled`))
+    const ids = [await submit(), await submit()]
+    for (const id of ids) await until(t, id, 'dead')
+    assert.equal((await run('jobs list', [], { status: 'dead', agent: 'math', code: 'JOBS_FAILED', limit: '20' })).out.split('\n').length, 2)
+    mended = true
+    assert.deepEqual(await run('jobs replay', [ids[0]!]), { code: 0, out: '1 job replayed', err: '' })
+    assert.equal((await run('jobs replay', [ids[0]!])).code, 1)
+    assert.deepEqual(await run('jobs replay', [], { all: true, agent: 'other' }), { code: 0, out: '0 jobs replayed', err: '' })
+    assert.deepEqual(JSON.parse((await run('jobs replay', [], { all: true, code: 'JOBS_FAILED' }, true)).out), { replayed: 1 })
+    assert.equal(JSON.parse((await run('jobs retry', [delayed], {}, true)).out).id, delayed)
+    for (const id of [...ids, delayed]) await until(t, id, 'completed')
+    const late = await run('jobs retry', [delayed])
+    assert.deepEqual([late.code, /is completed, so it can't be run again\n {2}fix: /.test(late.err)], [1, true])
+  })
+
+  it('replay nothing by a slip', async () => {
+    await using t = await runtime({ types: [agent] })
+    for (const [args, options] of [[[], {}], [[], { agent: 'math' }], [['x'], { all: true }], [['x'], { agent: 'math' }]] as const) {
+      const { io, err } = terminal(t, [...args], options)
+      assert.equal(await find('jobs replay').run(io), 2)
+      assert.match(err.join('\n'), /fix: /)
+    }
   })
 
   it('fail with what the server says and how to mend it', async () => {
