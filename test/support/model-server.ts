@@ -47,12 +47,15 @@ const PATHS: readonly [RegExp, Format, boolean?][] = [
 /** Speaks the documented wire formats of OpenAI (chat completions and responses), Anthropic and Google over real HTTP, faults included. */
 export class ModelServer implements AsyncDisposable {
   readonly calls: ServedCall[] = []
+  /** How many connections were opened to it. */
+  connections = 0
   readonly #server: Server
   /** An array is worked off call by call; its last entry answers the rest. */
   script: Script
   constructor(script: Script) {
     this.script = script
     this.#server = createServer((request, response) => void this.#serve(request, response).catch(() => response.destroy()))
+    this.#server.on('connection', () => { this.connections++ })
   }
 
   async listen(): Promise<this> {
@@ -87,8 +90,9 @@ export class ModelServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    const closed = new Promise(done => this.#server.close(done))
     this.#server.closeAllConnections()
-    await new Promise(closed => this.#server.close(closed))
+    await closed
   }
 }
 

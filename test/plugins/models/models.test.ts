@@ -329,9 +329,9 @@ describe('models: metrics', () => {
     await using it = await setUp(() => [...say('a'), finish('stop', 30, 2)])
     const value = (name: string, labels: Record<string, string>) => it.t.runtime.collect(Metric).find(each => each.name === name)!.samples()
       .find(sample => Object.entries(labels).every(([key, each]) => sample.labels[key] === each))?.value ?? 0
-    const before = [value('llm_calls_total', { model: 'm', status: 'completed' }), value('tokens_used_total', { model: 'm', kind: 'input' })]
+    const before = [value('llm_calls_total', { provider: 'scripted', model: 'm', status: 'completed' }), value('tokens_used_total', { model: 'm', kind: 'input' })]
     await read(await it.models.stream(context, 'scripted/m', options))
-    assert.equal(value('llm_calls_total', { model: 'm', status: 'completed' }), before[0]! + 1)
+    assert.equal(value('llm_calls_total', { provider: 'scripted', model: 'm', status: 'completed' }), before[0]! + 1)
     assert.equal(value('tokens_used_total', { model: 'm', kind: 'input' }), before[1]! + 30)
     await eventually('the time', () => value('llm_call_duration_seconds', { model: 'm' }) > 0)
   })
