@@ -1,0 +1,221 @@
+import assert from 'node:assert/strict'
+import { eventually, type TestRuntime } from '#core/testing'
+import { AccessErrors } from '#contracts/access'
+import { HttpServer } from '#contracts/http'
+import { Jobs, type JobContext, type JobRequest } from '#contracts/jobs'
+import { Metric } from '#contracts/metrics'
+import { serverAt } from '../../../core/cli/client.ts'
+import { readEvents } from '../../../core/cli/events.ts'
+import commands from '../../../plugins/jobs/commands.ts'
+import cluster from '../../../plugins/cluster/index.ts'
+import events from '../../../plugins/events/index.ts'
+import http from '../../../plugins/http/index.ts'
+import sse from '../../../plugins/sse/index.ts'
+import { jobType, openAccess, operator, runtime, type KitOptions } from '../jobs/kit.ts'
+import { open } from '../../support/http.ts'
+
+type Access = Parameters<typeof openAccess>[0]
+const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
+const WORDS = Array.from({ length: 60 }, (_, at) => `word${at} `)
+const TEXT = WORDS.join('')
+
+/** Says sixty words with a tool in their midst, and ends when it may. */
+const talk = (may: Promise<void> = Promise.resolve()) => jobType('talk', async ({ emit }: JobContext) => {
+  for (const [at, content] of WORDS.entries()) {
+    if (at === 30) { emit({ type: 'tool_start', tool: 'calc', call_id: 'c', input: 1 }); emit({ type: 'tool_end', tool: 'calc', call_id: 'c', output: 2 }) }
+    if (at % 20 === 0) emit({ type: 'progress', percent: at })
+    emit({ type: 'token', content })
+    await new Promise(resolve => setTimeout(resolve, 2))
+  }
+  await may
+  return 'done'
+})
+
+async function served({ access = {}, config = {}, ...options }: KitOptions & { access?: Access; config?: Record<string, unknown> } = {}) {
+  const t = await runtime({
+    ...options, services: [openAccess({ identify: async () => operator, admitBind: async () => {}, ...access })],
+    plugins: [cluster, { plugin: events, config: { pollMs: 100 } }, { plugin: http, config: { port: 0 } }, { plugin: sse, config }, ...(options.plugins ?? [])],
+  })
+  return Object.defineProperty(t, 'url', { get: () => t.get(HttpServer).url }) as TestRuntime & { url: string }
+}
+const submit = async (t: TestRuntime, request: Partial<JobRequest> = {}) => (await t.get(Jobs).submit(operator, { type: 'talk', input: null, ...request })).id
+const openStreams = (t: TestRuntime) => t.runtime.collect(Metric).find(each => each.name === 'sse_streams')!.samples()[0]?.value ?? 0
+
+async function read(response: Response, until: (update: any) => boolean = () => false) {
+  const found: any[] = []
+  for await (const { id, data } of readEvents(response)) {
+    found.push(JSON.parse(data))
+    assert.equal(found.at(-1).cursor, id)
+    if (until(found.at(-1))) break
+  }
+  return found
+}
+const gist = (updates: readonly any[]) => [updates.map(each => each.content ?? '').join(''), ...updates.filter(each => each.type !== 'token').map(each => each.type)]
+const WHOLE = [TEXT, 'created', 'started', 'progress', 'progress', 'tool_start', 'tool_end', 'progress', 'completed']
+
+describe('server-sent events of a job', () => {
+  it('are all there, live, and end with the job; who comes back is sent away', async () => {
+    await using t = await served({ types: [talk()] })
+    const id = await submit(t)
+    const response = await fetch(`${t.url}/sse/jobs/${id}`)
+    const { headers } = response
+    assert.deepEqual([response.status, headers.get('content-type'), headers.get('cache-control'), headers.get('x-accel-buffering')],
+      [200, 'text/event-stream; charset=utf-8', 'no-cache, no-transform', 'no'])
+    const updates = await read(response)
+    assert.deepEqual(gist(updates), WHOLE)
+    assert.ok(updates.filter(each => each.type === 'token').length > 20, 'words come one by one')
+    assert.deepEqual([updates.at(-1).final, updates.at(-1).result], [true, 'done'])
+    const last = updates.at(-1).cursor
+    assert.equal((await fetch(`${t.url}/sse/jobs/${id}`, { headers: { 'last-event-id': last } })).status, 204)
+    assert.equal((await fetch(`${t.url}/sse/jobs/${id}?last_event_id=${last}`)).status, 204)
+    const header = await fetch(`${t.url}/sse/jobs/${id}?last_event_id=1`, { headers: { 'last-event-id': String(last - 1) } })
+    assert.deepEqual((await read(header)).map(each => each.type), ['completed'], 'the header is newer than the address')
+    await eventually('all to be closed', () => openStreams(t) === 0)
+  })
+
+  it('miss none and repeat none when the connection is cut at any byte and taken up again', async () => {
+    await using t = await served({ types: [talk()] })
+    for (let round = 0; round < 4; round++) {
+      const id = await submit(t)
+      const whole: any[] = []
+      let last = ''
+      for (let cuts = 0; whole.at(-1)?.type !== 'completed'; cuts++) {
+        assert.ok(cuts < 100)
+        await using connection = await open(t.url, `GET /sse/jobs/${id} HTTP/1.1`, 'Host: localhost', ...(last ? [`Last-Event-ID: ${last}`] : []), '', '')
+        const enough = cuts < 12 ? 700 + ((round * 997 + cuts * 331) % 2_500) : Infinity
+        await eventually('more', () => connection.text.length > enough || connection.text.endsWith('\r\n0\r\n\r\n') || connection.text.includes('"type":"completed"'))
+        connection.socket.destroy()
+        // What came whole before the cut, without the frames of HTTP.
+        const body = connection.text.slice(connection.text.indexOf('\r\n\r\n') + 4).replace(/(^|\r\n)[\da-f]+\r\n/g, '')
+        for await (const { id: cursor, data } of readEvents(new Response(body.slice(0, enough)))) { last = cursor; whole.push(JSON.parse(data)) }
+      }
+      assert.deepEqual(gist(whole), WHOLE)
+    }
+    await eventually('all to be closed', () => openStreams(t) === 0)
+  })
+
+  it('go on over a swap of the plugin, for a client that connects again', async () => {
+    const door = gate()
+    await using t = await served({ types: [talk(door.closed)], config: { retryMs: 20 } })
+    const id = await submit(t)
+    const found: any[] = []
+    const reading = (async () => {
+      for await (const { data } of serverAt(t.url).events(`/sse/jobs/${id}`, { signal: new AbortController().signal })) found.push(JSON.parse(data))
+    })()
+    await eventually('half of it', () => gist(found)[0]!.includes('word20 '))
+    await t.runtime.host.reload('sse')
+    await eventually('all of it', () => gist(found)[0] === TEXT)
+    await t.runtime.host.reload('sse')
+    door.open()
+    await reading
+    assert.deepEqual(gist(found), WHOLE)
+  })
+
+  it('are refused before they begin, as a problem', async () => {
+    const check: NonNullable<Access>['check'] = async (_caller, permission, resource) => { if (resource?.project_id === 'closed') throw AccessErrors.FORBIDDEN({ permission, reason: 'no' }) }
+    await using t = await served({ types: [talk()], access: { check } })
+    const id = await submit(t)
+    const answer = async (path: string, headers = {}) => {
+      const response = await fetch(t.url + path, { headers })
+      const { code } = await response.json() as { code: string }
+      return [response.status, code, response.headers.get('content-type')]
+    }
+    const problem = 'application/problem+json; charset=utf-8'
+    assert.deepEqual(await answer('/sse/jobs/nobody'), [404, 'JOBS_NOT_FOUND', problem])
+    assert.deepEqual(await answer('/sse/projects/closed'), [403, 'ACCESS_FORBIDDEN', problem])
+    assert.deepEqual(await answer(`/sse/jobs/${id}`, { 'last-event-id': 'x' }), [400, 'JOB_UPDATES_CURSOR_INVALID', problem])
+    assert.deepEqual(await answer('/sse/projects/default', { 'last-event-id': '1.5' }), [400, 'SSE_CURSOR_INVALID', problem])
+    assert.deepEqual(await answer(`/sse/jobs/${id}?token=x`), [400, 'HTTP_INVALID', problem])
+    assert.equal(openStreams(t), 0)
+  })
+
+  it('are so many and no more, of one caller and in all', async () => {
+    const door = gate()
+    const identify: NonNullable<Access>['identify'] = async ({ headers }) => ({ ...operator, id: String(headers['x-who'] ?? 'op') })
+    await using t = await served({ types: [talk(door.closed)], access: { identify }, config: { maxStreams: 3, maxPerCaller: 2 } })
+    const id = await submit(t)
+    const gone = new AbortController()
+    const ask = (who: string) => fetch(`${t.url}/sse/jobs/${id}`, { headers: { 'x-who': who }, signal: gone.signal })
+    const statuses: number[] = []
+    for (const who of ['a', 'a', 'a', 'b', 'c']) statuses.push((await ask(who)).status)
+    assert.deepEqual(statuses, [200, 200, 429, 200, 429])
+    const refused = await ask('c')
+    assert.match(((await refused.json()) as { fix: string }).fix, /plugins\.sse\.config\.maxStreams/)
+    assert.ok(refused.headers.get('retry-after'))
+    gone.abort()
+    await eventually('all to be closed', () => openStreams(t) === 0)
+    assert.equal((await fetch(`${t.url}/sse/jobs/${id}`, { headers: { 'x-who': 'a' } })).status, 200)
+    door.open()
+  })
+
+  it('say that they live while nothing happens, also before the first', async () => {
+    const door = gate()
+    await using t = await served({ types: [talk(door.closed)], config: { heartbeatMs: 100 } })
+    const id = await submit(t)
+    await read(await fetch(`${t.url}/sse/jobs/${id}`), update => String(update.content ?? '').includes('word59'))
+    const { seq } = await t.get(Jobs).get(operator, id)
+    await eventually('the log to be quiet', async () => (await t.get(Jobs).get(operator, id)).seq >= seq)
+    await using connection = await open(t.url, `GET /sse/jobs/${id} HTTP/1.1`, 'Host: localhost', '', '')
+    await eventually('signs of life', () => connection.text.split(':\n\n').length > 3)
+    door.open()
+    await eventually('the end', () => connection.text.includes('"final":true') && connection.text.endsWith('0\r\n\r\n'))
+  })
+})
+
+describe('server-sent events of a project', () => {
+  it('are the changes of its jobs from now on, and can be resumed', async () => {
+    await using t = await served({ types: [talk()] })
+    await submit(t)
+    const stream = await fetch(`${t.url}/sse/projects/default`)
+    const [id] = [await submit(t), await submit(t, { project_id: 'other' })]
+    const mine = (update: any) => update.job_id === id
+    const whole = (await read(stream, update => mine(update) && update.final)).filter(mine)
+    assert.deepEqual(whole.map(each => each.type), ['created', 'started', 'progress', 'progress', 'progress', 'completed'])
+    assert.ok(whole.every(each => each.project_id === 'default' && each.timestamp && each.seq))
+    const rest = await read(await fetch(`${t.url}/sse/projects/default`, { headers: { 'last-event-id': whole[1].cursor } }), update => mine(update) && update.final)
+    assert.deepEqual(rest.filter(mine).map(each => each.cursor), whole.slice(2).map(each => each.cursor))
+    const beyond = await read(await fetch(`${t.url}/sse/projects/default`, { headers: { 'last-event-id': '99999999' } }), () => true)
+    assert.equal(beyond[0].type, 'gap')
+  })
+
+  it('begin with a place to come back to', async () => {
+    await using t = await served({ types: [talk()] })
+    await using connection = await open(t.url, 'GET /sse/projects/default HTTP/1.1', 'Host: localhost', '', '')
+    await eventually('the head', () => /\nid: \d+\n\n/.test(connection.text))
+  })
+})
+
+describe('jobs watch', () => {
+  async function watch(t: { url: string }, id: string, { json = false, signal = new AbortController().signal } = {}) {
+    const printed = { out: '', err: '' }
+    const code = await commands.find(each => each.name === 'jobs watch')!.run({
+      args: [id], options: {}, json, tty: false, signal, get: () => assert.fail(), server: serverAt(t.url),
+      out: text => { printed.out += `${text}\n` }, write: text => { printed.out += text }, err: text => { printed.err += `${text}\n` },
+    })
+    return { code, ...printed }
+  }
+
+  it('prints what the job says, tells what it does, and exits with how it ended', async () => {
+    const bad = jobType('bad', async () => { throw new Error('x') })
+    await using t = await served({ types: [talk(), bad, jobType('quiet', async () => ({ n: 1 })), jobType('slow', () => new Promise(() => {}))] })
+    const said = await watch(t, await submit(t))
+    assert.deepEqual([said.code, said.out], [0, `${TEXT.slice(0, TEXT.indexOf('word30'))}\n${TEXT.slice(TEXT.indexOf('word30'))}`.replace(/(word(20|40) )/g, '\n$1') + '\n'])
+    assert.equal(said.err, 'created\nstarted, attempt 1\n0 %\n20 %\n> calc 1\n< calc 2\n40 %\ncompleted\n')
+    assert.deepEqual(await watch(t, await submit(t, { type: 'quiet' })), { code: 0, out: '{\n  "n": 1\n}\n', err: 'created\nstarted, attempt 1\ncompleted\n' })
+    const dead = await watch(t, await submit(t, { type: 'bad', max_attempts: 1 }))
+    assert.deepEqual([dead.code, dead.err.includes('dead: JOBS_FAILED')], [1, true])
+    const lines = (await watch(t, await submit(t), { json: true })).out.trim().split('\n').map(line => JSON.parse(line))
+    assert.deepEqual(gist(lines), WHOLE)
+    await assert.rejects(watch(t, 'nobody'), { code: 'HOST_SERVER_REFUSED', message: /there is no job "nobody"/ })
+    const slow = await submit(t, { type: 'slow' })
+    const gone = new AbortController()
+    const left = watch(t, slow, { signal: gone.signal })
+    await eventually('it to be watched', () => openStreams(t) === 1)
+    gone.abort()
+    assert.deepEqual([(await left).code, (await left).err.includes(`backplane jobs cancel ${slow}`)], [130, true])
+    assert.equal((await t.get(Jobs).get(operator, slow)).status, 'running')
+    const cancelled = watch(t, slow)
+    await t.get(Jobs).cancel(operator, slow)
+    assert.equal((await cancelled).code, 3)
+  })
+})
