@@ -52,7 +52,9 @@ export interface JobDetail extends Job {
   readonly events: readonly JobHappening[]
 }
 
-export const timeOf = (ms: number): string => new Date(Number(ms)).toISOString()
+let last = { ms: 0, text: new Date(0).toISOString() }
+/** Mostly asked for the same moment several times. */
+export const timeOf = (ms: number): string => (last.ms === ms ? last : last = { ms, text: new Date(Number(ms)).toISOString() }).text
 export const timeOrNull = (ms: number | null): string | null => (ms === null ? null : timeOf(ms))
 export const dataOf = (text: string | null): any => (text === null ? null : JSON.parse(text))
 

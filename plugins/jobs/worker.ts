@@ -55,6 +55,8 @@ const frameOf = ({ id, project_id, traceparent }: JobRow): ScopeFields => ({ job
 export class Worker {
   /** Every attempt that is not written down yet; of one job there may be two for a moment. */
   readonly #running = new Set<Execution>()
+  /** Those whose place is free already. */
+  readonly #leaving = new Set<Execution>()
   /** The latest attempt of each job. */
   readonly #latest = new Map<string, Execution>()
   #state: 'new' | 'running' | 'draining' | 'stopped' = 'new'
@@ -132,6 +134,7 @@ export class Worker {
     instruments.wait.observe(Math.max(0, store.now - row.run_at) / 1_000, { type: row.type })
     execution.done = scope.run(frameOf(row), () => this.#work(execution)).finally(() => {
       this.#running.delete(execution)
+      this.#leaving.delete(execution)
       if (this.#latest.get(row.id) === execution) this.#latest.delete(row.id)
       this.#report()
       if (this.#running.size) return
@@ -145,7 +148,14 @@ export class Worker {
     return execution.done
   }
 
-  #report(): void { this.#consumer?.want(Math.max(0, this.deps.config.concurrency - this.#running.size)) }
+  #report(): void { this.#consumer?.want(Math.max(0, this.deps.config.concurrency - this.#running.size + this.#leaving.size)) }
+
+  /** Their ends are written. On the one connection that writes to SQLite nobody gets their places before that is committed, or in the same COMMIT. */
+  #leave(executions: readonly Execution[]): void {
+    if (this.deps.database.dialect !== 'sqlite') return
+    for (const execution of executions) this.#leaving.add(execution)
+    this.#outside.runInAsyncScope(() => this.#report())
+  }
 
   async #claim(ids: readonly string[], tx: Tx): Promise<void> {
     const { store, access, log } = this.deps
@@ -238,6 +248,7 @@ export class Worker {
         await this.deps.ready()
         return await this.#endings.add({ execution, event, changes })
       } catch (error) {
+        this.#leaving.delete(execution)
         const root = rootOf(error) as { retryable?: boolean } | undefined
         if (JobErrors.LEASE_LOST.is(error)) {
           return this.#dropped(execution)
@@ -262,6 +273,7 @@ export class Worker {
     const rows = await store.readAll(endings.map(({ execution }) => execution.id), tx)
     const held = endings.filter(({ execution: { id, token, owner } }) => rows.get(id)?.token === token && rows.get(id)?.lease_owner === owner)
     const changed = await store.changeAll(held.map(({ execution, event, changes }) => ({ row: rows.get(execution.id)!, event, changes })), tx)
+    this.#leave(held.map(({ execution }) => execution))
     const jobs = await this.#ended(changed.filter(row => row !== undefined), tx)
     const of = new Map(jobs.map(job => [job.id, job]))
     return endings.map(ending => (held.includes(ending) && of.get(ending.execution.id)) || JobErrors.LEASE_LOST({ id: ending.execution.id }))
