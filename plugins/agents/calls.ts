@@ -53,8 +53,8 @@ export class AgentCalls {
 }
 
 /**
- * Whoever waits. Once he went away, or his time is up, nobody wants the answer: `gone` cancels the run. Where it is this server or a plugin that goes,
- * the job is handed back and ends later or elsewhere; cancelling it would lose it.
+ * Whoever waits. Once he went away, or his time is up, nobody wants the answer: `gone` cancels the run. Where it is this server or a plugin
+ * that goes, the job is handed back and ends later or elsewhere; cancelling it would lose it.
  */
 class Client {
   readonly #gone = new AbortController()

@@ -69,7 +69,7 @@ export interface AgentContext {
 }
 
 export interface AgentUsage { readonly model_calls: number; readonly tool_calls: number; readonly input_tokens: number; readonly output_tokens: number }
-/** `model`: null if none was asked. `output`: what was returned as data, or by an agent with an `output` schema; `text` is then its JSON. */
+/** `model`: the `provider/model` that answered last; null if none was asked. `output`: what was returned as data, or by an agent with an `output` schema; `text` is then its JSON. */
 export interface AgentAnswer { readonly text: string; readonly usage: AgentUsage; readonly model: string | null; readonly output?: unknown }
 
 /** Declared in config (model, instructions, tools) or in code, with `run`. */

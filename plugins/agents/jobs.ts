@@ -21,8 +21,7 @@ async function checkInput({ name, input: schema = text }: Agent, given: unknown)
 }
 
 /** Ends of a run that say nothing about the agent. */
-const isNoFailure = (error: unknown): boolean =>
-  [JobErrors.CANCELLED, JobErrors.INTERRUPTED, JobErrors.LEASE_LOST, AgentErrors.AWAY, AgentErrors.TOOL_AWAY, AgentErrors.INPUT].some(each => each.is(error))
+const NO_FAILURE = [JobErrors.CANCELLED, JobErrors.INTERRUPTED, JobErrors.LEASE_LOST, AgentErrors.AWAY, AgentErrors.TOOL_AWAY]
 
 /** A run of an agent. */
 export const agentJob = (deps: LoopDeps): JobType<AgentInput, AgentAnswer> => ({
@@ -57,7 +56,7 @@ export const agentJob = (deps: LoopDeps): JobType<AgentInput, AgentAnswer> => ({
     } catch (cause) {
       // What was aborted says so in its own way; why it was is what the job is about.
       const error = signal.aborted ? signal.reason : cause
-      end(!isNoFailure(error))
+      end(!NO_FAILURE.some(each => each.is(error)))
       throw error
     } finally {
       cancel()

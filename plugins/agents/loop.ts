@@ -24,7 +24,8 @@ export interface LoopDeps extends ToolDeps { readonly models: Models }
  */
 export async function answer(deps: LoopDeps, run: AgentRun, request: AnswerRequest, output?: Schema): Promise<AgentAnswer> {
   const { agent, meter } = run
-  const { input, instructions = agent.instructions, model = agent.model ?? DEFAULT_MODEL, tools = agent.tools ?? [], max_steps = agent.max_steps ?? MAX_STEPS } = request
+  const { input, instructions = agent.instructions, model = agent.model ?? DEFAULT_MODEL } = request
+  const { tools = agent.tools ?? [], max_steps = agent.max_steps ?? MAX_STEPS } = request
   const settings = { ...agent.settings, ...request.settings }
   const prompt: LanguageModelV3Prompt = [
     ...(instructions ? [{ role: 'system' as const, content: instructions }] : []),
@@ -36,8 +37,8 @@ export async function answer(deps: LoopDeps, run: AgentRun, request: AnswerReque
     const turn = await modelStep(deps, run, model, tools, {
       prompt: [...prompt], ...optionsOf(settings, meter.tokensLeft()), ...(output && { responseFormat: { type: 'json', schema: jsonSchemaOf(output) } }),
     })
-    meter.turn(model, turn)
-    if (!turn.calls.length) return { text: turn.text, usage: used(before, meter.usage), model }
+    meter.turn(turn)
+    if (!turn.calls.length) return { text: turn.text, usage: used(before, meter.usage), model: turn.model }
     // It has no turn left to read what the tools return.
     if (steps >= max_steps) throw AgentErrors.TOO_MANY_STEPS({ agent: agent.name, steps })
     meter.calls(turn.calls.length)
@@ -51,12 +52,14 @@ export async function answer(deps: LoopDeps, run: AgentRun, request: AnswerReque
 function optionsOf({ temperature, top_p, max_output_tokens, stop }: AgentSettings, left: number | undefined): Partial<LanguageModelV3CallOptions> {
   const most = max_output_tokens === undefined || left === undefined ? max_output_tokens ?? left : Math.min(max_output_tokens, left)
   return {
-    ...(temperature !== undefined && { temperature }), ...(top_p !== undefined && { topP: top_p }), ...(most !== undefined && { maxOutputTokens: most }),
-    ...(stop?.length && { stopSequences: [...stop] }),
+    ...(temperature !== undefined && { temperature }), ...(top_p !== undefined && { topP: top_p }),
+    ...(most !== undefined && { maxOutputTokens: most }), ...(stop?.length && { stopSequences: [...stop] }),
   }
 }
 
-function modelStep(deps: LoopDeps, { ctx, next }: AgentRun, model: string, names: readonly string[], options: LanguageModelV3CallOptions): Promise<Turn> {
+function modelStep(
+  deps: LoopDeps, { ctx, next }: AgentRun, model: string, names: readonly string[], options: LanguageModelV3CallOptions,
+): Promise<Turn> {
   const { agent, caller, project_id, job_id, signal } = ctx
   const step = `model#${next('model')}`
   // Looked up at each turn: they may have been swapped since the last.

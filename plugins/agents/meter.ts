@@ -20,7 +20,7 @@ export class Meter {
     return limit - tokens
   }
 
-  turn(model: string, { usage }: Turn): void {
+  turn({ model, usage }: Turn): void {
     this.model = model
     this.usage.model_calls++
     this.usage.input_tokens += usage.inputTokens.total ?? 0

@@ -30,6 +30,9 @@ export const routes = (agents: Agents, calls: AgentCalls): HttpRoute[] => [
     method: 'POST', path: '/api/v1/agents/:name/run', summary: 'Runs an agent: waits for its job, or streams it to who accepts text/event-stream',
     permission: 'agents:run', params, body: request, streams: true, limits: { timeout: MAX_WAIT_MS },
     answers: { 200: z.looseObject({ id: z.string(), status: z.literal('completed'), result: z.unknown() }) },
-    handler: http => calls.answer(http, { ...http.body, agent: http.params.name, type: 'agent', input: { agent: http.params.name, input: http.body.input } }),
+    handler(http) {
+      const { params: { name: agent }, body: { input, ...rest } } = http
+      return calls.answer(http, { ...rest, type: 'agent', agent, input: { agent, input } })
+    },
   }),
 ]

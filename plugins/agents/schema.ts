@@ -4,7 +4,9 @@ import type { Schema } from '#core'
 type Convertible = { readonly jsonSchema?: { input(options: { readonly target: 'draft-07' }): Record<string, unknown> } }
 export interface FieldProblem { readonly path: string; readonly message: string }
 
-export type Checked = { readonly value: unknown; readonly problems?: undefined } | { readonly value?: undefined; readonly problems: readonly FieldProblem[] }
+export type Checked =
+  | { readonly value: unknown; readonly problems?: undefined }
+  | { readonly value?: undefined; readonly problems: readonly FieldProblem[] }
 
 const PROBLEMS = 20
 

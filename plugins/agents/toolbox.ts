@@ -67,7 +67,9 @@ export const isOfCall = (error: unknown): error is BackplaneError =>
   AgentErrors.TOOL_INPUT.is(error) || AgentErrors.TOOL_FAILED.is(error) || AgentErrors.TOOL_TIMEOUT.is(error)
 
 /** Runs a tool within its time, and not longer than its plugin is there. */
-export async function runTool(deps: ToolDeps, owned: Contribution<Tool>, input: unknown, ctx: AgentContext, effect_key: string | undefined): Promise<unknown> {
+export async function runTool(
+  deps: ToolDeps, owned: Contribution<Tool>, input: unknown, ctx: AgentContext, effect_key: string | undefined,
+): Promise<unknown> {
   const { value: tool, plugin } = owned
   if (tool.permission) await checkAccess(deps.access, ctx.caller, tool.permission, { kind: 'tool', id: tool.name, project_id: ctx.project_id })
   ctx.signal.throwIfAborted()

@@ -12,6 +12,8 @@ export interface Turn {
   readonly calls: readonly ToolRequest[]
   readonly usage: LanguageModelV3Usage
   readonly finish: string
+  /** The `provider/model` that really answered: an alias has fallbacks. */
+  readonly model: string
 }
 
 type Options = Parameters<Models['stream']>[2]
@@ -38,7 +40,7 @@ export async function takeTurn(
   const content: AssistantPart[] = []
   const open = new Map<string, TextPart>()
   const calls: ToolRequest[] = []
-  let [usage, finish] = [NOTHING, 'other']
+  let [usage, finish, answering] = [NOTHING, 'other', model]
   const stream = await models.stream(context, model, options)
   for await (const part of stream) {
     switch (part.type) {
@@ -70,6 +72,9 @@ export async function takeTurn(
         if (!providerExecuted) calls.push({ id: toolCallId, name: toolName, input })
         break
       }
+      case 'response-metadata':
+        answering = part.modelId ?? answering
+        break
       case 'finish':
         usage = part.usage
         finish = part.finishReason.unified
@@ -77,5 +82,5 @@ export async function takeTurn(
       default:
     }
   }
-  return { content, text: content.flatMap(part => (part.type === 'text' ? [part.text] : [])).join(''), calls, usage, finish }
+  return { content, text: content.flatMap(part => (part.type === 'text' ? [part.text] : [])).join(''), calls, usage, finish, model: answering }
 }

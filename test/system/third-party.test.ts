@@ -29,7 +29,10 @@ describe('a plugin of a third party', function () {
   let url = ''
   const env = { PORT: '0', DATA_DIR: 'data' }
   const backplane = async (...args: string[]) => { const it = place.start(args, env); return { code: await it.ended, out: it.out, err: it.err } }
-  const get = async (path: string) => { const answered = await fetch(url + path); return { status: answered.status, ...await answered.json() as Record<string, any> } }
+  const get = async (path: string): Promise<Record<string, any>> => {
+    const answered = await fetch(url + path)
+    return { status: answered.status, ...await answered.json() as Record<string, any> }
+  }
 
   before(async () => {
     server = await startModelServer({ text: WORDS, between: 50 })

@@ -42,7 +42,7 @@ describe('agents: the main job, with everything real', () => {
     assert.match(text, ANSWER)
     assert.equal(tokens.join(''), text)
     assert.ok(tokens.length > 10)
-    assert.deepEqual([usage['model_calls'], usage['tool_calls'], model, tools], [2, 1, 'default', ['tool_start', 'tool_end']])
+    assert.deepEqual([usage['model_calls'], usage['tool_calls'], model, tools], [2, 1, 'offline/deterministic', ['tool_start', 'tool_end']])
     assert.ok(usage['input_tokens']! > 0 && usage['output_tokens']! > tokens.length)
   })
   it('runs through the queue, by the API, from POST to completed', async () => {

@@ -3,7 +3,7 @@ import { request as ask } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { z } from 'zod'
 import { contribute, createTestRuntime, eventually, FakeClock, recordHook, type TestPlugin } from '#core/testing'
-import { Agent, defineAgent, defineTool, Tool } from '#contracts/agents'
+import { Agent, defineTool, Tool } from '#contracts/agents'
 import { HttpServer } from '#contracts/http'
 import { Jobs, type Job } from '#contracts/jobs'
 import { ModelCalled, ModelProvider } from '#contracts/models'
@@ -225,7 +225,8 @@ describe('agents: over the wire format of OpenAI', () => {
   }
 
   it('calls a tool and answers, with settings, results and usage on the wire', async () => {
-    await using it = await wired(nth => (nth === 0 ? { text: [], tools: [{ name: 'echo', arguments: { word: 'hi' } }], usage: { input: 20, output: 5 } } : { text: ['it said', ' hi'], usage: { input: 30, output: 6 } }))
+    await using it = await wired(nth => (nth === 0
+      ? { text: [], tools: [{ name: 'echo', arguments: { word: 'hi' } }], usage: { input: 20, output: 5 } } : { text: ['it said', ' hi'], usage: { input: 30, output: 6 } }))
     const frames = await it.frames(await it.post({ input: 'please' }))
     assert.deepEqual(frames.map(each => each.type), ['start', 'tool_start', 'tool_end', 'token', 'token', 'done'])
     const { text, usage } = frames.at(-1)!

@@ -71,7 +71,12 @@ describe('agents: in code', () => {
   })
   it('are over when their time is, though they do not heed it, and can\'t go on', async () => {
     let after: unknown
-    await using it = await setUp({ timeout: 20, run: async ctx => { await pause(60); ctx.emit({ type: 'token', content: 'late' }); after = await ctx.step('late', async () => 1).catch((error: unknown) => error); return 'x' } })
+    await using it = await setUp({ timeout: 20, run: async ctx => {
+      await pause(60)
+      ctx.emit({ type: 'token', content: 'late' })
+      after = await ctx.step('late', async () => 1).catch((error: unknown) => error)
+      return 'x'
+    } })
     const { error, text } = await it.run()
     assert.equal(error.code, 'JOBS_TIMEOUT')
     await eventually('its code', () => after !== undefined)
