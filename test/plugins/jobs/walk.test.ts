@@ -12,6 +12,7 @@ import { operator, runtime } from './kit.ts'
 import { fly, Killed, Process, VETO, type Attempt, type World } from './walk-kit.ts'
 
 const RUNS = process.env['BACKPLANE_CHAOS'] ? 10_000 : { sqlite: 150, postgres: 40 }
+const LONGEST_MS = process.env['BACKPLANE_CHAOS'] ? 7_200_000 : 120_000
 const KINDS = [
   'submit', 'submit', 'delayed', 'batch', 'claim', 'claim', 'claim', 'claim', 'complete', 'complete', 'fail', 'fail', 'refuse', 'refuse', 'step', 'step', 'emit', 'cancel', 'retry',
   'retry', 'replay', 'replayAll', 'discard', 'wait', 'wait', 'sweep', 'sweep', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'killSoon', 'failSoon', 'veto', 'wipe',
@@ -298,12 +299,13 @@ describe('random walks of whole processes', () => {
       await using t = await runtime({ ...still(), host: { dataDir } })
       await walks(t, runsOn('sqlite'))
     } finally { rmSync(dataDir, { recursive: true, force: true }) }
-  }).timeout(3_600_000)
+  }).timeout(LONGEST_MS)
 
   it('keep every invariant, with kills between any two writes, on PostgreSQL', async function () {
     const server = await postgresOrSkip(this)
+    this.timeout(LONGEST_MS)
     await using place = await server.newDatabase()
     await using t = await runtime({ ...still(), url: place.url })
     await walks(t, runsOn('postgres'))
-  }).timeout(7_200_000)
+  })
 })
