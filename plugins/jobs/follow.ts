@@ -170,6 +170,14 @@ function pull(tail: AsyncIterator<LoggedEvent>, bell: Bell): Arrival {
   return arrival
 }
 
+interface EventData {
+  readonly status: JobStatus
+  readonly attempt: number
+  readonly error?: JobError | null
+  readonly result?: unknown
+  readonly [field: string]: unknown
+}
+
 /** What one follower has seen, and what a thing is to it: an update, a part of one, or nothing new. */
 class Reader {
   readonly id: string
@@ -193,7 +201,7 @@ class Reader {
   take({ seq = 0, type, at, data }: LoggedEvent): JobUpdate | undefined {
     if (seq <= this.seq) return undefined
     this.seq = seq
-    const { id: _id, type: _type, status, attempt, error, result, ...rest } = data as { status: JobStatus; attempt: number; error?: JobError | null; result?: unknown; [field: string]: unknown }
+    const { id: _id, type: _type, status, attempt, error, result, ...rest } = data as EventData
     const fields = type === 'job.token' ? this.#unseen(rest as { offset: number; content: string }) : rest
     if (!fields) return undefined
     if (type === 'job.started') this.characters = 0

@@ -28,7 +28,8 @@ export class ProgressStore {
   }
 
   /** Resolves to the seq of the last one; to nothing if there is no log, or the claim is gone. */
-  async write({ id, token, lease_owner, project_id, created_by, attempt }: JobRow, items: readonly ProgressItem[], tx: Tx): Promise<number | undefined> {
+  async write(row: JobRow, items: readonly ProgressItem[], tx: Tx): Promise<number | undefined> {
+    const { id, token, lease_owner, project_id, created_by, attempt } = row
     const log = this.events()
     const seq = log && (await this.#count.get([items.length, id, token, lease_owner], tx))?.seq
     if (!log || seq === undefined) return undefined
@@ -176,7 +177,10 @@ export class ProgressLog {
 function dataOf(progress: Exclude<JobProgress, { type: 'token' }>): Record<string, unknown> {
   if (progress.type === 'progress') {
     const { percent, message } = progress
-    return { ...(percent !== undefined && { percent: Math.min(100, Math.max(0, Number(percent) || 0)) }), ...(message !== undefined && { message: textOf(message) }) }
+    return {
+      ...(percent !== undefined && { percent: Math.min(100, Math.max(0, Number(percent) || 0)) }),
+      ...(message !== undefined && { message: textOf(message) }),
+    }
   }
   const { tool, call_id } = progress
   const named = { tool: String(tool).slice(0, 200), call_id: String(call_id).slice(0, 200) }

@@ -91,5 +91,6 @@ const FIELDS = { token: ['content'], tool_start: ['tool', 'call_id', 'input'], t
 
 function progressIn(update: JobUpdate): JobProgress | undefined {
   const fields = FIELDS[update.type as keyof typeof FIELDS] as readonly string[] | undefined
-  return fields && { type: update.type, ...Object.fromEntries(fields.flatMap(field => (update[field] === undefined ? [] : [[field, update[field]]]))) } as unknown as JobProgress
+  const given = fields?.filter(field => update[field] !== undefined).map(field => [field, update[field]] as const)
+  return given && { type: update.type, ...Object.fromEntries(given) } as unknown as JobProgress
 }

@@ -14,7 +14,8 @@ export interface FrameOptions {
 }
 
 /** What is sent of updates; `first` is the answer to a next() that was asked already. */
-export async function* frames(first: Promise<Result>, updates: AsyncIterator<Update>, { clock, heartbeatMs, retryMs, cursor, done }: FrameOptions): AsyncGenerator<string, void> {
+export async function* frames(first: Promise<Result>, updates: AsyncIterator<Update>, options: FrameOptions): AsyncGenerator<string, void> {
+  const { clock, heartbeatMs, retryMs, cursor, done } = options
   let arrived: Result | undefined
   let failed: { readonly error: unknown } | undefined
   let wake = () => {}

@@ -28,8 +28,10 @@ export async function* projectUpdates(log: EventLog, project: string, after: num
   for await (const event of tail) if (event.position > at && event.type.startsWith('job.')) yield updateOf(event)
 }
 
+type EventData = { id?: string; type?: string; status: JobStatus; error?: JobError | null; result?: unknown }
+
 function updateOf({ type, at, data, job_id, project_id, seq, position }: LoggedEvent): Update {
-  const { id: _id, type: _type, status, error, result, ...rest } = data as { id?: string; type?: string; status: JobStatus; error?: JobError | null; result?: unknown }
+  const { id: _id, type: _type, status, error, result, ...rest } = data as EventData
   return {
     ...rest, cursor: String(position), type: type.slice('job.'.length), job_id, project_id, status, final: FINAL.includes(status), seq,
     timestamp: new Date(at).toISOString(), ...(status === 'completed' && result !== undefined && { result }), ...(error && { error }),

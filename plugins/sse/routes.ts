@@ -30,11 +30,15 @@ interface Source { readonly updates: AsyncIterable<Update>; readonly cursor?: st
 
 export const routes = (deps: RouteDeps): HttpRoute[] => [
   defineRoute({
-    method: 'GET', path: '/sse/jobs/:id', summary: 'Streams what happens to a job, until its end', permission: 'jobs:read', params, query, streams: true,
-    handler: request => stream(deps, request, async (after, signal) => ({ updates: deps.updates.follow(request.caller, request.params.id, { after, signal }) })),
+    method: 'GET', path: '/sse/jobs/:id', summary: 'Streams what happens to a job, until its end',
+    permission: 'jobs:read', params, query, streams: true,
+    handler: request => stream(deps, request, async (after, signal) => {
+      return { updates: deps.updates.follow(request.caller, request.params.id, { after, signal }) }
+    }),
   }),
   defineRoute({
-    method: 'GET', path: '/sse/projects/:id', summary: 'Streams what happens to the jobs of a project', permission: 'jobs:read', params, query, streams: true,
+    method: 'GET', path: '/sse/projects/:id', summary: 'Streams what happens to the jobs of a project',
+    permission: 'jobs:read', params, query, streams: true,
     handler: request => stream(deps, request, async (after, signal) => {
       const { id } = request.params
       if (!deps.access.current) throw AccessErrors.UNAVAILABLE()
@@ -48,7 +52,9 @@ export const routes = (deps: RouteDeps): HttpRoute[] => [
 ]
 
 /** What can be refused is refused before the first frame, as a problem; 204 tells an EventSource that comes back after the end to stay away. */
-async function stream({ streams, clock, config }: RouteDeps, { caller, headers, query: { last_event_id }, signal }: Request, open: (after: string, signal: AbortSignal) => Promise<Source>): Promise<HttpAnswer> {
+async function stream(deps: RouteDeps, request: Request, open: (after: string, signal: AbortSignal) => Promise<Source>): Promise<HttpAnswer> {
+  const { streams, clock, config } = deps
+  const { caller, headers, query: { last_event_id }, signal } = request
   const { signal: mine, close } = streams.open(caller.id, signal)
   try {
     const after = headers['last-event-id'] ?? last_event_id ?? ''
@@ -61,7 +67,8 @@ async function stream({ streams, clock, config }: RouteDeps, { caller, headers, 
       return { status: 204 }
     }
     const { heartbeatMs, retryMs } = config
-    return { headers: HEADERS, stream: frames(first, iterator, { clock, heartbeatMs, retryMs, done: close, ...(cursor !== undefined && { cursor }) }) }
+    const options = { clock, heartbeatMs, retryMs, done: close, ...(cursor !== undefined && { cursor }) }
+    return { headers: HEADERS, stream: frames(first, iterator, options) }
   } catch (error) {
     close()
     throw error

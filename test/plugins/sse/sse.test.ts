@@ -1,57 +1,12 @@
 import assert from 'node:assert/strict'
-import { eventually, type TestRuntime } from '#core/testing'
+import { eventually } from '#core/testing'
 import { AccessErrors } from '#contracts/access'
-import { HttpServer } from '#contracts/http'
-import { Jobs, type JobContext, type JobRequest } from '#contracts/jobs'
-import { Metric } from '#contracts/metrics'
+import { Jobs } from '#contracts/jobs'
 import { serverAt } from '../../../core/cli/client.ts'
 import { readEvents } from '../../../core/cli/events.ts'
-import commands from '../../../plugins/jobs/commands.ts'
-import cluster from '../../../plugins/cluster/index.ts'
-import events from '../../../plugins/events/index.ts'
-import http from '../../../plugins/http/index.ts'
-import sse from '../../../plugins/sse/index.ts'
-import { jobType, openAccess, operator, runtime, type KitOptions } from '../jobs/kit.ts'
+import { operator } from '../jobs/kit.ts'
 import { open } from '../../support/http.ts'
-
-type Access = Parameters<typeof openAccess>[0]
-const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
-const WORDS = Array.from({ length: 60 }, (_, at) => `word${at} `)
-const TEXT = WORDS.join('')
-
-/** Says sixty words with a tool in their midst, and ends when it may. */
-const talk = (may: Promise<void> = Promise.resolve()) => jobType('talk', async ({ emit }: JobContext) => {
-  for (const [at, content] of WORDS.entries()) {
-    if (at === 30) { emit({ type: 'tool_start', tool: 'calc', call_id: 'c', input: 1 }); emit({ type: 'tool_end', tool: 'calc', call_id: 'c', output: 2 }) }
-    if (at % 20 === 0) emit({ type: 'progress', percent: at })
-    emit({ type: 'token', content })
-    await new Promise(resolve => setTimeout(resolve, 2))
-  }
-  await may
-  return 'done'
-})
-
-async function served({ access = {}, config = {}, ...options }: KitOptions & { access?: Access; config?: Record<string, unknown> } = {}) {
-  const t = await runtime({
-    ...options, services: [openAccess({ identify: async () => operator, admitBind: async () => {}, ...access })],
-    plugins: [cluster, { plugin: events, config: { pollMs: 100 } }, { plugin: http, config: { port: 0 } }, { plugin: sse, config }, ...(options.plugins ?? [])],
-  })
-  return Object.defineProperty(t, 'url', { get: () => t.get(HttpServer).url }) as TestRuntime & { url: string }
-}
-const submit = async (t: TestRuntime, request: Partial<JobRequest> = {}) => (await t.get(Jobs).submit(operator, { type: 'talk', input: null, ...request })).id
-const openStreams = (t: TestRuntime) => t.runtime.collect(Metric).find(each => each.name === 'sse_streams')!.samples()[0]?.value ?? 0
-
-async function read(response: Response, until: (update: any) => boolean = () => false) {
-  const found: any[] = []
-  for await (const { id, data } of readEvents(response)) {
-    found.push(JSON.parse(data))
-    assert.equal(found.at(-1).cursor, id)
-    if (until(found.at(-1))) break
-  }
-  return found
-}
-const gist = (updates: readonly any[]) => [updates.map(each => each.content ?? '').join(''), ...updates.filter(each => each.type !== 'token').map(each => each.type)]
-const WHOLE = [TEXT, 'created', 'started', 'progress', 'progress', 'tool_start', 'tool_end', 'progress', 'completed']
+import { gate, gist, openStreams, read, served, submit, talk, TEXT, WHOLE, type Access } from './kit.ts'
 
 describe('server-sent events of a job', () => {
   it('are all there, live, and end with the job; who comes back is sent away', async () => {
@@ -182,40 +137,5 @@ describe('server-sent events of a project', () => {
     await using t = await served({ types: [talk()] })
     await using connection = await open(t.url, 'GET /sse/projects/default HTTP/1.1', 'Host: localhost', '', '')
     await eventually('the head', () => /\nid: \d+\n\n/.test(connection.text))
-  })
-})
-
-describe('jobs watch', () => {
-  async function watch(t: { url: string }, id: string, { json = false, signal = new AbortController().signal } = {}) {
-    const printed = { out: '', err: '' }
-    const code = await commands.find(each => each.name === 'jobs watch')!.run({
-      args: [id], options: {}, json, tty: false, signal, get: () => assert.fail(), server: serverAt(t.url),
-      out: text => { printed.out += `${text}\n` }, write: text => { printed.out += text }, err: text => { printed.err += `${text}\n` },
-    })
-    return { code, ...printed }
-  }
-
-  it('prints what the job says, tells what it does, and exits with how it ended', async () => {
-    const bad = jobType('bad', async () => { throw new Error('x') })
-    await using t = await served({ types: [talk(), bad, jobType('quiet', async () => ({ n: 1 })), jobType('slow', () => new Promise(() => {}))] })
-    const said = await watch(t, await submit(t))
-    assert.deepEqual([said.code, said.out], [0, `${TEXT.slice(0, TEXT.indexOf('word30'))}\n${TEXT.slice(TEXT.indexOf('word30'))}`.replace(/(word(20|40) )/g, '\n$1') + '\n'])
-    assert.equal(said.err, 'created\nstarted, attempt 1\n0 %\n20 %\n> calc 1\n< calc 2\n40 %\ncompleted\n')
-    assert.deepEqual(await watch(t, await submit(t, { type: 'quiet' })), { code: 0, out: '{\n  "n": 1\n}\n', err: 'created\nstarted, attempt 1\ncompleted\n' })
-    const dead = await watch(t, await submit(t, { type: 'bad', max_attempts: 1 }))
-    assert.deepEqual([dead.code, dead.err.includes('dead: JOBS_FAILED')], [1, true])
-    const lines = (await watch(t, await submit(t), { json: true })).out.trim().split('\n').map(line => JSON.parse(line))
-    assert.deepEqual(gist(lines), WHOLE)
-    await assert.rejects(watch(t, 'nobody'), { code: 'HOST_SERVER_REFUSED', message: /there is no job "nobody"/ })
-    const slow = await submit(t, { type: 'slow' })
-    const gone = new AbortController()
-    const left = watch(t, slow, { signal: gone.signal })
-    await eventually('it to be watched', () => openStreams(t) === 1)
-    gone.abort()
-    assert.deepEqual([(await left).code, (await left).err.includes(`backplane jobs cancel ${slow}`)], [130, true])
-    assert.equal((await t.get(Jobs).get(operator, slow)).status, 'running')
-    const cancelled = watch(t, slow)
-    await t.get(Jobs).cancel(operator, slow)
-    assert.equal((await cancelled).code, 3)
   })
 })
