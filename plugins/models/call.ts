@@ -173,7 +173,9 @@ export class Call {
     deadlines.arm(this.#total, this.timeouts.total_ms)
     deadlines.arm(this.#silence, this.timeouts.first_token_ms)
   }
-  #expire(what: string, setting: keyof Timeouts): void { this.abort(ModelErrors.TIMEOUT({ model: this.#name, what, setting, ms: this.timeouts[setting] }), 'failed') }
+  #expire(what: string, setting: keyof Timeouts): void {
+    this.abort(ModelErrors.TIMEOUT({ model: this.#name, what, setting, ms: this.timeouts[setting] }), 'failed')
+  }
 
   /** What a guard threw is not the provider's word, and may hold a query or a path. */
   #refused(error: unknown): BackplaneError {

@@ -10,7 +10,9 @@ export class Circuit {
   #failures = 0
   #openedAt: number | undefined
   #probing = false
-  constructor(readonly provider: string, public options: CircuitOptions, readonly now: () => number, readonly changed: (state: CircuitState) => void) {}
+  constructor(
+    readonly provider: string, public options: CircuitOptions, readonly now: () => number, readonly changed: (state: CircuitState) => void,
+  ) {}
 
   get state(): CircuitState {
     if (this.#openedAt === undefined) return 'closed'
@@ -22,7 +24,8 @@ export class Circuit {
   check(): void {
     if (this.#openedAt === undefined) return
     const wait = this.#probing ? this.options.open_ms : this.#leftMs()
-    if (this.#probing || wait > 0) throw ModelErrors.CIRCUIT_OPEN({ provider: this.provider, failures: this.#failures, retry_after: Math.ceil(wait / 1000) })
+    if (!this.#probing && wait <= 0) return
+    throw ModelErrors.CIRCUIT_OPEN({ provider: this.provider, failures: this.#failures, retry_after: Math.ceil(wait / 1000) })
   }
 
   /** As `check`; what it lets through tells how it went. The one that is to see need only begin well. */

@@ -46,7 +46,8 @@ const provider = z.strictObject({
   type: z.enum(VENDORS).optional().describe('Whose wire format it speaks; not needed if the provider\'s name says so. `openai-compatible` is for Ollama, vLLM, llama.cpp and the like.'),
   api_key: z.instanceof(Secret).meta({ type: 'string' }).optional()
     .describe('The key, as a reference: `${secret:openai-key}`. It is read at each call, so a rotated one is used at once. A local server needs none.'),
-  base_url: z.string().refine(isBaseUrl, 'must be an http(s) address without user, query or fragment').optional().describe('Where its API is, such as http://127.0.0.1:11434/v1; the vendor\'s own if not set. The key is sent nowhere else.'),
+  base_url: z.string().refine(isBaseUrl, 'must be an http(s) address without user, query or fragment').optional()
+    .describe('Where its API is, such as http://127.0.0.1:11434/v1; the vendor\'s own if not set. The key is sent nowhere else.'),
   headers: z.record(z.string().regex(/^[\w-]+$/, 'is not the name of a header'), z.union([z.string(), z.instanceof(Secret).meta({ type: 'string' })])).default({})
     .describe('Sent with each call.'),
   models: z.array(z.string().min(1)).optional().describe('Models to list. Others can be called too.'),

@@ -80,9 +80,11 @@ export const modelConformance = defineConformance<ModelSubject>(ModelProvider, {
       assert.deepEqual(JSON.parse(call.input), args)
       assert.equal(of(parts, 'finish')[0]!.finishReason.unified, 'tool-calls')
       const { toolCallId, toolName } = call
+      // What some vendors attach to a call they want back with it.
+      const signed = call.providerMetadata && { providerOptions: call.providerMetadata }
       const prompt: LanguageModelV3CallOptions['prompt'] = [
         ...tool.prompt,
-        { role: 'assistant', content: [{ type: 'tool-call', toolCallId, toolName, input: args, ...(call.providerMetadata && { providerOptions: call.providerMetadata }) }] },
+        { role: 'assistant', content: [{ type: 'tool-call', toolCallId, toolName, input: args, ...signed }] },
         { role: 'tool', content: [{ type: 'tool-result', toolCallId, toolName, output: { type: 'text', value: 'The result is 3.' } }] },
       ]
       const answer = await read(subject, { ...tool, prompt })

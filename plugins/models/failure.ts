@@ -115,14 +115,12 @@ export function refusalOf(model: string, error: unknown): BackplaneError {
 /** An error's message as records of the call may show it. */
 export const shownOf = (error: BackplaneError): string => (error.expose ? maskSecrets(error.message) : `${error.code}, see the log`)
 
-const STRUCK: readonly { is(error: unknown): boolean }[] = [ModelErrors.OVERLOADED, ModelErrors.UNREACHABLE, ModelErrors.TIMEOUT, ModelErrors.STREAM_BROKEN]
+const { ABORTED, BAD_REQUEST, GUARD_FAILED, OVERLOADED, RATE_LIMITED, STREAM_BROKEN, TIMEOUT, UNKNOWN, UNREACHABLE } = ModelErrors
+const anyOf = (...kinds: { is(error: unknown): boolean }[]) => (error: BackplaneError): boolean => kinds.some(each => each.is(error))
 /** Is it the provider's own trouble, which its circuit breaker counts? */
-export const isOutage = (error: BackplaneError): boolean => STRUCK.some(each => each.is(error))
-
-const AGAIN: readonly { is(error: unknown): boolean }[] = [...STRUCK, ModelErrors.RATE_LIMITED]
+export const isOutage = anyOf(OVERLOADED, UNREACHABLE, TIMEOUT, STREAM_BROKEN)
 /** May the same call be made again at once? What the breaker, the limits or a guard refused is for others to repeat. */
-export const isPassing = (error: BackplaneError): boolean => AGAIN.some(each => each.is(error))
-
-const FINAL: readonly { is(error: unknown): boolean }[] = [ModelErrors.ABORTED, ModelErrors.BAD_REQUEST, ModelErrors.GUARD_FAILED, ModelErrors.UNKNOWN]
+export const isPassing = anyOf(OVERLOADED, UNREACHABLE, TIMEOUT, STREAM_BROKEN, RATE_LIMITED)
+const isFinal = anyOf(ABORTED, BAD_REQUEST, GUARD_FAILED, UNKNOWN)
 /** Could another model answer? Not what is wrong itself, was aborted, or was refused by a guard. */
-export const mayFallBack = (error: BackplaneError): boolean => error.code.startsWith('MODELS_') && !FINAL.some(each => each.is(error))
+export const mayFallBack = (error: BackplaneError): boolean => error.code.startsWith('MODELS_') && !isFinal(error)

@@ -1,5 +1,8 @@
-import { ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type ModelCallContext, type ModelInfo, type ModelProvider, type Models } from '#contracts/models'
 import { BackplaneError, type Contributions } from '#core'
+import {
+  ModelErrors, type LanguageModelV3, type LanguageModelV3CallOptions, type LanguageModelV3StreamPart, type ModelCallContext, type ModelInfo,
+  type ModelProvider, type Models,
+} from '#contracts/models'
 import { Call, type CallHooks, type Timeouts } from './call.ts'
 import { resolveAlias, withDefault, type Config } from './config.ts'
 import { isPassing, mayFallBack } from './failure.ts'

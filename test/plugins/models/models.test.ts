@@ -251,7 +251,7 @@ describe('models: errors', () => {
       [new APICallError({ message: 'no credit', url: 'http://x', requestBodyValues: {}, statusCode: 429, responseBody: '{"error":{"code":"insufficient_quota"}}' }), 'AUTH_FAILED', false],
     ] as const
     for (const [error, name, retryable] of table) {
-      await using it = await setUp(function* () { throw error }, {}, { retries: { attempts: 0 } })
+      await using it = await setUp(() => { throw error }, {}, { retries: { attempts: 0 } })
       await assert.rejects(
         it.models.stream(context, 'scripted/m', options),
         (thrown: BackplaneError) => thrown.code === `MODELS_${name}` && thrown.retryable === retryable && thrown.expose, `${String(error)} ${name}`,

@@ -17,7 +17,7 @@ const context = { caller, project_id: 'p1' }
 const options: LanguageModelV3CallOptions = { prompt: [{ role: 'user', content: [{ type: 'text', text: 'How are you?' }] }] }
 const code = (...expected: string[]) => (error: unknown) => error instanceof BackplaneError && expected.includes(error.code.replace('MODELS_', ''))
 const overloaded = () => ModelErrors.OVERLOADED({ model: 'm', reason: 'too much' })
-const fails = (error: () => unknown): Script => function* () { throw error() }
+const fails = (error: () => unknown): Script => () => ({ [Symbol.iterator]: () => ({ next() { throw error() } }) })
 
 /** Providers `a`, `b`… that follow these scripts. */
 async function setUp(scripts: Readonly<Record<string, Script>>, config: object = {}, clock?: FakeClock, more: Parameters<typeof createTestRuntime>[0]['plugins'] = []) {
@@ -146,7 +146,7 @@ describe('models: time-outs', () => {
     }
     const reader = (await it.t.get(Models).stream(context, 'fast/m', options)).getReader()
     await clock.advance(5_000)
-    while (!(await reader.read()).done);
+    while (!(await reader.read()).done) { /* to its end */ }
     assert.equal(it.called.at(-1)!.status, 'completed')
   })
 })
@@ -258,7 +258,8 @@ describe('models: limits', () => {
     assert.equal(it.made['a']!.calls.length, 2)
   })
   it('count right whatever comes and goes', async () => {
-    await fc.assert(fc.asyncProperty(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 0, max: 3 }), fc.array(fc.constantFrom('enter', 'leave', 'abort'), { maxLength: 60 }), async (concurrency, queue, steps) => {
+    const walk = fc.array(fc.constantFrom('enter', 'leave', 'abort'), { maxLength: 60 })
+    await fc.assert(fc.asyncProperty(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 0, max: 3 }), walk, async (concurrency, queue, steps) => {
       const limiter = new Limiter('p', { concurrency, queue }, new FakeClock())
       const inside: (() => void)[] = []
       const waiting = new Set<AbortController>()

@@ -87,7 +87,10 @@ describe('models: vendors', () => {
     const all = t.models()
     const pending = ask(all, 'openai/m')
     await eventually('the call', () => server.calls.length === 1)
-    const change = async (next: object, restarted: string[] = []) => { assert.deepEqual(await t.runtime.change(new Map([['models', { plugin: models, config: { providers: next, retries: { attempts: 0 } } }]])), restarted) }
+    const change = async (providers: object, restarted: string[] = []) => {
+      const entry = { plugin: models, config: { providers, retries: { attempts: 0 } } }
+      assert.deepEqual(await t.runtime.change(new Map([['models', entry]])), restarted)
+    }
     await change(config('second-0123456789'))
     assert.equal((await pending).at(-1)!.type, 'finish')
     await ask(all, 'openai/m')
@@ -162,7 +165,10 @@ describe('models: the CLI', function () {
   it('a server with keys loads no vendor\'s package; the first call of a model loads that one, and no other', async () => {
     await using server = await startModelServer({ text: ['from ', 'afar'] })
     await using work = workplace({
-      ...files, 'more.yaml': `plugins:\n  models:\n    config:\n      aliases: { default: anthropic/claude-x }\n      providers:\n        anthropic: { base_url: "${server.base('anthropic')}" }\n  agents: { config: { agents: { plain: { summary: Answers, instructions: Answer. } } } }\n`,
+      ...files, 'more.yaml': [
+        'plugins:', `  models: { config: { aliases: { default: anthropic/claude-x }, providers: { anthropic: { base_url: "${server.base('anthropic')}" } } } }`,
+        '  agents: { config: { agents: { plain: { summary: Answers, instructions: Answer. } } } }', '',
+      ].join('\n'),
     })
     const run = work.start(['start', '--config', 'more.yaml'], { ...watch(work), PORT: '0', ANTHROPIC_API_KEY: 'ak-0123456789', OPENAI_API_KEY: 'ok-0123456789' })
     const url = await eventually('the address', () => /http:\/\/127\.0\.0\.1:\d+/.exec(run.out)?.[0], 15_000)
