@@ -47,7 +47,7 @@ const vendors: Readonly<Record<VendorName, Vendor>> = {
 const UNNAMED = { headers: {}, timeouts: {}, limits: {} } satisfies ProviderConfig
 type Providers = Readonly<Record<string, ProviderConfig>>
 
-/** One for each provider of the config, and for each vendor that it does not name, which then says what it lacks. Keys and headers are read at each call. */
+/** One for each provider of the config, and for each vendor that it does not name, which then says what it lacks. */
 export function vendorProviders(configured: () => Providers): ModelProvider[] {
   const rest = VENDORS.filter(name => vendors[name].base_url && !Object.hasOwn(configured(), name))
   return [...Object.keys(configured()), ...rest].map(name => vendorProvider(name, () => configured()[name] ?? UNNAMED))
@@ -55,9 +55,10 @@ export function vendorProviders(configured: () => Providers): ModelProvider[] {
 
 /** Must the providers be made anew? Keys, headers and bounds are looked up at each call. */
 export function sameProviders(before: Providers, after: Providers): boolean {
-  const made = (all: Providers) =>
-    JSON.stringify(Object.entries(all).map(([name, { type, base_url, models, api, api_key }]) => [name, type, base_url, models, api, api_key === undefined]).toSorted())
-  return made(before) === made(after)
+  const made = ([name, { type, base_url, models, api, api_key }]: [string, ProviderConfig]) =>
+    JSON.stringify([name, type, base_url, models, api, api_key === undefined])
+  const all = (providers: Providers) => Object.entries(providers).map(made).toSorted().join()
+  return all(before) === all(after)
 }
 
 function vendorProvider(name: string, settings: () => ProviderConfig): ModelProvider {
