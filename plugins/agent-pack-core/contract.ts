@@ -11,3 +11,7 @@ export const CodeErrors = defineErrors('CODE', {
   CRASHED: { message: 'the sandbox\'s process ended twice while it ran the code', fix: 'Try again; the log says how it ended.', status: 503, retryable: true, expose: true },
   CLOSED: { message: 'the sandbox is being stopped', fix: 'Try again in a moment.', status: 503, retryable: true, expose: true },
 })
+
+export const DocumentErrors = defineErrors('DOCUMENTS', {
+  NONE: { message: 'no documents are configured', fix: 'Name files or folders in plugins.agent-pack-core.config.documents.paths.', status: 422, expose: true },
+})

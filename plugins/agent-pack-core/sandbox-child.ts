@@ -15,10 +15,12 @@ const JOBS_AT_ONCE = 100
 const ASYNC_SCRIPT = 1 << 7
 const FILE = 'code.js'
 
-/** Node has it, its types do not. */
-const { WebAssembly } = globalThis as unknown as {
-  WebAssembly: { compile(bytes: Uint8Array): Promise<object>; Memory: new (pages: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer } }
+/** What Node has of it, and its types have not. */
+interface Wasm {
+  compile(bytes: Uint8Array): Promise<object>
+  readonly Memory: new (pages: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer }
 }
+const { WebAssembly } = globalThis as unknown as { WebAssembly: Wasm }
 const engine = await WebAssembly.compile(readFileSync(createRequire(import.meta.url).resolve('@jitl/quickjs-wasmfile-release-sync/wasm')))
 
 /** The package types its CommonJS form. */
@@ -64,7 +66,8 @@ async function run(task: Task): Promise<Outcome> {
   const context = runtime.newContext()
   const output = new Output(task.max_output)
   const print = context.newFunction('print', line => { if (!output.cut) output.add(read(context, line, task.max_output) ?? '') })
-  const words = context.unwrapResult(context.callFunction(context.unwrapResult(context.evalCode(PRELUDE)), context.undefined, print, context.newNumber(task.max_output)))
+  const prelude = context.unwrapResult(context.evalCode(PRELUDE))
+  const words = context.unwrapResult(context.callFunction(prelude, context.undefined, print, context.newNumber(task.max_output)))
   const [inWords, asError] = [context.getProp(words, 'result'), context.getProp(words, 'error')]
 
   const failed = (kind: Failure['kind'], message: string, line?: number): Outcome =>
