@@ -5,6 +5,7 @@ import { eventually, type TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
 import { Jobs } from '#contracts/jobs'
 import { JobQueue } from '#contracts/queue'
+import cluster from '../../../plugins/cluster/index.ts'
 import { postgresOrSkip, type PostgresServer, type TestDatabase } from '../../support/services.ts'
 import { jobType, operator, runtime, until } from './kit.ts'
 
@@ -52,6 +53,40 @@ describe('jobs on PostgreSQL', () => {
     for (const at of [0, 2]) assert.equal((await until(t, ids[at]!, 'completed')).attempt, 2)
     assert.equal((await t.get(Jobs).get(operator, ids[1]!)).status, 'cancelled')
     assert.deepEqual(failures(t), [])
+  })
+
+  it('replays dead jobs by what they died of, though somebody else was quicker with one', async () => {
+    await using place = await server.newDatabase()
+    await using t = await runtime({ url: place.url, types: [double], config: { concurrency: 0 } })
+    const jobs = await t.get(Jobs).submitMany(operator, [1, 2, 3, 4].map(input => ({ type: 'double', input })))
+    const ids = jobs.map(job => job.id)
+    const died = (code: string) => ({ status: 'dead', attempt: 3, finished_at: Date.now(), error: JSON.stringify({ code, message: 'x', retryable: true }) })
+    await t.get(Database).knex()('jobs').update(died('MODELS_TIMEOUT'))
+    await t.get(Database).knex()('jobs').where({ id: ids[3] }).update(died('OTHER'))
+    assert.deepEqual((await t.get(Jobs).list(operator, { status: 'dead', code: 'OTHER' })).items.map(job => job.id), [ids[3]])
+    let replayed = 0
+    await overtake(t, place, ids[1]!, () => outside.runInAsyncScope(async () => { replayed = await t.get(Jobs).replay(operator, { code: 'MODELS_TIMEOUT' }) }))
+    assert.equal(replayed, 2)
+    assert.deepEqual(await Promise.all(ids.map(async id => (await t.get(Jobs).get(operator, id)).status)), ['queued', 'cancelled', 'queued', 'dead'])
+    assert.deepEqual(failures(t), [])
+  })
+
+  it('cancels what another process runs, long before that renews its lease', async () => {
+    await using place = await server.newDatabase()
+    let signal: AbortSignal | undefined
+    const hanging = jobType('hanging', ctx => { signal = ctx.signal; return new Promise(() => {}) })
+    const config = { lease: { ms: 120_000, renew_ms: 60_000 } }
+    const process = (name: string, concurrency: number) =>
+      runtime({ url: place.url, types: [hanging], plugins: [cluster], config: { ...config, concurrency }, host: { instanceId: name } })
+    await using worker = await process('worker', 1)
+    await using front = await process('front', 0)
+    const { id } = await front.get(Jobs).submit(operator, { type: 'hanging', input: 1 })
+    await until(front, id, 'running')
+    await eventually('it to run', () => signal !== undefined)
+    assert.equal((await front.get(Jobs).cancel(operator, id)).status, 'cancelled')
+    await eventually('the signal', () => signal!.aborted, 1_000)
+    assert.equal((signal!.reason as { code: string }).code, 'JOBS_CANCELLED')
+    assert.deepEqual([...failures(worker), ...failures(front)], [])
   })
 
   it('wakes the rest of those whose time has come when somebody else was quicker with one', async () => {
