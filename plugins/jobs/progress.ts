@@ -113,12 +113,12 @@ export class ProgressLog {
   #say(content: string): void {
     for (let at = 0; at < content.length;) {
       const last = this.#pending.at(-1)
-      const room = last?.type === 'token' && last.offset + last.content.length === this.#characters ? PIECE - last.content.length : 0
-      let end = Math.min(content.length, at + (room || PIECE))
-      // Not through the middle of a character.
-      if (end < content.length && end > at + 1 && /[\uD800-\uDBFF]/.test(content[end - 1]!)) end--
+      // One more, or the two halves of a character would not fit.
+      const fits = last?.type === 'token' && last.content.length + 1 < PIECE && last.offset + last.content.length === this.#characters
+      let end = Math.min(content.length, at + PIECE - (fits ? last.content.length : 0))
+      if (end < content.length && /[\uD800-\uDBFF]/.test(content[end - 1]!)) end--
       const piece = content.slice(at, end)
-      if (room && last?.type === 'token') last.content += piece
+      if (fits) last.content += piece
       else this.#push({ type: 'token', offset: this.#characters, content: piece })
       this.#characters += piece.length
       at = end
