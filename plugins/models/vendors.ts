@@ -1,5 +1,6 @@
 import { Secret } from '#core'
 import { ModelErrors, type LanguageModelV3, type ModelProvider } from '#contracts/models'
+import { quickChat } from './chat-stream.ts'
 import { VENDORS, vendorOf, type ProviderConfig, type VendorName } from './config.ts'
 
 interface Settings { readonly name: string; readonly baseURL: string; readonly fetch: typeof fetch; readonly apiKey: string }
@@ -17,8 +18,9 @@ const vendors: Readonly<Record<VendorName, Vendor>> = {
   openai: {
     base_url: 'https://api.openai.com/v1', variable: 'OPENAI_API_KEY', key: bearer,
     async load(settings, api) {
-      const openai = (await import('@ai-sdk/openai')).createOpenAI({ ...settings, name: 'openai' })
-      return model => (api === 'responses' ? openai.responses(model) : openai.chat(model))
+      const { createOpenAI } = await import('@ai-sdk/openai')
+      if (api === 'responses') return createOpenAI({ ...settings, name: 'openai' }).responses
+      return quick(settings, each => createOpenAI({ ...each, name: 'openai' }).chat)
     },
   },
   anthropic: {
@@ -31,17 +33,31 @@ const vendors: Readonly<Record<VendorName, Vendor>> = {
   },
   groq: {
     base_url: 'https://api.groq.com/openai/v1', variable: 'GROQ_API_KEY', key: bearer,
-    async load(settings) { return (await import('@ai-sdk/groq')).createGroq(settings) },
+    async load(settings) { return quick(settings, (await import('@ai-sdk/groq')).createGroq) },
   },
   xai: {
     base_url: 'https://api.x.ai/v1', variable: 'XAI_API_KEY', key: bearer,
-    async load(settings) { return (await import('@ai-sdk/xai')).createXai(settings).chat },
+    async load(settings) {
+      const { createXai } = await import('@ai-sdk/xai')
+      return quick(settings, each => createXai(each).chat)
+    },
   },
   'openai-compatible': {
     key: bearer,
     // Without includeUsage such servers stream no usage at all.
-    async load({ apiKey: _, ...settings }) { return (await import('@ai-sdk/openai-compatible')).createOpenAICompatible({ ...settings, includeUsage: true }).chatModel },
+    async load({ apiKey: _, ...settings }) {
+      const { createOpenAICompatible } = await import('@ai-sdk/openai-compatible')
+      return quick(settings, each => createOpenAICompatible({ ...each, includeUsage: true }).chatModel)
+    },
   },
+}
+
+type Create = (model: string) => LanguageModelV3
+/** For those that speak chat completions. */
+function quick<S extends { readonly fetch: typeof fetch }>(settings: S, create: (settings: S) => Create): Create {
+  const { fetch, wrap } = quickChat(settings.fetch)
+  const made = create({ ...settings, fetch })
+  return model => wrap(made(model))
 }
 
 const UNNAMED = { headers: {}, timeouts: {}, limits: {} } satisfies ProviderConfig

@@ -82,7 +82,7 @@ async function product() {
     import('../../dist/core/index.js'), import('../../dist/plugins/access/contract.js'), import('../../dist/plugins/agents/contract.js'), import('zod'),
   ])
   const plugins = await Promise.all([
-    ['http', { port: 0 }], ['access-open'], ['database'], ['events'], ['jobs', { concurrency: 50 }], ['queue-embedded'],
+    ['http', { port: 0 }], ['access-open'], ['database'], ['cluster'], ['events'], ['jobs', { concurrency: 50 }], ['queue-embedded'],
     ['models', { providers: { bench: { type: 'openai-compatible', base_url: baseURL } }, aliases: { default: 'bench/bench' } }],
     ['agents', { agents: { bench: { summary: 'Speaks', tools: task === 'tool' ? ['add'] : [] } } }],
   ].map(async ([name, config]) => ({ plugin: (await import(`../../dist/plugins/${name}/index.js`)).default, ...(config && { config }) })))
@@ -143,6 +143,6 @@ if (mode === 'serve') {
   const from = performance.now()
   let left = Number(runs)
   await Promise.all(Array.from({ length: 10 }, async () => { while (left-- > 0) await once() }))
-  console.log(JSON.stringify({ ms: middle('ms'), first: middle('first'), perSecond: Number(runs) / (performance.now() - from) * 1_000 }))
+  console.log(JSON.stringify({ each: middle('ms'), first: middle('first'), perSecond: Number(runs) / (performance.now() - from) * 1_000 }))
   process.exit()
 }

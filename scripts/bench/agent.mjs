@@ -46,7 +46,7 @@ export async function agent({ rounds = 3, runs = 200 } = {}) {
   const servers = []
   try {
     const here = async (names, task) => {
-      const results = await interleave(names, rounds, name => runChild('agent-child.mjs', ['run', name, task, provider.port, runs]))
+      const results = await interleave(names, rounds, async name => { const { each: ms, first, perSecond } = await runChild('agent-child.mjs', ['run', name, task, provider.port, runs]); return { ms, first, perSecond } })
       return summary(names, results)
     }
     const text = await here(NAMES, 'text')

@@ -1,0 +1,177 @@
+import type { LanguageModelV3, LanguageModelV3StreamPart } from '#contracts/models'
+
+type Part = LanguageModelV3StreamPart
+const MARK = 'x-backplane-chat-stream'
+const CHUNK_KEYS: ReadonlySet<string> = new Set(['id', 'object', 'created', 'model', 'choices', 'system_fingerprint', 'service_tier', 'obfuscation', 'usage'])
+const CHOICE_KEYS: ReadonlySet<string> = new Set(['index', 'delta', 'finish_reason', 'logprobs'])
+const DELTA_KEYS: ReadonlySet<string> = new Set(['role', 'content', 'refusal'])
+
+interface Chunk {
+  readonly usage?: unknown
+  readonly choices?: readonly { readonly index?: number; readonly delta?: { readonly content?: string; readonly refusal?: unknown }; readonly finish_reason?: unknown; readonly logprobs?: unknown }[]
+}
+
+const only = (value: object, known: ReadonlySet<string>): boolean => {
+  for (const key in value) if (!known.has(key)) return false
+  return true
+}
+
+/** The text of a chunk that holds a piece of text and nothing else; of any other, nothing. */
+function plainText(chunk: Chunk | null): string | undefined {
+  const choice = chunk?.choices?.length === 1 ? chunk.choices[0] : undefined
+  const { delta } = choice ?? {}
+  if (!chunk || !choice || typeof delta?.content !== 'string' || delta.refusal != null || choice.finish_reason != null || choice.logprobs != null) return undefined
+  if (chunk.usage != null || (choice.index ?? 0) !== 0 || !only(chunk, CHUNK_KEYS) || !only(choice, CHOICE_KEYS) || !only(delta, DELTA_KEYS)) return undefined
+  return delta.content
+}
+
+/** The next whole event of a text, if it is one line of data: what it holds, and where the one after it begins. */
+function nextEvent(text: string, from: number, whole: boolean): { readonly data: string | undefined; readonly end: number } | undefined {
+  for (let at = from, end: number; (end = text.indexOf('\n', at)) >= 0; at = end + 1) {
+    const line = text.slice(at, text[end - 1] === '\r' ? end - 1 : end)
+    if (line === '' || line.startsWith(':')) continue
+    const blank = text[end + 1] === '\r' ? end + 2 : end + 1
+    if (blank >= text.length && !whole) return undefined
+    return { data: line.startsWith('data:') && text[blank] === '\n' ? line.slice(5) : undefined, end: blank + 1 }
+  }
+  return undefined
+}
+
+function parsed(data: string | undefined): Chunk | null {
+  try { return data === undefined ? null : JSON.parse(data) as Chunk | null } catch { return null }
+}
+
+/**
+ * Reads an answer of OpenAI's chat completions beside the package of the vendor: plain text is read here, in one loop over what came from the network;
+ * all else, from the first chunk on that is more than text, goes to the package, which knows tools, reasoning, usage, errors and whatever is peculiar.
+ * The package's own reader takes each token through four streams and a schema, which was three quarters of the time of a whole run.
+ */
+class ChatStream {
+  readonly #source: ReadableStreamDefaultReader<Uint8Array>
+  readonly #decoder = new TextDecoder()
+  readonly #encoder = new TextEncoder()
+  /** What came and was not taken yet. */
+  #text = ''
+  #ended = false
+  /** `first`: the package reads, up to the first text, since it opens the answer. `own`: plain text is read here. `theirs`: the package reads all. */
+  #mode: 'first' | 'own' | 'theirs' = 'first'
+  #leave!: () => void
+  readonly #left = new Promise<void>(resolve => { this.#leave = resolve })
+  /** What the package reads. */
+  readonly rest: ReadableStream<Uint8Array>
+
+  constructor(body: ReadableStream<Uint8Array>) {
+    this.#source = body.getReader()
+    this.rest = new ReadableStream<Uint8Array>({
+      pull: async controller => {
+        if (this.#mode === 'own') await this.#left
+        const text = await (this.#mode === 'first' ? this.#firstEvent() : this.#whatever())
+        if (text) controller.enqueue(this.#encoder.encode(text))
+        if (this.#ended && !this.#text) controller.close()
+      },
+      cancel: reason => this.#source.cancel(reason),
+    }, { highWaterMark: 0 })
+  }
+
+  async #read(): Promise<void> {
+    const { done, value } = await this.#source.read()
+    this.#ended = done
+    this.#text += this.#decoder.decode(value, { stream: !done })
+  }
+
+  async #firstEvent(): Promise<string> {
+    let event
+    while (!(event = nextEvent(this.#text, 0, this.#ended)) && !this.#ended) await this.#read()
+    const said = plainText(parsed(event?.data))
+    if (said !== '') this.#mode = said === undefined ? 'theirs' : 'own'
+    return said === undefined ? this.#whatever() : this.#cut(event!.end)
+  }
+
+  async #whatever(): Promise<string> {
+    while (!this.#text && !this.#ended) await this.#read()
+    return this.#cut(this.#text.length)
+  }
+
+  #cut(at: number): string {
+    const text = this.#text.slice(0, at)
+    this.#text = this.#text.slice(at)
+    return text
+  }
+
+  /** What the package makes of the answer, with the plain text amid it. */
+  join(theirs: ReadableStream<Part>, raw: boolean): ReadableStream<Part> {
+    const reader = theirs.getReader()
+    let id: string | undefined
+    return new ReadableStream<Part>({
+      pull: async controller => {
+        while (id !== undefined && this.#mode === 'own') {
+          const parts = await this.#parts(id, raw)
+          for (const part of parts) controller.enqueue(part)
+          if (parts.length) return
+        }
+        const { done, value } = await reader.read()
+        if (done) return controller.close()
+        // The one text that it was given.
+        if (value.type === 'text-delta' && value.delta) id ??= value.id
+        controller.enqueue(value)
+      },
+      cancel: async reason => {
+        this.#leave()
+        await Promise.allSettled([this.#source.cancel(reason), reader.cancel(reason)])
+      },
+    }, { highWaterMark: 0 })
+  }
+
+  /** What the events that are there say, as long as they are plain; reads on if there are none. */
+  async #parts(id: string, raw: boolean): Promise<Part[]> {
+    if (!nextEvent(this.#text, 0, this.#ended)) await this.#read()
+    const parts: Part[] = []
+    let at = 0
+    for (let event; (event = nextEvent(this.#text, at, this.#ended)); at = event.end) {
+      const chunk = parsed(event.data)
+      const delta = plainText(chunk)
+      if (delta === undefined) {
+        this.#mode = 'theirs'
+        break
+      }
+      if (raw) parts.push({ type: 'raw', rawValue: chunk })
+      if (delta) parts.push({ type: 'text-delta', id, delta })
+    }
+    this.#cut(at)
+    if (this.#ended) this.#mode = 'theirs'
+    if (this.#mode === 'theirs') this.#leave()
+    return parts
+  }
+}
+
+/** Gives the models of a package that speaks chat completions the quicker reader. `fetch` is what its package is to use. */
+export function quickChat(send: typeof fetch): { readonly fetch: typeof fetch; wrap(model: LanguageModelV3): LanguageModelV3 } {
+  const streams = new Map<string, ChatStream>()
+  let count = 0
+  return {
+    async fetch(input, init) {
+      const answer = await send(input, init)
+      if (!answer.ok || !answer.body || !answer.headers.get('content-type')?.includes('text/event-stream')) return answer
+      const stream = new ChatStream(answer.body)
+      const id = String(++count)
+      streams.set(id, stream)
+      const headers = new Headers(answer.headers)
+      headers.set(MARK, id)
+      return new Response(stream.rest, { status: answer.status, statusText: answer.statusText, headers })
+    },
+    wrap: model => new Proxy(model, {
+      get: (target, key) => {
+        if (key !== 'doStream') return Reflect.get(target, key, target)
+        return async (options: Parameters<LanguageModelV3['doStream']>[0]) => {
+          const result = await target.doStream(options)
+          const id = result.response?.headers?.[MARK]
+          const stream = id === undefined ? undefined : streams.get(id)
+          if (!stream) return result
+          streams.delete(id!)
+          const { [MARK]: _, ...headers } = result.response!.headers!
+          return { ...result, response: { ...result.response, headers }, stream: stream.join(result.stream, options.includeRawChunks === true) }
+        }
+      },
+    }),
+  }
+}
