@@ -1,8 +1,10 @@
 import { z } from 'zod'
+import { zoneOf } from './dates.ts'
 
 export const config = z.strictObject({
   timeout_ms: z.int().min(50).max(20_000).default(1_000).describe('Milliseconds that one expression of the calculator may take'),
   memory_mb: z.int().min(32).max(1_024).default(96).describe('MiB of heap that the calculator\'s thread may have'),
+  time_zone: z.string().refine(zone => zoneOf(zone) !== undefined, 'is no time zone that is known').default('UTC').describe('Time zone of dates and times of day that name none: Europe/Berlin'),
   code: z.strictObject({
     timeout_ms: z.int().min(50).max(20_000).default(5_000).describe('Milliseconds that one run of code may take'),
     memory_mb: z.int().min(16).max(512).default(64).describe('MiB that the code may use; its process has about 80 more'),

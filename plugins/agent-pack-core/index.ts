@@ -3,9 +3,10 @@ import { Agent, Tool } from '#contracts/agents'
 import { Calculator } from './calculator.ts'
 import { codeAgent, codeTool } from './code.ts'
 import { config } from './config.ts'
+import { Dates } from './dates.ts'
 import { DocumentFiles } from './document-files.ts'
 import { DocumentIndex } from './document-index.ts'
-import { calculatorTool, mathAgent, solverTool } from './math.ts'
+import { calculatorTool, datesTool, mathAgent, solverTool } from './math.ts'
 import { queryAgent, searchTool } from './query.ts'
 import { Sandbox } from './sandbox.ts'
 
@@ -18,6 +19,7 @@ export default definePlugin({
     const calculator = ctx.own(new Calculator(ctx.config, ctx.clock, ctx.log))
     ctx.contribute(Tool, calculatorTool(calculator))
     ctx.contribute(Tool, solverTool(calculator))
+    ctx.contribute(Tool, datesTool(new Dates(ctx.clock, ctx.config.time_zone)))
     ctx.contribute(Agent, mathAgent)
     ctx.contribute(Tool, codeTool(ctx.own(new Sandbox(ctx.config.code, ctx.clock, ctx.log))))
     ctx.contribute(Agent, codeAgent)

@@ -1,6 +1,8 @@
 import { z } from 'zod'
 import { defineAgent, defineTool } from '#contracts/agents'
 import type { Calculator } from './calculator.ts'
+import { readDateQuestions } from './date-sentence.ts'
+import { MAX_AMOUNT, MAX_DATE, OPERATIONS, UNITS, type DateAnswer, type Dates } from './dates.ts'
 import { MAX_EQUATIONS, type Solved } from './equation.ts'
 import { MAX_EXPRESSION, type Outcome } from './expression.ts'
 
@@ -51,10 +53,39 @@ export const solverTool = (calculator: Calculator) => defineTool({
   },
 })
 
+const REST_OF_DATES = 'Only this could be read as a question about dates; what else the request says of them was left out.'
+const when = z.string().min(1).max(MAX_DATE)
+const count = z.int().min(-MAX_AMOUNT).max(MAX_AMOUNT)
+
+export const datesTool = (dates: Dates) => defineTool({
+  name: 'dates',
+  description: 'Answers what is about dates: adds and subtracts durations, tells differences, weekdays, weeks, the time now and in other zones. Use it for every date and time of day.',
+  input: z.strictObject({
+    questions: z.array(z.strictObject({
+      operation: z.enum(OPERATIONS).describe('add and subtract: date, amount. difference: date, to, unit. weekday, week (ISO): date. now: zone. convert: date with a time of day, zone, to_zone.'),
+      date: when.optional().describe('ISO 8601 ("2026-03-01", "2026-03-01T15:00"), or in words: "1 March 2026", "next friday", "today", "3pm".'),
+      to: when.optional().describe('The second date of a difference.'),
+      amount: z.strictObject(Object.fromEntries(UNITS.map(unit => [unit, count.optional()])) as Record<(typeof UNITS)[number], z.ZodOptional<typeof count>>).optional(),
+      unit: z.enum(UNITS).optional().describe('Of a difference; days.'),
+      zone: when.optional().describe('The time zone of the dates: "Asia/Tokyo", "Tokyo", "UTC+2".'),
+      to_zone: when.optional(),
+    })).min(1).max(10),
+    rest: z.boolean().optional().describe('True if the request asks more about dates than these; the answer then says so.'),
+  }),
+  recognize(request) {
+    const { questions, rest } = readDateQuestions(request, dates.clock.now())
+    return questions.length ? { questions, ...(rest && { rest }) } : undefined
+  },
+  async run({ questions, rest }) {
+    const results: DateAnswer[] = questions.map(question => dates.answer(question))
+    return { results, text: results.map(({ text: answer, error }) => (error === undefined ? `${answer}.` : `This can't be answered: ${error}.`)).concat(rest ? [REST_OF_DATES] : []).join('\n') }
+  },
+})
+
 export const mathAgent = defineAgent({
   name: 'math',
   summary: 'Computes: arithmetic, percentages, functions, units, equations, dates',
-  tools: ['calculator', 'solver'],
+  tools: ['calculator', 'solver', 'dates'],
   instructions: [
     'You answer questions that can be computed. Compute with the tool "calculator", solve equations with "solver" and answer what is about dates and times',
     'of day with "dates"; never do it in your head. Give their results as they are, with what they say about them.',

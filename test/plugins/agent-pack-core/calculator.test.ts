@@ -63,7 +63,7 @@ describe('agent-pack-core', () => {
   const ctx: ToolContext = { caller: { id: 'ann', kind: 'user', name: 'Ann', project_id: 'p' }, project_id: 'p', agent: 'math', job_id: 'j', signal: never, log: recordLog() }
   it('contributes the math agent and its calculator, and leaves nothing behind', async () => {
     await using t = await createTestRuntime({ plugins: [pack] })
-    assert.deepEqual(t.runtime.collect(Agent).filter(({ name }) => name === 'math').map(({ name, tools }) => [name, tools]), [['math', ['calculator']]])
+    assert.deepEqual(t.runtime.collect(Agent).filter(({ name }) => name === 'math').map(({ name, tools }) => [name, tools]), [['math', ['calculator', 'solver', 'dates']]])
     const [tool] = t.runtime.collect(Tool)
     assert.deepEqual(tool!.recognize!('What is (2+3)*7, and 15% of 80?'), { expressions: ['(2+3)*7', '15% of 80'] })
     assert.equal(tool!.recognize!('Who are you?'), undefined)
