@@ -1,8 +1,10 @@
 import { reasonOf, type Clock, type Logger } from '#core'
 import { ClusterErrors, type Broadcast } from '#contracts/cluster'
 import type { Database, DatabaseChannels, DatabaseListener, Statement } from '#contracts/database'
+import { readEnvelope, writeEnvelope, type Carrier, type Heard } from './carrier.ts'
 import { nowOf } from './clock.ts'
 import { instruments } from './instruments.ts'
+import type { RedisLink } from './redis-link.ts'
 
 const LIMIT = 4_096
 const CHANNEL_LIMIT = 200
@@ -18,16 +20,11 @@ export interface BroadcastDeps {
   readonly log: Logger
   readonly id: string
   readonly pollMs: number
+  /** Sooner than the database, while it is connected. */
+  readonly link: RedisLink
   /** Does anybody else live? */
   readonly others: () => Promise<boolean>
 }
-
-/** How messages reach other processes. */
-interface Carrier extends AsyncDisposable {
-  readonly connected: boolean
-  send(channel: string, message: string): Promise<void>
-}
-type Heard = (channel: string, message: string) => void
 
 /** NOTIFY, on one channel: each process listens with a connection of its own. */
 class NotifyCarrier implements Carrier {
@@ -43,12 +40,9 @@ class NotifyCarrier implements Carrier {
   }
 
   get connected(): boolean { return this.listener.connected }
-  async send(channel: string, message: string): Promise<void> { await this.#notify.get([NOTIFY, `${this.deps.id}\n${channel}\n${message}`]) }
+  async send(channel: string, message: string): Promise<void> { await this.#notify.get([NOTIFY, writeEnvelope(this.deps.id, channel, message)]) }
   [Symbol.asyncDispose]() { return this.listener[Symbol.asyncDispose]() }
 }
-
-/** Sender, channel and JSON on lines of their own; JSON on one line has no line break in it. Nothing of it if it is not one of ours. */
-const readEnvelope = (payload: string): readonly string[] => { const parts = payload.split('\n'); return parts.length === 3 ? parts : [] }
 
 /** A table that every process looks into, for SQLite. Nothing is written while this process is alone. */
 class TableCarrier implements Carrier {
@@ -106,24 +100,25 @@ class TableCarrier implements Carrier {
   }
 }
 
-/** Delivers in this process at once, and to the others by what the database has for it. */
-export class DatabaseBroadcast implements Broadcast, AsyncDisposable {
+/** Delivers in this process at once, and to the others by Redis, or else by what the database has for it. All of them listen to both. */
+export class CarriedBroadcast implements Broadcast, AsyncDisposable {
   readonly #handlers = new Map<string, Set<(message: unknown) => void>>()
   #carrier: Carrier | undefined
 
   private constructor(readonly deps: BroadcastDeps) {}
 
-  static async open(deps: BroadcastDeps): Promise<DatabaseBroadcast> {
-    const broadcast = new DatabaseBroadcast(deps)
+  static async open(deps: BroadcastDeps): Promise<CarriedBroadcast> {
+    const broadcast = new CarriedBroadcast(deps)
     const heard: Heard = (channel, message) => {
       instruments.received.inc({ channel })
       broadcast.#deliver(channel, message)
     }
+    deps.link.hear(heard)
     broadcast.#carrier = await NotifyCarrier.open(deps, heard) ?? await TableCarrier.open(deps, heard)
     return broadcast
   }
 
-  get connected(): boolean { return this.#carrier?.connected === true }
+  get connected(): boolean { return this.deps.link.connected || this.#carrier?.connected === true }
 
   async publish(channel: string, message: unknown): Promise<void> {
     if (!/^[\w.:-]+$/.test(channel) || channel.length > CHANNEL_LIMIT) throw new TypeError(`"${channel}" is no name of a channel: letters, digits and _ . : -, at most ${CHANNEL_LIMIT}`)
@@ -132,7 +127,8 @@ export class DatabaseBroadcast implements Broadcast, AsyncDisposable {
     if (bytes > LIMIT) throw ClusterErrors.TOO_LARGE({ bytes, limit: LIMIT })
     instruments.sent.inc({ channel })
     this.#deliver(channel, text)
-    await this.#carrier!.send(channel, text)
+    // Never by both: what Redis rejected may have been heard.
+    await (this.deps.link.connected ? this.deps.link : this.#carrier!).send(channel, text)
   }
 
   async subscribe(channel: string, handle: (message: unknown) => void): Promise<AsyncDisposable> {

@@ -157,13 +157,10 @@ export const clusterConformance = defineConformance<ClusterSubject>(Leases, {
     async run({ nodes: [one, two] }) {
       let finish!: () => void
       const finished = new Promise<void>(resolve => { finish = resolve })
-      let told = false
-      const led = await one.leases.lead('a', async ({ signal }) => { await aborted(signal); told = true; await finished })
-      await eventually('one to lead', async () => {
-        const free = await two.leases.acquire('a')
-        await free?.[Symbol.asyncDispose]()
-        return !free
-      })
+      let [begun, told] = [false, false]
+      const led = await one.leases.lead('a', async ({ signal }) => { begun = true; await aborted(signal); told = true; await finished })
+      await eventually('one to lead', () => begun)
+      assert.equal(await two.leases.acquire('a'), undefined)
       const disposed = led[Symbol.asyncDispose]()
       await eventually('the work to be told', () => told)
       assert.equal(await two.leases.acquire('a'), undefined)

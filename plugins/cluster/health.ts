@@ -1,13 +1,23 @@
 import type { HealthCheck } from '#contracts/health'
-import type { DatabaseBroadcast } from './broadcast.ts'
+import type { CarriedBroadcast } from './broadcast.ts'
 import type { InstanceTable } from './instances.ts'
-import type { LeaseTable } from './leases.ts'
+import type { LeaseBook } from './leases.ts'
+import type { RedisLink } from './redis-link.ts'
 
-export const healthCheck = (instances: InstanceTable, leases: LeaseTable, broadcast: DatabaseBroadcast, heartbeatMs: number): HealthCheck => ({
+export interface HealthDeps {
+  readonly instances: InstanceTable
+  readonly leases: LeaseBook
+  readonly broadcast: CarriedBroadcast
+  readonly link: RedisLink
+  readonly heartbeatMs: number
+}
+
+export const healthCheck = ({ instances, leases, broadcast, link, heartbeatMs }: HealthDeps): HealthCheck => ({
   name: 'cluster',
   async check() {
     const silent_ms = instances.beatAt === undefined ? undefined : Math.round(performance.now() - instances.beatAt)
-    const details = { instances: (await instances.list()).length, leases: leases.held, silent_ms, broadcast: broadcast.connected }
+    const redis = link.present ? { redis: link.connected } : {}
+    const details = { instances: (await instances.list()).length, leases: leases.held, silent_ms, broadcast: broadcast.connected, ...redis }
     if (silent_ms === undefined || silent_ms > 3 * heartbeatMs) return { status: 'degraded', message: 'no heartbeat was written of late: others take this process for gone', details }
     if (!broadcast.connected) return { status: 'degraded', message: 'messages of other processes do not arrive: PostgreSQL is being connected to again', details }
     return { status: 'healthy', details }

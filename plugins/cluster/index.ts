@@ -1,15 +1,18 @@
-import { definePlugin, Host } from '#core'
+import { definePlugin, Host, live } from '#core'
 import { Broadcast, Instances, Leases } from '#contracts/cluster'
 import { Database, DatabaseChannels } from '#contracts/database'
 import { HealthCheck } from '#contracts/health'
 import { Metric } from '#contracts/metrics'
-import { DatabaseBroadcast } from './broadcast.ts'
+import { Redis } from '#contracts/redis'
+import { CarriedBroadcast } from './broadcast.ts'
 import { config } from './config.ts'
 import { healthCheck } from './health.ts'
 import { InstanceTable } from './instances.ts'
 import { instruments } from './instruments.ts'
-import { LeaseTable } from './leases.ts'
+import { DatabaseKeeper, RedisKeeper } from './lease-keeper.ts'
+import { LeaseBook } from './leases.ts'
 import { migrations } from './migrations.ts'
+import { RedisLink } from './redis-link.ts'
 
 const FREED = 'cluster.lease-freed'
 
@@ -17,23 +20,26 @@ export default definePlugin({
   name: 'cluster',
   summary: 'Makes several processes one deployment: who is alive, who leads, and a word to all',
   config,
-  uses: { host: Host, database: Database, channels: DatabaseChannels },
+  uses: { host: Host, database: Database, channels: DatabaseChannels, redis: live(Redis) },
   provides: [Instances, Leases, Broadcast],
   contributes: [HealthCheck, Metric],
-  async setup(ctx, { host, database, channels }) {
+  async setup(ctx, { host, database, channels, redis }) {
     await database.migrate('cluster', migrations)
     const { clock, log, config: { roles, heartbeatMs, leaseMs, retryMs, pollMs } } = ctx
     const id = host.instanceId
     const instances = new InstanceTable({ database, clock, log, id, version: host.version, roles, heartbeatMs })
-    const broadcast = ctx.own(await DatabaseBroadcast.open({ database, channels, clock, log, id, pollMs, others: () => instances.others() }))
+    const link = ctx.own(new RedisLink({ id, log }))
+    const broadcast = ctx.own(await CarriedBroadcast.open({ database, channels, link, clock, log, id, pollMs, others: () => instances.others() }))
     const freed = (name: string) => void broadcast.publish(FREED, name).catch(() => {})
-    const leases = new LeaseTable({ database, clock, log, id, leaseMs, retryMs, freed })
+    const keeper = ctx.config.leases === 'redis' ? new RedisKeeper({ database, link, id, leaseMs, log }) : new DatabaseKeeper({ database, id, leaseMs })
+    const leases = new LeaseBook({ keeper, clock, log, leaseMs, retryMs, freed })
+    redis.watch(current => void link.follow(current))
     ctx.own(await broadcast.subscribe(FREED, name => leases.heardFreed(name)))
     ctx.provide(Instances, instances)
     ctx.provide(Leases, leases)
     ctx.provide(Broadcast, broadcast)
     for (const instrument of Object.values(instruments)) ctx.contribute(Metric, instrument)
-    ctx.contribute(HealthCheck, healthCheck(instances, leases, broadcast, heartbeatMs))
+    ctx.contribute(HealthCheck, healthCheck({ instances, leases, broadcast, link, heartbeatMs }))
     return {
       start: () => instances.join(),
       drain: () => instances.leave(),

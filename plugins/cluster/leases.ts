@@ -1,24 +1,20 @@
 import { reasonOf, type Clock, type Logger } from '#core'
 import { ClusterErrors, type Lease, type Leases } from '#contracts/cluster'
-import type { Database, Statement } from '#contracts/database'
-import { nowOf } from './clock.ts'
 import { instruments } from './instruments.ts'
+import type { LeaseKeeper } from './lease-keeper.ts'
 
 export interface LeasesDeps {
-  readonly database: Database
+  readonly keeper: LeaseKeeper
   readonly clock: Clock
   readonly log: Logger
-  readonly id: string
   readonly leaseMs: number
   readonly retryMs: number
   /** Tells those who wait that a name is free. */
   readonly freed: (name: string) => void
 }
 
-interface Statements { readonly acquire: Statement<{ token: number }>; readonly renew: Statement; readonly release: Statement }
-
 /**
- * One holding. The database says until when, by its own clock; here it ends a little sooner, counted from before the last confirmed renewal was sent:
+ * One holding. The keeper says until when, by its own clock; here it ends a little sooner, counted from before the last confirmed renewal was sent:
  * whoever could not renew stops before another one may begin.
  */
 class HeldLease implements Lease {
@@ -30,7 +26,7 @@ class HeldLease implements Lease {
 
   constructor(
     readonly name: string, readonly token: number, sentAt: number,
-    readonly deps: LeasesDeps, readonly statements: Statements, readonly gone: (lease: HeldLease) => void,
+    readonly deps: LeasesDeps, readonly gone: (lease: HeldLease) => void,
   ) {
     this.#until = sentAt + this.#life
     this.#watch()
@@ -54,7 +50,7 @@ class HeldLease implements Lease {
     // A renewal that is under way finds no holder after this, whichever comes first.
     if (!held) return
     try {
-      if (await this.statements.release.run([this.name, this.token])) this.deps.freed(this.name)
+      if (await this.deps.keeper.release(this.name, this.token)) this.deps.freed(this.name)
     } catch (error) { this.deps.log.warn(`the lease "${this.name}" could not be given back, and runs out`, { reason: reasonOf(error) }) }
   }
 
@@ -66,7 +62,7 @@ class HeldLease implements Lease {
     const sentAt = performance.now()
     let next = this.deps.leaseMs / 4
     try {
-      if (!await this.statements.renew.run([this.name, this.token])) return this.#lose('somebody else has it')
+      if (!await this.deps.keeper.renew(this.name, this.token)) return this.#lose('somebody else has it')
       if (this.#state !== 'held') return
       this.#until = sentAt + this.#life
       this.#watch()
@@ -104,7 +100,7 @@ class Candidate implements AsyncDisposable {
   #wake = () => {}
   #failures = 0
 
-  constructor(readonly name: string, readonly work: (lease: Lease) => Promise<void>, readonly table: LeaseTable) { this.#running = this.#run() }
+  constructor(readonly name: string, readonly work: (lease: Lease) => Promise<void>, readonly book: LeaseBook) { this.#running = this.#run() }
 
   wake(): void { this.#wake() }
 
@@ -112,15 +108,15 @@ class Candidate implements AsyncDisposable {
     this.#closed.abort()
     this.#wake()
     this.#lease?.end()
-    this.table.left(this)
+    this.book.left(this)
     await this.#running
   }
 
   async #run(): Promise<void> {
-    const { deps } = this.table
+    const { deps } = this.book
     while (!this.#closed.signal.aborted) {
       try {
-        this.#lease = await this.table.take(this.name)
+        this.#lease = await this.book.take(this.name)
         if (this.#lease) await this.#lead(this.#lease)
       } catch (error) {
         this.#failures++
@@ -139,7 +135,7 @@ class Candidate implements AsyncDisposable {
       // That it was lost is told already.
       if (!lease.signal.aborted) {
         this.#failures++
-        this.table.deps.log.error(`the work under the lease "${this.name}" failed, and is begun again: ${reasonOf(error)}`, { err: error })
+        this.book.deps.log.error(`the work under the lease "${this.name}" failed, and is begun again: ${reasonOf(error)}`, { err: error })
       }
     } finally {
       this.#lease = undefined
@@ -151,31 +147,19 @@ class Candidate implements AsyncDisposable {
   async #pause(ms: number): Promise<void> {
     if (this.#closed.signal.aborted) return
     await new Promise<void>(resolve => {
-      const cancel = this.table.deps.clock.after(ms * (0.75 + Math.random() / 2), resolve)
+      const cancel = this.book.deps.clock.after(ms * (0.75 + Math.random() / 2), resolve)
       this.#wake = () => { cancel(); resolve() }
     })
     this.#wake = () => {}
   }
 }
 
-/** Leases as rows of a table, each with a token that only grows. */
-export class LeaseTable implements Leases {
-  readonly #statements: Statements
+/** Leases, each with a token that only grows. */
+export class LeaseBook implements Leases {
   readonly #held = new Set<HeldLease>()
   readonly #candidates = new Set<Candidate>()
 
-  constructor(readonly deps: LeasesDeps) {
-    const { database, leaseMs } = deps
-    const now = nowOf(database.dialect)
-    this.#statements = {
-      acquire: database.prepare(
-        `INSERT INTO cluster_leases (name, token, holder, expires_at) VALUES (?, 1, ?, ${now} + ${leaseMs})
-         ON CONFLICT (name) DO UPDATE SET token = cluster_leases.token + 1, holder = excluded.holder, expires_at = ${now} + ${leaseMs}
-         WHERE cluster_leases.holder IS NULL OR cluster_leases.expires_at <= ${now} RETURNING token`),
-      renew: database.prepare(`UPDATE cluster_leases SET expires_at = ${now} + ${leaseMs} WHERE name = ? AND token = ? AND holder IS NOT NULL`),
-      release: database.prepare('UPDATE cluster_leases SET holder = NULL, expires_at = 0 WHERE name = ? AND token = ? AND holder IS NOT NULL'),
-    }
-  }
+  constructor(readonly deps: LeasesDeps) {}
 
   get held(): readonly string[] { return [...this.#held].map(lease => lease.name) }
 
@@ -183,9 +167,9 @@ export class LeaseTable implements Leases {
 
   async take(name: string): Promise<HeldLease | undefined> {
     const sentAt = performance.now()
-    const row = await this.#statements.acquire.get([name, this.deps.id])
-    if (!row) return undefined
-    const lease = new HeldLease(name, row.token, sentAt, this.deps, this.#statements, gone => this.#held.delete(gone))
+    const token = await this.deps.keeper.acquire(name)
+    if (token === undefined) return undefined
+    const lease = new HeldLease(name, token, sentAt, this.deps, gone => this.#held.delete(gone))
     if (!lease.signal.aborted) this.#held.add(lease)
     instruments.gained.inc({ name })
     return lease

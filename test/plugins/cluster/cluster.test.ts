@@ -8,10 +8,10 @@ import cluster from '../../../plugins/cluster/index.ts'
 import { config } from '../../../plugins/cluster/config.ts'
 import database from '../../../plugins/database/index.ts'
 import { postgresOrSkip, type PostgresServer } from '../../support/services.ts'
-import { addressOf, FAST, postgresPlace, sqlitePlace, startNode, type Place } from './kit.ts'
+import { addressOf, FAST, postgresPlace, sqlitePlace, startNode, type NodeOptions, type Place } from './kit.ts'
 
-async function subjectOn(place: Place) {
-  const nodes = [await startNode(place), await startNode(place)] as const
+async function subjectOn(place: Place, options: NodeOptions = {}) {
+  const nodes = [await startNode(place, options), await startNode(place, options)] as const
   const subject: ClusterSubject = { nodes, leaseMs: FAST.leaseMs }
   return {
     subject,

@@ -5,16 +5,23 @@ import { join } from 'node:path'
 import { createRuntime, Secret, type Plugin, type Runtime } from '#core'
 import { leftBehind, recordLog, type Line } from '#core/testing'
 import { Broadcast, Instances, Leases } from '#contracts/cluster'
+import { Redis, type RedisConnection } from '#contracts/redis'
 import { Database, DatabaseChannels, DatabaseErrors, type Statement } from '#contracts/database'
 import type { ClusterNode } from '#conformance/cluster'
 import cluster from '../../../plugins/cluster/index.ts'
 import database from '../../../plugins/database/index.ts'
+import redis from '../../../plugins/redis/index.ts'
 import type { PostgresServer } from '../../support/services.ts'
 
 export const FAST = { heartbeatMs: 100, leaseMs: 600, retryMs: 50, pollMs: 20 }
 
 /** Where the processes of one test meet. */
-export interface Place extends AsyncDisposable { readonly dialect: 'sqlite' | 'postgres'; readonly url: string }
+export interface Place extends AsyncDisposable {
+  readonly dialect: 'sqlite' | 'postgres'
+  readonly url: string
+  /** Only where the plugin is loaded. */
+  readonly redis?: string
+}
 
 export async function sqlitePlace(): Promise<Place> {
   const folder = mkdtempSync(join(tmpdir(), 'backplane-place-'))
@@ -47,16 +54,29 @@ function cuttable(database: Database) {
 export interface Node extends ClusterNode, AsyncDisposable { readonly runtime: Runtime; readonly database: Database; readonly lines: Line[] }
 export interface NodeOptions { readonly config?: Record<string, unknown>; readonly plugins?: readonly { readonly plugin: Plugin; readonly config?: unknown }[] }
 
+/** A Redis that can be cut off: its connections break, and are not made again. */
+function cuttableRedis(redis: Redis) {
+  const open: RedisConnection[] = []
+  const service: Redis = {
+    prefix: redis.prefix, flaws: () => redis.flaws(),
+    connect: async (use, name) => { const made = await redis.connect(use, name); open.push(made); return made },
+  }
+  return { service, cut: () => { for (const { client } of open) client.disconnect() } }
+}
+
 /** One process of a deployment, in this process: connections of its own, and `cluster` on them. */
 export async function startNode(place: Place, { config = {}, plugins = [] }: NodeOptions = {}): Promise<Node> {
   const log = recordLog()
   // The database is a runtime of its own, so that what stands between it and the cluster can be cut.
-  const under = createRuntime({ plugins: [{ plugin: database, config: { url: place.url } }], log, graceMs: 10_000, host: { dataDir: tmpdir() } })
+  const below = [{ plugin: database, config: { url: place.url } }, ...(place.redis === undefined ? [] : [{ plugin: redis, config: { url: place.redis } }])]
+  const under = createRuntime({ plugins: below, log, graceMs: 10_000, host: { dataDir: tmpdir() } })
   await under.start()
   const { state, service } = cuttable(under.get(Database))
+  const ofRedis = place.redis === undefined ? undefined : cuttableRedis(under.get(Redis))
   // createTestRuntime would take what the other nodes of the test hold for leaks of this one.
   const runtime = createRuntime({
-    plugins: [{ plugin: cluster, config: { ...FAST, ...config } }, ...plugins], services: [[Database, service], [DatabaseChannels, under.get(DatabaseChannels)]], log, graceMs: 10_000,
+    plugins: [{ plugin: cluster, config: { ...FAST, ...config } }, ...plugins], log, graceMs: 10_000,
+    services: [[Database, service], [DatabaseChannels, under.get(DatabaseChannels)], ...(ofRedis ? [[Redis, ofRedis.service] as const] : [])],
     host: { dataDir: tmpdir() },
   })
   try { await runtime.start() } catch (error) { await under.stop(); throw error }
@@ -69,6 +89,6 @@ export async function startNode(place: Place, { config = {}, plugins = [] }: Nod
   const leave = () => (left ??= stop())
   return {
     runtime, database: service, lines: log.lines, id: runtime.host.instanceId, instances: runtime.get(Instances), leases: runtime.get(Leases), broadcast: runtime.get(Broadcast),
-    cut: async () => { state.cut = true }, leave, [Symbol.asyncDispose]: leave,
+    cut: async () => { state.cut = true; ofRedis?.cut() }, leave, [Symbol.asyncDispose]: leave,
   }
 }
