@@ -7,6 +7,7 @@ import { JobUpdates, type JobUpdate } from '#contracts/job-updates'
 import { Jobs, type JobContext, type JobProgress } from '#contracts/jobs'
 import cluster from '../../../plugins/cluster/index.ts'
 import events from '../../../plugins/events/index.ts'
+import { postgresOrSkip } from '../../support/services.ts'
 import { jobType, openAccess, operator, runtime, type KitOptions } from './kit.ts'
 
 const LOG = [cluster, events]
@@ -225,5 +226,34 @@ describe('run()', () => {
     assert.equal(seen.map(each => (each.type === 'token' ? each.content : '')).join(''), TEXT)
     assert.deepEqual(seen.filter(each => each.type === 'tool_end'), [{ type: 'tool_end', tool: 'calc', call_id: 'c1', output: 42 }])
     assert.ok(worker)
+  })
+})
+
+describe('progress on PostgreSQL', () => {
+  it('never stands in the way of the end, nor of a cancellation, and leaves no hole in the count', async function () {
+    const server = await postgresOrSkip(this)
+    await using place = await server.newDatabase()
+    const busy = jobType('busy', async ({ emit, input, signal }: JobContext<number>) => {
+      for (let at = 0; at < 60 && !signal.aborted; at++) {
+        emit({ type: 'token', content: `${at} ` })
+        if (at % 3 === 0) emit({ type: 'progress', percent: at })
+        await new Promise(resolve => setTimeout(resolve, (at * input) % 4))
+      }
+      signal.throwIfAborted()
+      return 'done'
+    })
+    await using t = await logged({ url: place.url, types: [busy], config: { concurrency: 8 } })
+    const ids = await Promise.all(Array.from({ length: 24 }, async (_, at) => (await t.get(Jobs).submit(operator, { type: 'busy', input: at })).id))
+    const followed = Promise.all(ids.map(id => collect(t, id)))
+    await eventually('one to run', async () => (await t.get(Jobs).get(operator, ids[3]!)).status === 'running')
+    await t.get(Jobs).cancel(operator, ids[3]!)
+    for (const [at, updates] of (await followed).entries()) {
+      const job = await t.get(Jobs).get(operator, ids[at]!)
+      assert.deepEqual([job.status, job.attempt], [at === 3 ? 'cancelled' : 'completed', 1])
+      const all = await collect(t, ids[at]!)
+      assert.deepEqual(all.map(each => each.seq), Array.from({ length: job.seq }, (_, seq) => seq + 1))
+      if (at !== 3) assert.deepEqual([textOf(updates), textOf(all)].map(text => text.trim().split(' ').length), [60, 60])
+    }
+    assert.deepEqual(t.lines.filter(line => line.level === 'error' || /settled|logged/.test(line.message)), [])
   })
 })
