@@ -15,6 +15,9 @@ const JOBS_AT_ONCE = 100
 const ASYNC_SCRIPT = 1 << 7
 const FILE = 'code.js'
 
+/** Who started us: when that dies, code that runs can't hear it on our input. */
+const parent = process.ppid
+
 /** What Node has of it, and its types have not. */
 interface Wasm {
   compile(bytes: Uint8Array): Promise<object>
@@ -62,7 +65,7 @@ async function run(task: Task): Promise<Outcome> {
   const runtime = quickjs.newRuntime({ memoryLimitBytes: task.memory_mb * 2 ** 20, maxStackSizeBytes: STACK_BYTES })
   const deadline = performance.now() + task.timeout_ms
   const late = () => performance.now() > deadline
-  runtime.setInterruptHandler(late)
+  runtime.setInterruptHandler(() => late() || process.ppid !== parent)
   const context = runtime.newContext()
   const output = new Output(task.max_output)
   const print = context.newFunction('print', line => { if (!output.cut) output.add(read(context, line, task.max_output) ?? '') })

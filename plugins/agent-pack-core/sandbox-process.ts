@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import type { Readable, Writable } from 'node:stream'
+import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 
 export interface Task {
@@ -44,7 +45,7 @@ const here = import.meta.url
 function start(): ChildProcess & { stdin: Writable; stdout: Readable; stderr: Readable } {
   const file = new URL(here.endsWith('.ts') ? './sandbox-child.ts' : './sandbox-child.js', here)
   const loader = here.endsWith('.ts') ? ['--import', import.meta.resolve('tsx/esm')] : []
-  return spawn(process.execPath, [...FLAGS, ...loader, file.pathname], { cwd: '/', env: {}, stdio: ['pipe', 'pipe', 'pipe'], windowsHide: true })
+  return spawn(process.execPath, [...FLAGS, ...loader, fileURLToPath(file)], { cwd: '/', env: {}, stdio: ['pipe', 'pipe', 'pipe'], windowsHide: true })
 }
 
 /** A process that runs sandbox-child.ts, with an empty environment and nothing of ours but three pipes. One task at a time. */
@@ -62,6 +63,8 @@ export class SandboxProcess {
     this.ended = new Promise(resolve => {
       const end = (how: string) => { this.#die(how); resolve() }
       this.#child.once('error', error => end(error.message))
+      // One that ends by itself may have answered; what that was comes before `close`.
+      this.#child.once('exit', (_, signal) => { if (signal) end(signal) })
       this.#child.once('close', (code, signal) => end(signal ?? `exit code ${code}`))
     })
     stdin.on('error', () => {})

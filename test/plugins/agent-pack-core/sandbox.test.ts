@@ -3,6 +3,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { SystemClock } from '#core'
 import { eventually, recordLog } from '#core/testing'
 import { Sandbox } from '../../../plugins/agent-pack-core/sandbox.ts'
+import { startChild } from '../../support/child.ts'
 import { PRELUDE } from '../../../plugins/agent-pack-core/prelude.ts'
 
 const log = recordLog()
@@ -180,12 +181,13 @@ describe('the sandbox', function () {
     process.kill(first!, 'SIGKILL')
     assert.equal((await slow).result, '"done"')
     const killed = one.run('for (;;);', never)
-    for (let i = 0, last = 0; i < 2; i++) {
-      const next = await eventually('it runs', () => mine().find(pid => pid !== last))
-      last = next as number
-      process.kill(last, 'SIGKILL')
-    }
-    await assert.rejects(killed, { code: 'CODE_CRASHED', retryable: true })
+    let over = false
+    const gaveUp = assert.rejects(killed, { code: 'CODE_CRASHED', retryable: true }).finally(() => { over = true })
+    await eventually('it gave up', () => {
+      if (!over) for (const pid of mine()) process.kill(pid, 'SIGKILL')
+      return over
+    })
+    await gaveUp
     assert.equal((await one.run('1', never)).result, '1')
   })
   it('kills a process that no longer answers', async () => {
@@ -201,6 +203,13 @@ describe('the sandbox', function () {
     await one[Symbol.asyncDispose]()
     await Promise.all(pending)
     await assert.rejects(one.run('1', never), { code: 'CODE_CLOSED' })
+  })
+  it('ends with the process that started it, though its code would go on', async () => {
+    const child = startChild(new URL('./sandbox-parent.ts', import.meta.url))
+    const pid = Number(await eventually('it runs', () => child.lines[0], 8_000))
+    process.kill(pid, 0)
+    await child.kill()
+    await eventually('it is gone', () => { try { process.kill(pid, 0); return false } catch { return true } })
   })
   it('has no name of the host in its prelude', () => assert.doesNotMatch(PRELUDE, /process|require|import/))
 })
