@@ -76,7 +76,7 @@ async function runOnServer(io: CommandIo, agent: string, input: unknown, screen:
   } catch (error) { if (!io.signal.aborted) io.err(`the connection broke: ${reasonOf(error)}`) }
   // The server cancels what nobody waits for any more.
   if (io.signal.aborted) return { job_id, status: 'cancelled' }
-  io.err(`the job may go on; look at it with: backplane jobs show ${job_id}`)
+  io.err(`the job may go on; follow it with: backplane jobs watch ${job_id}`)
   return { job_id, status: 'lost' }
 }
 

@@ -86,6 +86,9 @@ describe('a plugin of a third party', function () {
     assert.equal(frames.flatMap(each => each['content'] ?? []).join(''), WORDS.join(''))
     const job = await get(`/api/v1/jobs/${last['job_id']}`)
     assert.deepEqual([job['status'], job['attempt']], ['completed', 1])
+    let again = ''
+    for await (const { data } of readEvents(await fetch(`${url}/sse/jobs/${last['job_id']}`))) again += (JSON.parse(data) as { content?: string }).content ?? ''
+    assert.equal(again, WORDS.join(''))
   })
 
   it('run: Ctrl-C at the terminal ends the run, and the provider\'s call within a second, with 130', async () => {

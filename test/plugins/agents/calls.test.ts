@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { request as ask } from 'node:http'
+import { request as ask, type IncomingMessage } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { z } from 'zod'
 import { contribute, createTestRuntime, eventually, FakeClock, recordHook, type TestPlugin } from '#core/testing'
@@ -168,6 +168,29 @@ describe('agents: a run by HTTP', () => {
     await assert.rejects(async () => { while (!(await reader.read()).done); }, /terminated/)
     const job = await eventually('the job', async () => { const each = await it.t.get(Jobs).get(operator, id); return each.finished_at !== null && each })
     assert.deepEqual([job.status, job.attempt, it.model.calls.length], ['completed', 1, 2])
+  })
+  it('drops a client that does not read, and goes on with the run even when that client leaves', async () => {
+    let go = () => {}
+    const reading = new Promise<void>(resolve => { go = resolve })
+    await using it = await serve(() => answer('x'), { async run(ctx) {
+      for (let at = 0; at < 400; at++) { ctx.emit({ type: 'token', content: 'x'.repeat(64 * 1024) }); await pause(0) }
+      await reading
+      return 'all said'
+    } })
+    const { port } = new URL(it.url)
+    const client = ask({ port, method: 'POST', path: '/api/v1/agents/tester/run', headers: { accept: 'text/event-stream', 'content-type': 'application/json' } })
+    client.on('error', () => {})
+    const response = new Promise<IncomingMessage>(resolve => client.on('response', resolve))
+    client.end(JSON.stringify({ input: 'x' }))
+    const paused = await response
+    await pause(300)
+    let text = ''
+    for await (const chunk of paused) text = (text + String(chunk)).slice(-2_000)
+    assert.match(text, /"type":"error".*"code":"AGENTS_STREAM_SLOW"/)
+    client.destroy()
+    go()
+    const job = await eventually('the job', async () => { const { items: [each] } = await it.t.get(Jobs).list(operator); return each!.finished_at !== null && each })
+    assert.deepEqual([job!.status, (job!.result as { text: string }).text], ['completed', 'all said'])
   })
   it('gives the same run to whoever sends the same idempotency key', async () => {
     await using it = await serve(tooled)

@@ -186,6 +186,22 @@ describe('agents: several calls in one turn', () => {
   })
 })
 
+describe('agents: calls of code', () => {
+  it('with side effects run one by one even if the code does not wait, each under its own key', async () => {
+    const seen: string[] = []
+    const pay = defineTool({ ...echo, name: 'pay', sideEffects: true, run: async ({ word }: { word: string }, { effect_key }: ToolContext) => {
+      seen.push(`+${word} ${effect_key}`)
+      await pause(word === 'a' ? 10 : 0)
+      seen.push(`-${word}`)
+      return word
+    } })
+    await using it = await setUp({ run: async ctx => (await Promise.all(['a', 'b'].map(word => ctx.tool('pay', { word })))).join('') }, { tools: [pay as Tool] })
+    const { result, steps } = await it.run()
+    assert.deepEqual([result.text, seen], ['ab', ['+a job-1/tool:pay#1', '-a', '+b job-1/tool:pay#2', '-b']])
+    assert.deepEqual([...steps.keys()], ['effect:pay#1', 'tool:pay#1', 'effect:pay#2', 'tool:pay#2'])
+  })
+})
+
 describe('agents: what leaves in the middle of a run', () => {
   const all: TestPlugin[] = [accessOpen, database, queue, { plugin: jobs, config: { retry: { base_ms: 10, max_ms: 20 } } }, models, agents]
 
