@@ -128,10 +128,7 @@ export class JobFollower implements JobUpdates {
 
   async *#fromRow(reader: Reader, signal: AbortSignal): AsyncGenerator<JobUpdate, void> {
     yield* this.#now(reader)
-    if (!reader.over && !signal.aborted) await new Promise<void>(resolve => {
-      const cancel = this.deps.clock.after(POLL_MS, resolve)
-      signal.addEventListener('abort', () => { cancel(); resolve() }, { once: true })
-    })
+    if (!reader.over) await pause(this.deps.clock, POLL_MS, signal)
   }
 
   /** The job as it is, if that is news. */
@@ -149,6 +146,16 @@ export class JobFollower implements JobUpdates {
     const row = update.final && update['result_bytes'] !== undefined ? await this.deps.store.read(update.job_id) : undefined
     yield row?.status === 'completed' ? { ...update, result: toJob(row).result } : update
   }
+}
+
+/** Resolves after that time, or at once when the signal aborts. */
+export function pause(clock: Clock, ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise(resolve => {
+    const end = () => { cancel(); signal?.removeEventListener('abort', end); resolve() }
+    const cancel = clock.after(ms, end)
+    signal?.addEventListener('abort', end)
+    if (signal?.aborted) end()
+  })
 }
 
 /** Wakes one who waits; a ring before that is not forgotten. */

@@ -1,12 +1,14 @@
 import { JobErrors, type Job, type JobProgress, type Jobs } from '#contracts/jobs'
 import type { JobUpdate } from '#contracts/job-updates'
 import type { JobControl } from './control.ts'
-import type { JobFollower } from './follow.ts'
+import { pause, type JobFollower } from './follow.ts'
 import { isFinal } from './machine.ts'
 import { toJob, type JobRow } from './record.ts'
 import type { Worker } from './worker.ts'
 
 export type RunOptions = NonNullable<Parameters<Jobs['run']>[2]>
+
+const AWAY_MS = 500
 
 /** Goes with one job to its end, wherever that is: here while it runs here, else on the log. */
 export class JobRuns {
@@ -40,12 +42,10 @@ export class JobRuns {
   }
 
   /** Where no worker was started nobody else would begin the next attempt. */
-  async #again({ id, run_at }: Job, { signal, onProgress }: Watching): Promise<Job> {
+  async #again({ id, run_at, status }: Job, { signal, onProgress }: Watching): Promise<Job> {
     const { clock, database, store } = this.worker.deps
-    await new Promise<void>(resolve => {
-      const cancel = clock.after(Math.max(0, Date.parse(run_at) - store.now), resolve)
-      signal?.addEventListener('abort', () => { cancel(); resolve() }, { once: true })
-    })
+    // One that is queued was handed back, since what it needs is away.
+    await pause(clock, status === 'queued' ? AWAY_MS : Math.max(0, Date.parse(run_at) - store.now), signal)
     const row = await database.transaction(async tx => {
       const seen = (await store.read(id, tx))!
       if (signal?.aborted || !['queued', 'failed', 'delayed'].includes(seen.status)) return seen

@@ -14,7 +14,14 @@ export interface FrameOptions {
 }
 
 /** What is sent of updates; `first` is the answer to a next() that was asked already. */
-export async function* frames(first: Promise<Result>, updates: AsyncIterator<Update>, options: FrameOptions): AsyncGenerator<string, void> {
+export function frames(first: Promise<Result>, updates: AsyncIterator<Update>, options: FrameOptions): AsyncIterable<string> {
+  const all = generate(first, updates, options)
+  // A generator that was never begun, as for HEAD, runs no `finally`.
+  const end = () => { options.done(); return all.return() }
+  return { [Symbol.asyncIterator]: () => ({ next: () => all.next(), return: end }) }
+}
+
+async function* generate(first: Promise<Result>, updates: AsyncIterator<Update>, options: FrameOptions): AsyncGenerator<string, void> {
   const { clock, heartbeatMs, retryMs, cursor, done } = options
   let arrived: Result | undefined
   let failed: { readonly error: unknown } | undefined

@@ -100,6 +100,8 @@ describe('server-sent events of a job', () => {
     gone.abort()
     await eventually('all to be closed', () => openStreams(t) === 0)
     assert.equal((await fetch(`${t.url}/sse/jobs/${id}`, { headers: { 'x-who': 'a' } })).status, 200)
+    assert.equal((await fetch(`${t.url}/sse/jobs/${id}`, { headers: { 'x-who': 'b' }, method: 'HEAD' })).status, 200)
+    await eventually('the place of a HEAD to be free', () => openStreams(t) === 1)
     door.open()
   })
 
