@@ -58,10 +58,16 @@ export const migrations: readonly Migration[] = [{
     })
   },
 }, {
-  name: '0002-backoff-and-dead-letters',
+  name: '0002-backoff-and-lists',
   async up(knex) {
-    await knex.schema.alterTable('jobs', t => t.text('backoff'))
-    // Only of these: an index over every status would cost each change of every job.
-    await knex.raw("CREATE INDEX jobs_dead ON jobs (id) WHERE status = 'dead'")
+    await knex.schema.alterTable('jobs', t => {
+      t.text('backoff')
+      t.dropIndex(['status', 'lease_until'])
+      // A list is read from the newest on: sorting a long one would hold up the event loop.
+      t.index(['status', 'id'])
+      t.index(['agent', 'id'])
+    })
+    // Only of these: no other job has a lease.
+    await knex.raw("CREATE INDEX jobs_leases ON jobs (lease_until) WHERE status = 'running'")
   },
 }]

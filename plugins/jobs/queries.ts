@@ -33,11 +33,8 @@ export class JobQueries {
     return query.pluck('id')
   }
 
-  #matching({ projects, code, status, ...equal }: Omit<Selection, 'limit' | 'cursor'>) {
+  #matching({ projects, code, ...equal }: Omit<Selection, 'limit' | 'cursor'>) {
     const query = this.#jobs
-    // Written out: an index that holds dead jobs only is not used for a status that is a parameter.
-    if (status === 'dead') query.whereRaw("status = 'dead'")
-    else if (status !== undefined) query.where({ status })
     if (projects !== 'all') query.whereIn('project_id', [...projects])
     for (const [column, value] of Object.entries(equal)) if (value !== undefined) query.where(column, value)
     if (code !== undefined) query.whereRaw(`error${this.database.dialect === 'postgres' ? '::json' : ''} ->> 'code' = ?`, [code])
