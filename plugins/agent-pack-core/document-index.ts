@@ -7,6 +7,8 @@ import { passagesOf, type Passage } from './passages.ts'
 export interface Found extends Passage { readonly file: string }
 interface Entry extends Found { readonly id: number }
 
+/** A start may wait this long. */
+const WAIT_MS = 500
 const LOOK_MS = 5_000
 /** Of the time is for looking: one part in so many. */
 const SHARE = 20
@@ -57,10 +59,13 @@ export class DocumentIndex implements AsyncDisposable {
   get configured(): boolean { return this.files.options.paths.length > 0 }
   get size(): { readonly files: number; readonly passages: number } { return { files: this.#files.size, passages: this.#entries.size } }
 
-  /** Begins to read the files, in the background. */
-  start(): void {
+  /** Begins to read the files, in the background; of few files it waits until they are known. */
+  async start(): Promise<void> {
     if (!this.configured) return
-    void this.#look()
+    const looked = this.#look()
+    let cancel = () => {}
+    await Promise.race([looked, new Promise<void>(resolve => { cancel = this.clock.after(WAIT_MS, resolve) })])
+    cancel()
   }
 
   /** Looks at the files again and again, the more rarely the longer it takes. */

@@ -19,7 +19,10 @@ export const PRELUDE = `(function (print, limit) {
     return value
   }
   const json = value => {
-    try { return stringify(value, plain, 2) }
+    try {
+      const short = stringify(value, plain)
+      return short && short.length > 100 ? stringify(value, plain, 2) : String(short)
+    }
     catch (error) { return '[no JSON: ' + (error && error.message) + ']' }
   }
   const word = value => typeof value === 'string' ? value : typeof value === 'object' && value !== null && !(value instanceof Error) ? json(value) : String(plain('', value))
