@@ -185,6 +185,30 @@ describe('models: the circuit breaker', () => {
     for (let i = 0; i < 5; i++) await assert.rejects(it.ask('a/m'), code('BAD_REQUEST', 'RATE_LIMITED', 'ABORTED'))
     assert.equal(it.made['a']!.calls.length, 5)
   })
+  it('closes as soon as the call that was to see begins to answer', async () => {
+    const clock = new FakeClock()
+    let well = false
+    await using it = await setUp({
+      a: async function* ({ abortSignal }) { if (!well) throw overloaded(); yield* say('a').slice(0, 2); await hang(abortSignal) },
+    }, { circuit: { failures: 1, open_ms: 1_000 } }, clock)
+    await assert.rejects(it.ask('a/m'), code('OVERLOADED'))
+    await clock.advance(1_000)
+    well = true
+    const first = await it.t.get(Models).stream(context, 'a/m', options)
+    const second = await it.t.get(Models).stream(context, 'a/m', options)
+    await Promise.all([first.cancel(), second.cancel()])
+    assert.equal(it.called.length, 3)
+  })
+  it('refuses at once while it is open, rather than after a wait for tokens', async () => {
+    let calls = 0
+    await using it = await setUp({
+      a: async function* () { if (++calls > 1) throw overloaded(); yield* say('a'); yield finish('stop', 100, 0) },
+    }, { circuit: { failures: 1 }, limits: { tokens_per_minute: 60 }, retries: { attempts: 0, max_wait_ms: 60_000 } }, new FakeClock())
+    const first = (await it.t.get(Models).stream(context, 'a/m', options)).getReader()
+    await assert.rejects(it.ask('a/m'), code('OVERLOADED'))
+    while (!(await first.read()).done) { /* to its end, which spends the tokens of more than a minute */ }
+    await assert.rejects(it.ask('a/m'), code('CIRCUIT_OPEN'))
+  })
   it('counts answers that break off', async () => {
     await using it = await setUp({ a: () => say('half') }, { circuit: { failures: 2 } })
     for (let i = 0; i < 2; i++) await assert.rejects(it.ask('a/m'), code('STREAM_BROKEN'))
