@@ -44,7 +44,7 @@ class Screen {
     const { type, attempt, error } = update
     if (type === 'token') return this.#say(String(update['content']))
     const told = this.#line(update)
-    if (told !== undefined) { this.endLine(); this.io.err(told) }
+    if (told !== undefined) { this.endLine(); this.io.err(this.#plain(told)) }
     if (type === 'started' && attempt > 0) this.#said = ''
     if (type === 'completed') this.#result(update.result)
     if (type === 'gap' && update.final && update.job && !error) this.#result(update.job.result)
@@ -56,7 +56,11 @@ class Screen {
     this.#midLine = false
   }
 
-  #say(text: string): void {
+  /** What a model says must not steer a terminal. */
+  #plain(text: string): string { return this.io.tty ? text.replace(/[^\P{Cc}\n\t]/gu, '') : text }
+
+  #say(said: string): void {
+    const text = this.#plain(said)
     this.io.write(text)
     this.#said += text
     this.#midLine = !text.endsWith('\n')
@@ -65,7 +69,7 @@ class Screen {
   /** Unless it was said already. */
   #result(result: unknown): void {
     if (result === null || result === undefined || this.#said !== '') return
-    this.io.out(typeof result === 'string' ? result : JSON.stringify(result, null, 2))
+    this.io.out(this.#plain(typeof result === 'string' ? result : JSON.stringify(result, null, 2)))
   }
 
   #line({ type, status, attempt, error, ...rest }: JobUpdate): string | undefined {

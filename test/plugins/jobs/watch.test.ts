@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict'
 import { eventually } from '#core/testing'
-import { Jobs } from '#contracts/jobs'
+import { Jobs, type JobContext } from '#contracts/jobs'
 import { serverAt } from '../../../core/cli/client.ts'
 import commands from '../../../plugins/jobs/commands.ts'
 import { gist, openStreams, served, submit, talk, TEXT, WHOLE } from '../sse/kit.ts'
 import { jobType, operator } from './kit.ts'
 
 describe('jobs watch', () => {
-  async function watch(t: { url: string }, id: string, { json = false, signal = new AbortController().signal } = {}) {
+  async function watch(t: { url: string }, id: string, { json = false, tty = false, signal = new AbortController().signal } = {}) {
     const printed = { out: '', err: '' }
     const code = await commands.find(each => each.name === 'jobs watch')!.run({
-      args: [id], options: {}, json, tty: false, signal, get: () => assert.fail(), server: serverAt(t.url),
+      args: [id], options: {}, json, tty, signal, get: () => assert.fail(), server: serverAt(t.url),
       out: text => { printed.out += `${text}\n` }, write: text => { printed.out += text }, err: text => { printed.err += `${text}\n` },
     })
     return { code, ...printed }
@@ -38,5 +38,12 @@ describe('jobs watch', () => {
     const cancelled = watch(t, slow)
     await t.get(Jobs).cancel(operator, slow)
     assert.equal((await cancelled).code, 3)
+  })
+
+  it('keeps from a terminal what would steer it', async () => {
+    const sly = jobType('sly', async ({ emit }: JobContext) => { emit({ type: 'token', content: 'a\x1b[2Jb\r\u009bc\td\n' }) })
+    await using t = await served({ types: [sly] })
+    assert.equal((await watch(t, await submit(t, { type: 'sly' }), { tty: true })).out, 'a[2Jbc\td\n')
+    assert.equal((await watch(t, await submit(t, { type: 'sly' }))).out, 'a\x1b[2Jb\r\u009bc\td\n')
   })
 })

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { eventually } from '#core/testing'
 import { AccessErrors } from '#contracts/access'
-import { Jobs } from '#contracts/jobs'
+import { Jobs, type JobContext } from '#contracts/jobs'
 import { serverAt } from '../../../core/cli/client.ts'
 import { readEvents } from '../../../core/cli/events.ts'
-import { operator } from '../jobs/kit.ts'
+import { jobType, operator } from '../jobs/kit.ts'
 import { open } from '../../support/http.ts'
 import { gate, gist, openStreams, read, served, submit, talk, TEXT, WHOLE, type Access } from './kit.ts'
 
@@ -103,6 +103,22 @@ describe('server-sent events of a job', () => {
     assert.equal((await fetch(`${t.url}/sse/jobs/${id}`, { headers: { 'x-who': 'b' }, method: 'HEAD' })).status, 200)
     await eventually('the place of a HEAD to be free', () => openStreams(t) === 1)
     door.open()
+  })
+
+  it('hold up neither the job nor the memory when the client reads nothing, and are all there when it does', async () => {
+    const loud = jobType('loud', async ({ emit }: JobContext) => {
+      for (let at = 0; at < 4_000; at++) { emit({ type: 'token', content: `${at}`.padEnd(1_000) }); if (at % 20 === 0) await new Promise(resolve => setImmediate(resolve)) }
+    })
+    await using t = await served({ types: [loud] })
+    const id = await submit(t, { type: 'loud' })
+    await using connection = await open(t.url, `GET /sse/jobs/${id} HTTP/1.1`, 'Host: localhost', '', '')
+    connection.socket.pause()
+    await eventually('the job to end', async () => (await t.get(Jobs).get(operator, id)).status === 'completed')
+    assert.ok(connection.text.length < 3_000_000, String(connection.text.length))
+    connection.socket.resume()
+    await eventually('all of it', () => connection.text.endsWith('0\r\n\r\n'), 10_000)
+    const body = connection.text.slice(connection.text.indexOf('\r\n\r\n') + 4).replace(/(^|\r\n)[\da-f]+\r\n/g, '')
+    assert.equal(gist(await read(new Response(body)))[0], Array.from({ length: 4_000 }, (_, at) => `${at}`.padEnd(1_000)).join(''))
   })
 
   it('say that they live while nothing happens, also before the first', async () => {
