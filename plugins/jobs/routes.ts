@@ -72,7 +72,8 @@ export const routes = (jobs: JobService): HttpRoute[] => [
   }),
   defineRoute({
     method: 'POST', path: '/api/v1/jobs/batch', summary: 'Submits many jobs, all or none', permission: 'jobs:submit',
-    body: z.strictObject({ jobs: z.array(request).min(1).max(10_000) }), limits: { body: BATCH_BYTES }, answers: { 202: z.object({ items: z.array(job) }) },
+    body: z.strictObject({ jobs: z.array(request).min(1).max(10_000) }), limits: { body: BATCH_BYTES },
+    answers: { 202: z.object({ items: z.array(job) }) },
     handler: async ({ caller, body }) => ({ status: 202, body: { items: await jobs.submitMany(caller, body.jobs.map(workOf)) } }),
   }),
   defineRoute({

@@ -20,6 +20,6 @@ export function scheduleOf(request: JobRequest, now: number): Pick<JobRow, 'stat
   check('run_at', at <= now + LONGEST_DELAY_MS, 'more than a year from now')
   within('backoff.base_ms', backoff?.base_ms, 1, LONGEST_PAUSE_MS)
   within('backoff.max_ms', backoff?.max_ms, 1, LONGEST_PAUSE_MS)
-  const own = backoff && { ...(backoff.base_ms !== undefined && { base_ms: backoff.base_ms }), ...(backoff.max_ms !== undefined && { max_ms: backoff.max_ms }) }
-  return { status: at > now ? 'delayed' : 'queued', run_at: Math.max(at, now), backoff: own ? JSON.stringify(own) : null }
+  const own = backoff ? JSON.stringify({ base_ms: backoff.base_ms, max_ms: backoff.max_ms }) : null
+  return { status: at > now ? 'delayed' : 'queued', run_at: Math.max(at, now), backoff: own }
 }

@@ -29,7 +29,9 @@ const log = () => {
   const events: NewEvent[] = []
   const service = fake(EventLog, {
     append: async (_tx, list) => { events.push(...list) },
-    read: async (_topic, after, limit = 100) => ({ events: events.filter(each => each.seq! > after).slice(0, limit).map((each, at) => ({ ...each, position: at, at: 0 })), next: 0, gap: false }),
+    read: async (_topic, after, limit = 100) => ({
+      events: events.filter(each => each.seq! > after).slice(0, limit).map((each, at) => ({ ...each, position: at, at: 0 })), next: 0, gap: false,
+    }),
   })
   return { events, service, of: (id: string) => events.filter(each => each.job_id === id).map(each => [each.seq, each.type]) }
 }

@@ -11,8 +11,10 @@ import { Cancellations } from '../../../plugins/jobs/cancellation.ts'
 import { config as schema } from '../../../plugins/jobs/config.ts'
 import { JobControl } from '../../../plugins/jobs/control.ts'
 import { DueJobs } from '../../../plugins/jobs/due.ts'
+import type { JobFollower } from '../../../plugins/jobs/follow.ts'
 import { JobService } from '../../../plugins/jobs/jobs.ts'
 import { JobQueries } from '../../../plugins/jobs/queries.ts'
+import { JobRuns } from '../../../plugins/jobs/run.ts'
 import { JobStore } from '../../../plugins/jobs/store.ts'
 import { Worker } from '../../../plugins/jobs/worker.ts'
 import { EmbeddedQueue } from '../../../plugins/queue-embedded/queue.ts'
@@ -49,6 +51,8 @@ export interface Attempt {
 
 const live = <T>(current: T) => ({ current, watch() {} })
 const access: Partial<Access> = { check: async () => {}, projects: async () => 'all', restore: async () => operator }
+/** Who waits for a job that does not run here waits on. */
+const nobody = { watch: () => ({ [Symbol.asyncIterator]: () => ({ next: () => new Promise(() => {}) }) }) } as unknown as JobFollower
 const NOT_MINE = new Set(['dialect', 'then'])
 
 /** One process with everything that `jobs` is made of, on the shared database; it can be killed between any two statements, or stand still. */
@@ -90,7 +94,7 @@ export class Process {
     })
     const control = new JobControl(this.worker, queries, new Cancellations(this.worker, live(undefined), log))
     const backlog = new Backlog(queries, clock, config.max_queued)
-    this.service = new JobService({ worker: this.worker, queries, control, backlog, runs: undefined as never, events: () => events })
+    this.service = new JobService({ worker: this.worker, queries, control, backlog, runs: new JobRuns(this.worker, control, nobody), events: () => events })
   }
 
   /** Takes up to `count` jobs off the queue, as the embedded engine does. */
@@ -125,7 +129,7 @@ export class Process {
     if (!this.fault || this.fault.after-- > 0) return
     const { kind } = this.fault
     this.fault = undefined
-    if (kind === 'fail') throw DatabaseErrors.BUSY({ ms: 1 })
+    if (kind === 'fail') throw DatabaseErrors.UNAVAILABLE({ reason: 'of the walk' })
     this.kill()
     throw new Killed()
   }

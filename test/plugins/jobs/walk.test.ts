@@ -14,7 +14,7 @@ import { fly, Killed, Process, VETO, type Attempt, type World } from './walk-kit
 const RUNS = process.env['BACKPLANE_CHAOS'] ? 10_000 : { sqlite: 150, postgres: 40 }
 const LONGEST_MS = process.env['BACKPLANE_CHAOS'] ? 7_200_000 : 120_000
 const KINDS = [
-  'submit', 'submit', 'delayed', 'batch', 'claim', 'claim', 'claim', 'claim', 'complete', 'complete', 'fail', 'fail', 'refuse', 'refuse', 'step', 'step', 'emit', 'cancel', 'retry',
+  'submit', 'submit', 'run', 'burst', 'delayed', 'batch', 'claim', 'claim', 'claim', 'claim', 'complete', 'complete', 'fail', 'fail', 'refuse', 'refuse', 'step', 'step', 'emit', 'cancel', 'retry',
   'retry', 'replay', 'replayAll', 'discard', 'wait', 'wait', 'sweep', 'sweep', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'killSoon', 'failSoon', 'veto', 'wipe',
 ] as const
 type Kind = (typeof KINDS)[number]
@@ -24,7 +24,8 @@ const commands = fc.array(fc.record({ kind: fc.constantFrom(...KINDS), a: fc.nat
 
 /** By hand, so that it is no copy of the machine: what each event may follow, and where it leads. */
 const LEGAL: Record<string, { readonly from: readonly (JobStatus | 'none')[]; readonly to: readonly JobStatus[]; readonly attempt: (before: number) => number }> = {
-  'job.created': { from: ['none'], to: ['queued', 'delayed'], attempt: () => 0 },
+  // A run that begins at once is made by its first attempt.
+  'job.created': { from: ['none'], to: ['queued', 'delayed', 'running'], attempt: before => before },
   'job.started': { from: ['queued'], to: ['running'], attempt: before => before + 1 },
   'job.completed': { from: ['running'], to: ['completed'], attempt: before => before },
   'job.failed': { from: ['running'], to: ['failed'], attempt: before => before },
@@ -37,7 +38,7 @@ const LEGAL: Record<string, { readonly from: readonly (JobStatus | 'none')[]; re
 }
 const FINAL: readonly JobStatus[] = ['completed', 'dead', 'cancelled']
 /** What a request may be told; anything else is a bug. */
-const ANSWERS = new Set(['JOBS_FINAL', 'JOBS_NOT_RETRYABLE', 'JOBS_NOT_DEAD', 'JOBS_NOT_FOUND', 'DATABASE_BUSY'])
+const ANSWERS = new Set(['JOBS_FINAL', 'JOBS_NOT_RETRYABLE', 'JOBS_NOT_DEAD', 'JOBS_NOT_FOUND', 'DATABASE_UNAVAILABLE'])
 
 class Walk {
   readonly processes: Process[] = []
@@ -68,6 +69,10 @@ class Walk {
     const request = (more: object = {}) => ({ type: 'work', input: b, max_attempts: 1 + (b % 3), ...more })
     switch (kind) {
       case 'submit': await this.#made_(process, service.submit(operator, request(b > 20 ? { idempotency_key: `k${b}` } : {})).then(job => [job])); break
+      case 'run': await this.#made_(process, this.#run(process, request())); break
+      case 'burst':
+        await Promise.all([1, 2, 3].map(priority => this.#made_(process, service.submit(operator, request({ priority })).then(job => [job]))))
+        break
       case 'delayed': await this.#made_(process, service.submit(operator, request({ delay_ms: 1 + b * 700, backoff: { base_ms: 1 + b * 100 } })).then(job => [job])); break
       case 'batch': await this.#made_(process, service.submitMany(operator, [request(), request({ priority: 9 })])); break
       case 'claim': await this.#asked(process, process.claim(1 + (b % 3))); await this.idle(); break
@@ -174,7 +179,7 @@ class Walk {
       } else {
         const legal = LEGAL[type]
         assert.ok(legal?.from.includes(status) && legal.to.includes(now.status), `${told}: ${type} from ${status} to ${now.status}`)
-        assert.equal(now.attempt, legal!.attempt(attempt), `${told}: the attempt at ${type}`)
+        assert.equal(now.attempt, type === 'job.created' ? Number(now.status === 'running') : legal!.attempt(attempt), `${told}: the attempt at ${type}`)
       }
       ;[status, attempt] = [now.status, now.attempt]
     }
@@ -206,6 +211,11 @@ class Walk {
     for (const { id } of jobs ?? []) { this.acknowledged.add(id); if (!this.known.includes(id)) this.known.push(id) }
   }
 
+  /** Resolves when it has begun: how it ends, the walk says. */
+  #run(process: Process, request: { readonly type: string; readonly input: unknown }): Promise<readonly Job[]> {
+    return new Promise((resolve, reject) => { process.service.run(operator, request, { onBegin: job => resolve([job]) }).catch(reject) })
+  }
+
   async #told(process: Process, answer: Promise<Job>, status: JobStatus): Promise<void> {
     const job = await this.#asked(process, answer)
     if (!job) return
@@ -228,7 +238,7 @@ class Walk {
       if (value) assert.deepEqual(JSON.parse((await this.world.database.knex()('job_steps').where({ job_id: id }).pluck('result')).find(text => JSON.parse(text).at === value.at)), value)
     } catch (error) {
       const { code } = error as { code?: string }
-      assert.ok(error instanceof Killed || ctx.signal.aborted || code === 'DATABASE_BUSY', `a step failed: ${String(error)}`)
+      assert.ok(error instanceof Killed || ctx.signal.aborted || code === 'DATABASE_UNAVAILABLE', `a step failed: ${String(error)}`)
     }
   }
 
