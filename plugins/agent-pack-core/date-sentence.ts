@@ -7,7 +7,7 @@ const MAX_QUESTIONS = 10
 const UNIT: Readonly<Record<string, Unit>> = {
   year: 'years', month: 'months', week: 'weeks', day: 'days', hour: 'hours', minute: 'minutes', second: 'seconds', workday: 'working_days', weekday: 'working_days',
 }
-const unitOf = (word: string | undefined): Unit | undefined => (word === undefined ? undefined : UNIT[word] ?? (word.endsWith('s') ? UNIT[word.slice(0, -1)] : undefined))
+const unitOf = (word: string): Unit | undefined => (Object.hasOwn(UNIT, word) ? UNIT[word] : word.endsWith('s') ? unitOf(word.slice(0, -1)) : undefined)
 const NUMBERS = ['a', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve']
 const numberOf = (word: string): number | undefined => {
   if (/^\d{1,7}$/.test(word)) return Number(word)
@@ -15,7 +15,10 @@ const numberOf = (word: string): number | undefined => {
   return at < 0 ? undefined : Math.max(1, at)
 }
 /** Words that say nothing here. */
-const FILLERS = new Set(['the', 'a', 'is', 'are', 'was', 'were', 'will', 'be', 'there', 'it', 'its', 'please', 'tell', 'me', 'can', 'could', 'you', 'on', 'of', 'at', 'does', 'did', 'do', 'and', 'fall', 'left', 'exactly', 'right', 's', 'for', 'have'])
+const FILLERS = new Set([
+  'the', 'a', 'is', 'are', 'was', 'were', 'will', 'be', 'there', 'it', 'its', 'please', 'tell', 'me', 'can', 'could', 'you', 'on', 'of', 'at', 'does', 'did', 'do', 'and', 'fall',
+  'left', 'exactly', 'right', 'also', 'then', 's', 'for', 'have',
+])
 
 /** A part of a request: a date, a duration, a zone, a unit, or a word as it is. */
 type Part =
@@ -26,22 +29,34 @@ type Part =
   | { readonly kind: 'word'; readonly word: string }
 type Of<K extends Part['kind']> = Extract<Part, { kind: K }>
 
-interface Matched { readonly dates: readonly Of<'date'>[]; readonly zones: readonly string[]; readonly amount: Partial<Record<Unit, number>>; readonly unit: Unit }
+interface Matched {
+  readonly dates: readonly Of<'date'>[]
+  readonly zones: readonly string[]
+  readonly amount: Partial<Record<Unit, number>>
+  readonly unit: Unit
+}
 interface Rule { readonly pattern: string; readonly make: (found: Matched) => DateQuestion | undefined }
 
 const shift = (operation: 'add' | 'subtract', date?: string) => ({ dates, amount }: Matched): DateQuestion => ({ operation, date: date ?? dates[0]!.text, amount })
 /** A date that names no year has that one. */
 const inYear = ({ text, years }: Of<'date'>, year: number | undefined): string => (years && year !== undefined ? `${text} ${year}` : text)
-const between = ({ dates: [from, to], unit }: Matched): DateQuestion => ({ operation: 'difference', date: inYear(from!, to!.year), to: inYear(to!, from!.year), unit })
-const until = ({ dates, unit }: Matched): DateQuestion => ({ operation: 'difference', date: dates[0]!.timed ? 'now' : 'today', to: inYear(dates[0]!, dates[0]!.years?.next), unit })
-const since = ({ dates, unit }: Matched): DateQuestion => ({ operation: 'difference', date: inYear(dates[0]!, dates[0]!.years?.last), to: dates[0]!.timed ? 'now' : 'today', unit })
+const between = ({ dates: [from, to], unit }: Matched): DateQuestion =>
+  ({ operation: 'difference', date: inYear(from!, to!.year), to: inYear(to!, from!.year), unit })
+const today = ({ timed }: Of<'date'>) => (timed ? 'now' : 'today')
+const until = ({ dates: [date], unit }: Matched): DateQuestion =>
+  ({ operation: 'difference', date: today(date!), to: inYear(date!, date!.years?.next), unit })
+const since = ({ dates: [date], unit }: Matched): DateQuestion =>
+  ({ operation: 'difference', date: inYear(date!, date!.years?.last), to: today(date!), unit })
 const weekday = ({ dates }: Matched): DateQuestion => ({ operation: 'weekday', date: dates[0]!.text })
 const week = ({ dates }: Matched): DateQuestion => ({ operation: 'week', ...(dates[0] && { date: dates[0].text }) })
 const now = ({ zones }: Matched): DateQuestion => ({ operation: 'now', ...(zones[0] && { zone: zones[0] }) })
 const convert = ({ dates, zones }: Matched, from = 0): DateQuestion | undefined =>
   (dates[0]!.timed ? { operation: 'convert', date: dates[0]!.text, zone: zones[from]!, to_zone: zones[1 - from]! } : undefined)
 
-/** Capitals are parts of that kind; `a|b` is one of these words, `(a)` may be missing. What is left of a request must fit from its first word to its last. */
+/**
+ * Capitals are parts of that kind; `a|b` is one of these words, `(a)` may be missing. A clause of a request must fit from
+ * its first word to its last.
+ */
 const RULES: readonly Rule[] = [
   { pattern: '(what|which|when) (DAY) (date|time|weekday) DURATION after|from|since DATE', make: shift('add') },
   { pattern: '(what|which|when) (DAY) (date|time|weekday) DURATION before DATE', make: shift('subtract') },
@@ -88,14 +103,15 @@ function wordsOf(text: string): Part[] {
   const words = text.toLowerCase().replaceAll('working day', 'workday').replaceAll('business day', 'workday').match(/[\p{L}_]+(?:\/[\p{L}_]+)*|\d+|[^\s\p{L}\d]/gu) ?? []
   const parts: Part[] = []
   for (let i = 0; i < words.length;) {
-    const long = [3, 2, 1].find(length => i + length <= words.length && !FILLERS.has(words[i]!) && !unitOf(words[i]) && zoneOf(words.slice(i, i + length).join(' ')))
-    if (long) {
-      parts.push({ kind: 'zone', zone: zoneOf(words.slice(i, i + long).join(' '))! })
-      i += long
+    const word = words[i]!
+    const unit = unitOf(word)
+    const isZone = (count: number) => i + count <= words.length && zoneOf(words.slice(i, i + count).join(' ')) !== undefined
+    const length = FILLERS.has(word) || unit ? undefined : [3, 2, 1].find(isZone)
+    i += length ?? 1
+    if (length) {
+      parts.push({ kind: 'zone', zone: zoneOf(words.slice(i - length, i).join(' '))! })
       continue
     }
-    const word = words[i++]!
-    const unit = unitOf(word)
     if (unit) parts.push({ kind: 'unit', unit, word })
     else parts.push({ kind: 'word', word })
   }
@@ -140,7 +156,8 @@ function match(parts: readonly Part[], places: readonly (readonly string[])[], t
   const optional = place[0] === '?'
   const wanted = optional ? place.slice(1) : place
   const whole = wanted.every((each, i) => fits(parts[i], each))
-  return (whole ? match(parts.slice(wanted.length), rest, [...taken, ...parts.slice(0, wanted.length)]) : undefined) ?? (optional ? match(parts, rest, taken) : undefined)
+  const found = whole ? match(parts.slice(wanted.length), rest, [...taken, ...parts.slice(0, wanted.length)]) : undefined
+  return found ?? (optional ? match(parts, rest, taken) : undefined)
 }
 const placesOf = (pattern: string): string[][] =>
   (pattern.match(/\([^)]*\)|\S+/g) ?? []).map(each => (each.startsWith('(') ? ['?', ...each.slice(1, -1).split(' ')] : [each]))

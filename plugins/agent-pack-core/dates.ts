@@ -56,8 +56,9 @@ let cities: Map<string, string> | undefined
 
 /** The zone of a name; undefined if there is none, or more than one. */
 export function zoneOf(name: string): string | undefined {
-  cities ??= new Map([...Intl.supportedValuesOf('timeZone').map(zone => [zone.split('/').at(-1)!.replaceAll('_', ' ').toLowerCase(), zone] as const), ...Object.entries(CITIES)])
-  const city = cities.get(name.trim().replaceAll('_', ' ').toLowerCase())
+  const plain = (text: string) => text.trim().replaceAll('_', ' ').toLowerCase()
+  cities ??= new Map([...Intl.supportedValuesOf('timeZone').map(zone => [plain(zone.split('/').at(-1)!), zone] as const), ...Object.entries(CITIES)])
+  const city = cities.get(plain(name))
   if (city) return city
   const known = /\/|^UTC[+-]/i.test(name) && library().luxon.DateTime.utc().setZone(name)
   return known && known.isValid ? known.zoneName ?? undefined : undefined
@@ -163,8 +164,9 @@ export class Dates {
     const smaller = { years: ['months', 'days'], months: ['days'], weeks: ['days'], days: timed ? ['hours', 'minutes'] : [], hours: ['minutes'], minutes: ['seconds'], seconds: [] }[unit]
     const parts = b!.diff(a!, [unit, ...smaller] as Luxon.DurationUnit[]).toObject() as Partial<Record<Unit, number>>
     const value = b!.diff(a!, unit).as(unit)
-    const words = [unit, ...smaller].map(each => [Math.trunc(parts[each as Unit] ?? 0), each as Unit] as const).filter(([count, each]) => count !== 0 || each === unit)
-    return { value: Math.round(value * 1e6) / 1e6, text: `There are ${words.map(([count, each]) => counts(Math.abs(count), each)).join(', ')} ${between}${value < 0 ? ', which is before it' : ''}` }
+    const all = ([unit, ...smaller] as Unit[]).map(each => ({ each, count: Math.trunc(parts[each] ?? 0) }))
+    const words = all.filter(({ each, count }) => count !== 0 || each === unit).map(({ each, count }) => counts(Math.abs(count), each)).join(', ')
+    return { value: Math.round(value * 1e6) / 1e6, text: `There are ${words} ${between}${value < 0 ? ', which is before it' : ''}` }
   }
 
   #zone(name = this.zone): string {

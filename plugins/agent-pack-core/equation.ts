@@ -1,6 +1,8 @@
 import type { ConstantNode, FunctionNode, MathNode, OperatorNode, SymbolNode } from 'mathjs'
 import { CalculatorErrors } from '#contracts/agent-pack-core'
-import { CONSTANTS, FUNCTIONS, MAX_DEPTH, MAX_EXPRESSION, MAX_SENTENCE, MAX_SPAN, MAX_TOKENS, argsOf, decimal, mathjs, treeOf, unitName, type Big, type Span } from './expression.ts'
+import {
+  CONSTANTS, FUNCTIONS, MAX_DEPTH, MAX_EXPRESSION, MAX_SENTENCE, MAX_SPAN, MAX_TOKENS, argsOf, decimal, mathjs, treeOf, unitName, type Big, type Span,
+} from './expression.ts'
 import { ONE, fraction, fromDecimal, inverse, isTiny, magnitude, times, toDecimal, type Fraction } from './fraction.ts'
 import * as polynomial from './polynomial.ts'
 import { constant, constantOf, isConstant, isolate, placesOf, rootsOf, substitute, toWhole, type Polynomial, type Root, type Whole } from './polynomial.ts'
@@ -62,7 +64,10 @@ export interface FoundEquations {
 const ASKS = new Set(['solve', 'find', 'determine', 'calculate', 'compute', 'what', 'which', 'value', 'values', 'solution', 'solutions', 'root', 'roots', 'equation', 'equations', 'system'])
 const JOINS = new Set(['and', 'where', 'with', 'if', 'when', 'for', 'please'])
 
-/** The equations that a sentence asks to solve, if it can be read as nothing else. Throws CALCULATOR_UNREADABLE if that would take the event loop too long. */
+/**
+ * The equations that a sentence asks to solve, if it can be read as nothing else. Throws CALCULATOR_UNREADABLE if that
+ * would take the event loop too long.
+ */
 export function readEquations(sentence: string): FoundEquations | undefined {
   if (!sentence.includes('=')) return undefined
   if (sentence.length > MAX_SENTENCE) throw CalculatorErrors.UNREADABLE({ reason: `it is longer than ${MAX_SENTENCE} characters` })
@@ -83,7 +88,10 @@ export function readEquations(sentence: string): FoundEquations | undefined {
   const asked = [...said].every(word => JOINS.has(word) || /^[^\p{L}\d]$/u.test(word)) || [...said].some(word => ASKS.has(word))
   // `If a = 5, what is a + 1?` asks for something else.
   const more = words.some((token, i) => token.kind === 'operator' && [words[i - 1], words[i + 1]].some(each => each?.kind === 'name' && isUnknown(each.text)))
-  const given = found.every(({ equation: { left, right } }) => [left, right].some(side => side.type === 'SymbolNode') && [left, right].some(side => side.type === 'ConstantNode'))
+  const given = found.every(({ equation: { left, right } }) => {
+    const types = new Set([left.type, right.type])
+    return types.has('SymbolNode') && types.has('ConstantNode')
+  })
   if (!asked || more || (given && !said.has('solve'))) return undefined
   const solve = tokens.flatMap(token => (token.kind === 'other' && token.text.toLowerCase() === 'solve' ? [{ from: token.from, to: token.to }] : []))
   return {
@@ -122,7 +130,10 @@ function together(equations: readonly Equation[]): Equation[][] {
     const unknowns = new Set([...unknownsOf(equation.left), ...unknownsOf(equation.right)])
     const joined = groups.filter(group => [...group.unknowns].some(name => unknowns.has(name)))
     for (const group of joined) groups.splice(groups.indexOf(group), 1)
-    groups.push({ unknowns: new Set([...joined.flatMap(group => [...group.unknowns]), ...unknowns]), equations: [...joined.flatMap(group => group.equations), equation] })
+    groups.push({
+      unknowns: new Set([...joined.flatMap(group => [...group.unknowns]), ...unknowns]),
+      equations: [...joined.flatMap(group => group.equations), equation],
+    })
   }
   return groups.flatMap(group => (group.unknowns.size === 1 ? group.equations.map(each => [each]) : [group.equations]))
 }
@@ -171,7 +182,10 @@ function answer(equations: readonly Equation[]): Pick<Solved, 'solutions' | 'tex
     const defined = excluded.length ? ' for which both sides are defined' : ''
     return { text: unknowns.length === 1 ? `every ${unknowns[0]}${defined} solves it` : 'there are infinitely many solutions' }
   }
-  const valid = found.values.filter(values => excluded.every(each => !vanishes(polynomial.evaluate(each, values.map(root => root.value)), values.every(root => root.exact))))
+  const valid = found.values.filter(values => {
+    const exact = values.every(root => root.exact)
+    return excluded.every(each => !vanishes(polynomial.evaluate(each, values.map(root => root.value)), exact))
+  })
   for (const values of valid) confirm(equations, unknowns, values)
   const solutions = valid.map(values => Object.fromEntries(unknowns.map((name, i) => [name, shown(values[i]!, inexact.seen).value])))
   const words = valid.map(values => unknowns.map((name, i) => `${name} ${shown(values[i]!, inexact.seen).text}`).join(', '))
@@ -197,9 +211,10 @@ function guard(zeros: readonly Polynomial[], unknowns: readonly string[]): void 
 function ratioOf(node: MathNode, unknowns: readonly string[], inexact: Inexact, below: Polynomial[]): Ratio {
   const of = (each: MathNode | undefined) => ratioOf(each!, unknowns, inexact, below)
   const [left, right] = argsOf(node)
+  const given = (above: Polynomial): Ratio => ({ above, below: constant(ONE) })
   if (node.type === 'ParenthesisNode') return of((node as unknown as { content: MathNode }).content)
-  if (node.type === 'ConstantNode') return { above: constant(fromDecimal(String((node as ConstantNode).value))), below: constant(ONE) }
-  if (node.type === 'SymbolNode' && isUnknown((node as SymbolNode).name)) return { above: polynomial.unknown(unknowns.indexOf((node as SymbolNode).name)), below: constant(ONE) }
+  if (node.type === 'ConstantNode') return given(constant(fromDecimal(String((node as ConstantNode).value))))
+  if (node.type === 'SymbolNode' && isUnknown((node as SymbolNode).name)) return given(polynomial.unknown(unknowns.indexOf((node as SymbolNode).name)))
   if (node.type === 'OperatorNode') {
     switch ((node as OperatorNode).fn as string) {
       case 'unaryPlus': return of(left)
@@ -221,7 +236,7 @@ function ratioOf(node: MathNode, unknowns: readonly string[], inexact: Inexact, 
   const value = mathjs().bignumber(node.evaluate() as number) as unknown as Big
   const { result, exact } = decimal(value, true)
   inexact.seen ||= !exact
-  return { above: constant(fromDecimal(exact ? result : value.toString())), below: constant(ONE) }
+  return given(constant(fromDecimal(exact ? result : value.toString())))
 }
 
 function wholeOf(node: MathNode): number | undefined {
@@ -232,9 +247,11 @@ function wholeOf(node: MathNode): number | undefined {
 
 const sum = (a: Ratio, b: Ratio): Ratio => {
   // A common denominator that is a number must not raise the degree.
-  const scaled = (each: Ratio) => (isConstant(each.below) ? { above: polynomial.multiply(each.above, constant(inverse(constantOf(each.below)))), below: constant(ONE) } : each)
+  const scaled = ({ above, below }: Ratio) =>
+    (isConstant(below) ? { above: polynomial.multiply(above, constant(inverse(constantOf(below)))), below: constant(ONE) } : { above, below })
   const [left, right] = [scaled(a), scaled(b)]
-  return { above: polynomial.add(polynomial.multiply(left.above, right.below), polynomial.multiply(right.above, left.below)), below: polynomial.multiply(left.below, right.below) }
+  const above = polynomial.add(polynomial.multiply(left.above, right.below), polynomial.multiply(right.above, left.below))
+  return { above, below: polynomial.multiply(left.below, right.below) }
 }
 const opposite = ({ above, below }: Ratio): Ratio => ({ above: polynomial.negate(above), below })
 const product = (a: Ratio, b: Ratio): Ratio => ({ above: polynomial.multiply(a.above, b.above), below: polynomial.multiply(a.below, b.below) })
@@ -262,10 +279,12 @@ function search(zeros: readonly Polynomial[], known: Values, seen: { others: num
     for (const place of placesOf(zero)) {
       const value = isolate(zero, place)
       if (!value) continue
-      const rest = search(open.filter(each => each !== zero).map(each => substitute(each, place, value)), known.map((each, i) => (i === place ? ({ value: ONE, exact: true }) : each)), seen)
-      if (!rest) return undefined
-      const values = rest.values.map(each => each.map((root, i) => (i === place ? { value: polynomial.evaluate(value, each.map(other => other.value)), exact: placesOf(value).every(other => each[other]!.exact) } : root)))
-      return { ...rest, values }
+      // Its own value follows from those of the others: what stands there meanwhile is not read.
+      const others = open.filter(each => each !== zero).map(each => substitute(each, place, value))
+      const rest = search(others, known.with(place, { value: ONE, exact: true }), seen)
+      const own = (roots: readonly Root[]): Root =>
+        ({ value: polynomial.evaluate(value, roots.map(root => root.value)), exact: placesOf(value).every(other => roots[other]!.exact) })
+      return rest && { ...rest, values: rest.values.map(roots => roots.with(place, own(roots))) }
     }
   }
   if (open.length === 0) return known.every(Boolean) ? { values: [known as Root[]], others: seen.others } : undefined
@@ -276,7 +295,7 @@ function search(zeros: readonly Polynomial[], known: Values, seen: { others: num
   const values: (readonly Root[])[] = []
   for (const root of roots) {
     if (!root.exact && rest.some(each => placesOf(each).includes(place))) throw new Error('its unknowns are not linear, and their values no fractions')
-    const found = search(rest.map(each => substitute(each, place, constant(root.value))), known.map((each, i) => (i === place ? root : each)), seen)
+    const found = search(rest.map(each => substitute(each, place, constant(root.value))), known.with(place, root), seen)
     if (!found) return undefined
     values.push(...found.values)
     seen.others = Math.max(seen.others, found.others)
@@ -302,7 +321,8 @@ function confirm(equations: readonly Equation[], unknowns: readonly string[], va
 
 /** A whole number and a decimal of a few places as they are, another fraction with what it is about, the rest cut off. */
 function shown({ value, exact }: Root, inexact: boolean): { value: string; text: string } {
-  const about = () => decimal(mathjs().divide(mathjs().bignumber(String(value.n)), mathjs().bignumber(String(value.d))) as unknown as Big, false, false).result
+  const big = () => mathjs().divide(mathjs().bignumber(String(value.n)), mathjs().bignumber(String(value.d)))
+  const about = () => decimal(big() as unknown as Big, false, false).result
   if (!exact || inexact) return { value: about(), text: `≈ ${about()}` }
   if (value.d === 1n) return { value: String(value.n), text: `= ${value.n}` }
   if (10n ** 12n % value.d === 0n) { const text = toDecimal(value, 12); return { value: text, text: `= ${text}` } }

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { defineAgent, defineTool } from '#contracts/agents'
 import type { Calculator } from './calculator.ts'
 import { readDateQuestions } from './date-sentence.ts'
-import { MAX_AMOUNT, MAX_DATE, OPERATIONS, UNITS, type DateAnswer, type Dates } from './dates.ts'
+import { MAX_AMOUNT, MAX_DATE, OPERATIONS, UNITS, type DateAnswer, type Dates, type Unit } from './dates.ts'
 import { MAX_EQUATIONS, type Solved } from './equation.ts'
 import { MAX_EXPRESSION, type Outcome } from './expression.ts'
 
@@ -55,7 +55,8 @@ export const solverTool = (calculator: Calculator) => defineTool({
 
 const REST_OF_DATES = 'Only this could be read as a question about dates; what else the request says of them was left out.'
 const when = z.string().min(1).max(MAX_DATE)
-const count = z.int().min(-MAX_AMOUNT).max(MAX_AMOUNT)
+const count = z.int().min(-MAX_AMOUNT).max(MAX_AMOUNT).optional()
+const amounts = Object.fromEntries(UNITS.map(unit => [unit, count])) as Record<Unit, typeof count>
 
 export const datesTool = (dates: Dates) => defineTool({
   name: 'dates',
@@ -65,7 +66,7 @@ export const datesTool = (dates: Dates) => defineTool({
       operation: z.enum(OPERATIONS).describe('add and subtract: date, amount. difference: date, to, unit. weekday, week (ISO): date. now: zone. convert: date with a time of day, zone, to_zone.'),
       date: when.optional().describe('ISO 8601 ("2026-03-01", "2026-03-01T15:00"), or in words: "1 March 2026", "next friday", "today", "3pm".'),
       to: when.optional().describe('The second date of a difference.'),
-      amount: z.strictObject(Object.fromEntries(UNITS.map(unit => [unit, count.optional()])) as Record<(typeof UNITS)[number], z.ZodOptional<typeof count>>).optional(),
+      amount: z.strictObject(amounts).optional(),
       unit: z.enum(UNITS).optional().describe('Of a difference; days.'),
       zone: when.optional().describe('The time zone of the dates: "Asia/Tokyo", "Tokyo", "UTC+2".'),
       to_zone: when.optional(),
@@ -78,7 +79,8 @@ export const datesTool = (dates: Dates) => defineTool({
   },
   async run({ questions, rest }) {
     const results: DateAnswer[] = questions.map(question => dates.answer(question))
-    return { results, text: results.map(({ text: answer, error }) => (error === undefined ? `${answer}.` : `This can't be answered: ${error}.`)).concat(rest ? [REST_OF_DATES] : []).join('\n') }
+    const words = results.map(({ text: answer, error }) => (error === undefined ? `${answer}.` : `This can't be answered: ${error}.`))
+    return { results, text: [...words, ...(rest ? [REST_OF_DATES] : [])].join('\n') }
   },
 })
 

@@ -32,7 +32,8 @@ export const negate = (a: Polynomial): Polynomial => a.map(({ powers, factor }) 
 export function multiply(a: Polynomial, b: Polynomial): Polynomial {
   const products = function* (): Generator<Term> {
     for (const left of a) for (const right of b) {
-      const powers = Array.from({ length: Math.max(left.powers.length, right.powers.length) }, (_, i) => (left.powers[i] ?? 0) + (right.powers[i] ?? 0))
+      const length = Math.max(left.powers.length, right.powers.length)
+      const powers = Array.from({ length }, (_, i) => (left.powers[i] ?? 0) + (right.powers[i] ?? 0))
       yield { powers, factor: times(left.factor, right.factor) }
     }
   }
@@ -120,7 +121,10 @@ export interface Root { readonly value: Fraction; readonly exact: boolean }
 const PRECISION = 230n
 const bitsOf = (value: bigint): bigint => BigInt(magnitude(value).toString(2).length)
 
-/** All real roots, each once, in order, and how many others there are. Counted by Sturm's theorem, so that none is missed; rational ones are exact. */
+/**
+ * All real roots, each once, in order, and how many others there are. Counted by Sturm's theorem, so that none is missed;
+ * rational ones are exact.
+ */
 export function rootsOf(given: Whole): { readonly roots: Root[]; readonly others: number } {
   if (given.length < 2) return { roots: [], others: 0 }
   const shared = sturm(given).at(-1)!
