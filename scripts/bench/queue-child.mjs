@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import Sqlite from 'better-sqlite3'
 
-const [contender, count, concurrency, url] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4] ?? 50), process.argv[5]]
+const [contender, url] = [process.argv[2], process.argv[6]]
+const [count, concurrency = 50, seconds = 10] = process.argv.slice(3, 6).map(Number)
 const [CALLERS, BATCH] = [100, 200]
 const file = join(mkdtempSync(join(tmpdir(), 'backplane-bench-')), 'bench.db')
 const CALLER = { id: 'operator', kind: 'operator', name: 'operator', project_id: 'default' }
@@ -66,16 +67,17 @@ const through = () => platform(async at => {
 })
 
 /** submit() 100 times a second; `count` jobs wait in the queue when it begins, so that it is being drained meanwhile. */
-const paced = seconds => platform(async at => {
+const paced = () => platform(async at => {
   await Promise.all([at.ended(200), submit(at, 200)])
   const delay = monitorEventLoopDelay({ resolution: 1 })
   const times = []
-  const over = at.ended(count + seconds * 100)
+  const calls = Math.ceil(seconds * 100)
+  const over = at.ended(count + calls)
   const filled = submit(at, count)
   delay.enable()
   const waiting = []
   const from = performance.now()
-  for (let each = 0; each < seconds * 100; each++) {
+  for (let each = 0; each < calls; each++) {
     while (performance.now() < from + each * 10) await pause(1)
     const begun = performance.now()
     waiting.push(at.jobs.submit(CALLER, REQUEST).then(() => times.push(performance.now() - begun)))
@@ -139,5 +141,5 @@ function raw() {
   return { perSecond: count / ms * 1_000 }
 }
 
-const CONTENDERS = { ours: through, 'ours-many': through, paced: () => paced(10), plainjob: () => plainjob(1), 'plainjob-full': () => plainjob(2), 'plainjob-full-many': () => plainjob(2), raw }
+const CONTENDERS = { ours: through, 'ours-many': through, paced, plainjob: () => plainjob(1), 'plainjob-full': () => plainjob(2), 'plainjob-full-many': () => plainjob(2), raw }
 try { console.log(JSON.stringify(await CONTENDERS[contender]())) } finally { rmSync(join(file, '..'), { recursive: true, force: true }) }

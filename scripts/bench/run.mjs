@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// npm run bench -- [hooks] [boot] [start] [database] [http] [agent] [--json] [--write] [--rounds N] [--counts 1,5] [--batch-ms N]
+// npm run bench -- [hooks] [boot] [start] [database] [http] [queue] [agent] [--json] [--write] [--rounds N] [--counts 1,5] [--batch-ms N]
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
@@ -11,6 +11,7 @@ import { database, databaseText } from './database.mjs'
 import { hooks, hooksText } from './hooks.mjs'
 import { http, httpText } from './http.mjs'
 import { ROOT, installPeers, peerVersions } from './lib.mjs'
+import { queue, queueText } from './queue.mjs'
 import { start, startText } from './start.mjs'
 
 const BENCHES = {
@@ -18,6 +19,7 @@ const BENCHES = {
   boot: { run: boot, text: bootText, title: 'Boot of a chain of plugins', peers: true },
   database: { run: database, text: databaseText, title: 'Durable inserts on SQLite', peers: false },
   http: { run: http, text: httpText, title: 'A JSON route through everything', peers: true },
+  queue: { run: queue, text: queueText, title: 'Jobs that do nothing, from submit to completed', peers: true },
   agent: { run: agent, text: agentText, title: 'A run of an agent', peers: true },
   start: { run: start, text: startText, title: 'Process start to ready', peers: false },
 }

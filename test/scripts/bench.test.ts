@@ -52,6 +52,14 @@ describe('the benchmarks', function () {
     positive(ofRaw, 'statement', 'transaction')
   })
 
+  it('bring jobs from submit to their end, and tell how long a submit takes', async () => {
+    const { perSecond, ofPlainjob, submit } = await bench('queue', '--rounds', '1', '--counts', '200')
+    positive(perSecond, 'raw', 'plainjob', 'plainjob-full', 'ours-10', 'ours-50', 'ours-200', 'ours-many')
+    positive(ofPlainjob, 'raw', 'ours-50')
+    assert.deepEqual(submit.map((each: any) => each.waiting), [0, 200])
+    for (const each of submit) positive(each, 'p50', 'p99', 'stallMs')
+  })
+
   it('that do not exist are refused with those that do', async () => {
     await assert.rejects(bench('nothing'), (error: any) => error.code === 2 && /there are hooks, boot, /.test(error.stderr))
   })
