@@ -6,10 +6,13 @@ const CHUNK_KEYS: ReadonlySet<string> = new Set(['id', 'object', 'created', 'mod
 const CHOICE_KEYS: ReadonlySet<string> = new Set(['index', 'delta', 'finish_reason', 'logprobs'])
 const DELTA_KEYS: ReadonlySet<string> = new Set(['role', 'content', 'refusal'])
 
-interface Chunk {
-  readonly usage?: unknown
-  readonly choices?: readonly { readonly index?: number; readonly delta?: { readonly content?: string; readonly refusal?: unknown }; readonly finish_reason?: unknown; readonly logprobs?: unknown }[]
+interface Choice {
+  readonly index?: number
+  readonly delta?: { readonly content?: string; readonly refusal?: unknown }
+  readonly finish_reason?: unknown
+  readonly logprobs?: unknown
 }
+interface Chunk { readonly usage?: unknown; readonly choices?: readonly Choice[] }
 
 const only = (value: object, known: ReadonlySet<string>): boolean => {
   for (const key in value) if (!known.has(key)) return false
@@ -20,9 +23,10 @@ const only = (value: object, known: ReadonlySet<string>): boolean => {
 function plainText(chunk: Chunk | null): string | undefined {
   const choice = chunk?.choices?.length === 1 ? chunk.choices[0] : undefined
   const { delta } = choice ?? {}
-  if (!chunk || !choice || typeof delta?.content !== 'string' || delta.refusal != null || choice.finish_reason != null || choice.logprobs != null) return undefined
-  if (chunk.usage != null || (choice.index ?? 0) !== 0 || !only(chunk, CHUNK_KEYS) || !only(choice, CHOICE_KEYS) || !only(delta, DELTA_KEYS)) return undefined
-  return delta.content
+  if (!chunk || !choice || typeof delta?.content !== 'string') return undefined
+  if (choice.finish_reason != null || choice.logprobs != null || (choice.index ?? 0) !== 0) return undefined
+  if (chunk.usage != null || delta.refusal != null) return undefined
+  return only(chunk, CHUNK_KEYS) && only(choice, CHOICE_KEYS) && only(delta, DELTA_KEYS) ? delta.content : undefined
 }
 
 /** The next whole event of a text, if it is one line of data: what it holds, and where the one after it begins. */
@@ -42,8 +46,8 @@ function parsed(data: string | undefined): Chunk | null {
 }
 
 /**
- * Reads an answer of OpenAI's chat completions beside the package of the vendor: plain text is read here, in one loop over what came from the network;
- * all else, from the first chunk on that is more than text, goes to the package, which knows tools, reasoning, usage, errors and whatever is peculiar.
+ * Reads an answer of OpenAI's chat completions beside the package of the vendor: plain text is read here, in one loop over what came from the
+ * network; all else, from the first chunk on that is more than text, goes to the package, which knows tools, reasoning, usage, errors and the rest.
  * The package's own reader takes each token through four streams and a schema, which was three quarters of the time of a whole run.
  */
 class ChatStream {
@@ -146,30 +150,31 @@ class ChatStream {
 
 /** Gives the models of a package that speaks chat completions the quicker reader. `fetch` is what its package is to use. */
 export function quickChat(send: typeof fetch): { readonly fetch: typeof fetch; wrap(model: LanguageModelV3): LanguageModelV3 } {
-  const streams = new Map<string, ChatStream>()
+  /** By the mark of the call, which stays on this side: only answers of calls that are being made are in here. */
+  const streams = new Map<string, ChatStream | undefined>()
   let count = 0
   return {
     async fetch(input, init) {
-      const answer = await send(input, init)
-      if (!answer.ok || !answer.body || !answer.headers.get('content-type')?.includes('text/event-stream')) return answer
+      const headers = new Headers(init?.headers)
+      const mark = headers.get(MARK)
+      headers.delete(MARK)
+      const answer = await send(input, { ...init, headers })
+      if (mark === null || !streams.has(mark) || !answer.ok || !answer.body || !answer.headers.get('content-type')?.includes('text/event-stream')) return answer
       const stream = new ChatStream(answer.body)
-      const id = String(++count)
-      streams.set(id, stream)
-      const headers = new Headers(answer.headers)
-      headers.set(MARK, id)
-      return new Response(stream.rest, { status: answer.status, statusText: answer.statusText, headers })
+      streams.set(mark, stream)
+      return new Response(stream.rest, answer)
     },
     wrap: model => new Proxy(model, {
       get: (target, key) => {
         if (key !== 'doStream') return Reflect.get(target, key, target)
         return async (options: Parameters<LanguageModelV3['doStream']>[0]) => {
-          const result = await target.doStream(options)
-          const id = result.response?.headers?.[MARK]
-          const stream = id === undefined ? undefined : streams.get(id)
-          if (!stream) return result
-          streams.delete(id!)
-          const { [MARK]: _, ...headers } = result.response!.headers!
-          return { ...result, response: { ...result.response, headers }, stream: stream.join(result.stream, options.includeRawChunks === true) }
+          const mark = String(++count)
+          streams.set(mark, undefined)
+          try {
+            const result = await target.doStream({ ...options, headers: { ...options.headers, [MARK]: mark } })
+            const stream = streams.get(mark)
+            return stream ? { ...result, stream: stream.join(result.stream, options.includeRawChunks === true) } : result
+          } finally { streams.delete(mark) }
         }
       },
     }),

@@ -49,6 +49,7 @@ describe('models: vendors', () => {
       assert.deepEqual([call!.format, call!.headers[header], call!.headers['x-team'], call!.headers['x-token']], [format, value, 'blue', 't-0123456789'])
       const sent = Object.entries(call!.headers).filter(([, each]) => String(each).includes('k-0123456789'))
       assert.deepEqual(sent.map(([each]) => each), [header])
+      assert.deepEqual(Object.keys(call!.headers).filter(each => each.startsWith('x-')).toSorted(), [...new Set(['x-team', 'x-token', ...(header.startsWith('x-') ? [header] : [])])].toSorted())
     })
   }
   it('a local server needs no key, and gets none', async () => {
