@@ -1,4 +1,7 @@
-import type { Migration } from '#contracts/database'
+import type { Dialect, Migration } from '#contracts/database'
+
+/** The code of a job's error. */
+export const CODE_OF: Readonly<Record<Dialect, string>> = { sqlite: "error ->> 'code'", postgres: "(error::json) ->> 'code'" }
 
 export const migrations: readonly Migration[] = [{
   name: '0001-jobs',
@@ -59,7 +62,7 @@ export const migrations: readonly Migration[] = [{
   },
 }, {
   name: '0002-backoff-and-lists',
-  async up(knex) {
+  async up(knex, dialect) {
     await knex.schema.alterTable('jobs', t => {
       t.text('backoff')
       t.dropIndex(['status', 'lease_until'])
@@ -69,5 +72,6 @@ export const migrations: readonly Migration[] = [{
     })
     // Only of these: no other job has a lease.
     await knex.raw("CREATE INDEX jobs_leases ON jobs (lease_until) WHERE status = 'running'")
+    await knex.raw(`CREATE INDEX jobs_codes ON jobs ((${CODE_OF[dialect]}), id) WHERE error IS NOT NULL`)
   },
 }]

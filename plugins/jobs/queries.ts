@@ -1,4 +1,5 @@
 import type { Database } from '#contracts/database'
+import { CODE_OF } from './migrations.ts'
 import { dataOf, timeOf, timeOrNull, type JobAttempt, type JobRow, type JobStep } from './record.ts'
 
 export interface Selection {
@@ -37,7 +38,7 @@ export class JobQueries {
     const query = this.#jobs
     if (projects !== 'all') query.whereIn('project_id', [...projects])
     for (const [column, value] of Object.entries(equal)) if (value !== undefined) query.where(column, value)
-    if (code !== undefined) query.whereRaw(`error${this.database.dialect === 'postgres' ? '::json' : ''} ->> 'code' = ?`, [code])
+    if (code !== undefined) query.whereNotNull('error').whereRaw(`${CODE_OF[this.database.dialect]} = ?`, [code])
     return query
   }
 
