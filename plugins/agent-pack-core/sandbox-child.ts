@@ -76,10 +76,11 @@ async function run(task: Task): Promise<Outcome> {
   const failed = (kind: Failure['kind'], message: string, line?: number): Outcome =>
     ({ output: output.text, cut: output.cut, error: { kind, message, ...(line !== undefined && { line }) } })
   const bound = (kind: keyof typeof MESSAGES) => failed(kind, MESSAGES[kind](task))
+  const exhausted = () => wasmMemory.buffer.byteLength > task.memory_mb * 2 ** 19 + OWN_PAGES * 2 ** 16
   const threw = (error: QuickJSHandle): Outcome => {
     if (late()) return bound('timeout')
     // Where not even the error could be made, the engine throws null.
-    if (context.eq(error, context.null) && wasmMemory.buffer.byteLength > task.memory_mb * 2 ** 19 + OWN_PAGES * 2 ** 16) return bound('memory')
+    if (context.eq(error, context.null) && exhausted()) return bound('memory')
     const told = context.callFunction(asError, context.undefined, error)
     const text = told.error ? undefined : read(context, told.value, 20 * task.max_output)
     if (late()) return bound('timeout')
@@ -97,7 +98,7 @@ async function run(task: Task): Promise<Outcome> {
       if (state.type === 'fulfilled') return { value: state.value }
       if (state.type === 'rejected') return threw(state.error)
       if (late()) return bound('timeout')
-      if (!runtime.hasPendingJob()) return bound('pending')
+      if (!runtime.hasPendingJob()) return bound(exhausted() ? 'memory' : 'pending')
       runtime.executePendingJobs(JOBS_AT_ONCE)
     }
   }

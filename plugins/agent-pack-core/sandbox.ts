@@ -22,7 +22,7 @@ const RUNS_PER_PROCESS = 100
 /** A process that is killed from outside is not the code's fault either. */
 const TRIES = 2
 
-interface Worker { readonly process: SandboxProcess; runs: number }
+interface Worker { readonly child: SandboxProcess; runs: number }
 
 /** Runs JavaScript in processes that hold nothing of ours. One that ended a run well is kept for the next. */
 export class Sandbox implements AsyncDisposable {
@@ -75,10 +75,10 @@ export class Sandbox implements AsyncDisposable {
     const limit = timeout_ms + KILL_AFTER_MS
     const late = new Error('the time is up')
     try {
-      const outcome = await this.#within(worker.process, limit, () => late, signal, () => worker.process.run(task))
+      const outcome = await this.#within(worker.child, limit, () => late, signal, () => worker.child.run(task))
       worker.runs++
       const spoilt = outcome.error && outcome.error.kind !== 'thrown' && outcome.error.kind !== 'pending'
-      if (spoilt || this.#spare || worker.runs >= RUNS_PER_PROCESS || signal.aborted) worker.process.kill('it has done its work')
+      if (spoilt || this.#spare || worker.runs >= RUNS_PER_PROCESS || signal.aborted) worker.child.kill('it has done its work')
       else this.#keep(worker)
       return outcome
     } catch (error) {
@@ -88,17 +88,17 @@ export class Sandbox implements AsyncDisposable {
   }
 
   async #start(signal: AbortSignal): Promise<Worker> {
-    const process = new SandboxProcess()
-    this.#processes.add(process)
-    void process.ended.then(() => this.#processes.delete(process))
-    await this.#within(process, START_MS, () => process.kill('it did not start'), signal, () => process.ready())
-    return { process, runs: 0 }
+    const child = new SandboxProcess()
+    this.#processes.add(child)
+    void child.ended.then(() => this.#processes.delete(child))
+    await this.#within(child, START_MS, () => child.kill('it did not start'), signal, () => child.ready())
+    return { child, runs: 0 }
   }
 
   /** Kills the process when its time is up, or when nobody waits for it. */
-  async #within<T>(process: SandboxProcess, ms: number, late: () => Error, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  async #within<T>(child: SandboxProcess, ms: number, late: () => Error, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     let reason: unknown
-    const end = (why: unknown) => { reason ??= why; process.kill('it was stopped') }
+    const end = (why: unknown) => { reason ??= why; child.kill('it was stopped') }
     const aborted = () => end(signal.reason)
     const cancel = this.clock.after(ms, () => end(late()))
     signal.addEventListener('abort', aborted, { once: true })
@@ -115,7 +115,7 @@ export class Sandbox implements AsyncDisposable {
 
   #keep(worker: Worker): void {
     this.#spare = worker
-    this.#endRest = this.clock.after(REST_MS, () => this.#takeSpare()?.process.kill('it is no longer needed'))
+    this.#endRest = this.clock.after(REST_MS, () => this.#takeSpare()?.child.kill('it is no longer needed'))
   }
 
   /** One that died at rest is none. */
@@ -123,14 +123,14 @@ export class Sandbox implements AsyncDisposable {
     const worker = this.#spare
     this.#spare = undefined
     this.#endRest()
-    return worker?.process.dead ? undefined : worker
+    return worker?.child.dead ? undefined : worker
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#takeSpare()
     this.#closed.abort(CodeErrors.CLOSED())
     const processes = [...this.#processes]
-    for (const process of processes) process.kill('it is being stopped')
-    await Promise.all(processes.map(process => process.ended))
+    for (const child of processes) child.kill('it is being stopped')
+    await Promise.all(processes.map(child => child.ended))
   }
 }

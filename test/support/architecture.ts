@@ -99,8 +99,11 @@ function importViolations(file: string, text: string): string[] {
   })
 }
 
+/** A `…-child.ts` is what a process of its own runs first. */
+const MAINS = /^(?:core\/host\/main|plugins\/[^/]+\/[^/]+-child)\.ts$/
+
 function ambientViolations(file: string, text: string): string[] {
-  if (!/^(core|plugins)\//.test(file) || file === 'core/host/main.ts') return []
+  if (!/^(core|plugins)\//.test(file) || MAINS.test(file)) return []
   const code = codeOf(text)
   const found = [...code.matchAll(AMBIENT)].map(match => ({ at: match.index, what: match[0].replace(/\s/g, '') }))
   const imported = importsOf(text).filter(({ name, typeOnly, clause }) => /^(node:)?process$/.test(name) && !typeOnly && HANDED.test(clause))
