@@ -10,8 +10,8 @@ export type FrameType = 'start' | 'token' | 'tool_start' | 'tool_end' | 'metadat
 
 /** The frames of one run, as server-sent events: `start` first, one of `done` and `error` last. */
 export class RunStream implements AsyncIterable<string> {
-  readonly #clock: Clock
   readonly #dropped: () => void
+  readonly #silence: () => void
   #waiting: string[] = []
   #bytes = 0
   #seq = 0
@@ -20,7 +20,11 @@ export class RunStream implements AsyncIterable<string> {
   #wake = () => {}
 
   /** `dropped`: the client was too slow, and hears no more of the run. */
-  constructor(clock: Clock, dropped: () => void) { this.#clock = clock; this.#dropped = dropped }
+  constructor(clock: Clock, dropped: () => void) {
+    this.#dropped = dropped
+    // Not a timer for each wait: there is one for each word.
+    this.#silence = clock.every(HEARTBEAT_MS, () => { if (!this.#waiting.length) this.#add(': still there\n\n') })
+  }
 
   start(job: Job, model: string): void {
     this.#job = job.id
@@ -42,7 +46,12 @@ export class RunStream implements AsyncIterable<string> {
   #last(type: 'done' | 'error', fields: object): void {
     if (this.#over) return
     this.#send(type, { job_id: this.#job, ...fields }, true)
+    this.#close()
+  }
+
+  #close(): void {
     this.#over = true
+    this.#silence()
     this.#wake()
   }
 
@@ -57,6 +66,10 @@ export class RunStream implements AsyncIterable<string> {
       this.#dropped()
       return
     }
+    this.#add(frame)
+  }
+
+  #add(frame: string): void {
     this.#bytes += frame.length
     this.#waiting.push(frame)
     this.#wake()
@@ -65,23 +78,15 @@ export class RunStream implements AsyncIterable<string> {
   [Symbol.asyncIterator](): AsyncIterator<string, undefined> {
     return {
       next: async () => {
-        if (!this.#waiting.length && !this.#over) await this.#more()
-        if (!this.#waiting.length) return this.#over ? { done: true, value: undefined } : { done: false, value: ': still there\n\n' }
+        if (!this.#waiting.length && !this.#over) await new Promise<void>(resolve => { this.#wake = resolve })
+        if (!this.#waiting.length) return { done: true, value: undefined }
         const value = this.#waiting.join('')
         this.#waiting = []
         this.#bytes = 0
         return { done: false, value }
       },
-      return: async () => { this.#over = true; this.#wake(); return { done: true, value: undefined } },
+      return: async () => { this.#close(); return { done: true, value: undefined } },
     }
-  }
-
-  /** Settles with the next frame, the end, or when it is time for a sign of life. */
-  #more(): Promise<void> {
-    return new Promise(resolve => {
-      const cancel = this.#clock.after(HEARTBEAT_MS, resolve)
-      this.#wake = () => { cancel(); resolve() }
-    })
   }
 }
 

@@ -170,10 +170,10 @@ describe('agents: a run by HTTP', () => {
     assert.deepEqual([job.status, job.attempt, it.model.calls.length], ['completed', 1, 2])
   })
   it('drops a client that does not read, and goes on with the run even when that client leaves', async () => {
-    let go = () => {}
+    let [said, go] = [0, () => {}]
     const reading = new Promise<void>(resolve => { go = resolve })
     await using it = await serve(() => answer('x'), { async run(ctx) {
-      for (let at = 0; at < 400; at++) { ctx.emit({ type: 'token', content: 'x'.repeat(64 * 1024) }); await pause(0) }
+      for (; said < 400; said++) { ctx.emit({ type: 'token', content: 'x'.repeat(64 * 1024) }); await pause(0) }
       await reading
       return 'all said'
     } })
@@ -183,7 +183,7 @@ describe('agents: a run by HTTP', () => {
     const response = new Promise<IncomingMessage>(resolve => client.on('response', resolve))
     client.end(JSON.stringify({ input: 'x' }))
     const paused = await response
-    await pause(300)
+    await eventually('more than any socket holds', () => said === 400)
     let text = ''
     for await (const chunk of paused) text = (text + String(chunk)).slice(-2_000)
     assert.match(text, /"type":"error".*"code":"AGENTS_STREAM_SLOW"/)
