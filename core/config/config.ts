@@ -68,7 +68,7 @@ export const variables: readonly Variable[] = [
   { name: 'DATABASE_URL', path: 'plugins.database.config.url', secret: true, dangerous: true, summary: 'The database; without it, SQLite in the data directory.' },
   { name: 'OPENAI_API_KEY', path: 'plugins.models.config.providers.openai.api_key', secret: true, summary: 'Key for the models of OpenAI.' },
   { name: 'ANTHROPIC_API_KEY', path: 'plugins.models.config.providers.anthropic.api_key', secret: true, summary: 'Key for the models of Anthropic.' },
-  { name: 'GEMINI_API_KEY', path: 'plugins.models.config.providers.google.api_key', secret: true, summary: 'Key for the models of Google.' },
+  { name: 'GOOGLE_API_KEY', path: 'plugins.models.config.providers.google.api_key', secret: true, summary: 'Key for the models of Google.' },
   { name: 'GROQ_API_KEY', path: 'plugins.models.config.providers.groq.api_key', secret: true, summary: 'Key for the models at Groq.' },
   { name: 'XAI_API_KEY', path: 'plugins.models.config.providers.xai.api_key', secret: true, summary: 'Key for the models of xAI.' },
   { name: 'REDIS_URL', path: 'plugins.redis.config.url', secret: true, dangerous: true, summary: 'Redis, for the plugins that use it.' },

@@ -6,6 +6,7 @@ import type { HookInput } from '../hooks.ts'
 import { definePlugin, type Fields, type Level, type Logger, type Plugin } from '../plugin.ts'
 import type { AnyHook, HookRef, PointOf, PointRef, ServiceRef } from '../refs.ts'
 import type { PluginEntry } from '../plan.ts'
+import { openTimers } from './timers.ts'
 import { createRuntime, type Host, type Runtime, type RuntimeOptions } from '../runtime.ts'
 
 /** A service of which only these parts are there; touching another one fails with how to give it. */
@@ -93,7 +94,10 @@ export async function createTestRuntime({ plugins, host, manual, setupOnly, ...o
         const open = grown(before)
         if (open.length === 0) break
         // Handles close a moment after what owned them said so.
-        if (tries === 40) { left.push(...open); break }
+        if (tries === 40) {
+          left.push(...open.map(each => (each.endsWith(' Timeout') ? [`${each}; all that are open:`, ...openTimers()].join('\n      ') : each)))
+          break
+        }
         if (tries > 5) await new Promise(resolve => setTimeout(resolve, 25))
       }
       if (left.length) throw RuntimeErrors.LEAK({ count: left.length, list: left.map(each => `    ${each}`).join('\n') })

@@ -28,7 +28,7 @@ const vendors: Readonly<Record<VendorName, Vendor>> = {
     async load({ name: _, ...settings }) { return (await import('@ai-sdk/anthropic')).createAnthropic(settings) },
   },
   google: {
-    base_url: 'https://generativelanguage.googleapis.com/v1beta', variable: 'GEMINI_API_KEY', key: { header: 'x-goog-api-key', prefix: '' },
+    base_url: 'https://generativelanguage.googleapis.com/v1beta', variable: 'GOOGLE_API_KEY', key: { header: 'x-goog-api-key', prefix: '' },
     async load({ name: _, ...settings }) { return (await import('@ai-sdk/google')).createGoogleGenerativeAI(settings) },
   },
   groq: {

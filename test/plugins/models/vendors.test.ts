@@ -66,7 +66,7 @@ describe('models: vendors', () => {
   })
   it('tell what they lack, until they have a key', async () => {
     await using t = await start({ mine: { type: 'openai' } })
-    for (const [model, lacks] of [['openai/gpt', 'OPENAI_API_KEY'], ['google/g', 'GEMINI_API_KEY'], ['mine/gpt', 'plugins.models.config.providers.mine.api_key']] as const) {
+    for (const [model, lacks] of [['openai/gpt', 'OPENAI_API_KEY'], ['google/g', 'GOOGLE_API_KEY'], ['mine/gpt', 'plugins.models.config.providers.mine.api_key']] as const) {
       await assert.rejects(ask(t.models(), model), (error: BackplaneError) => code('MODELS_UNCONFIGURED')(error) && error.fix.includes(lacks))
     }
   })
