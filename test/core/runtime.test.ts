@@ -307,8 +307,8 @@ describe('the test kit', () => {
 
   it('fails the test that leaves a timer, server or contribution behind', async () => {
     let timer: NodeJS.Timeout | undefined
-    const t = await createTestRuntime({ plugins: [definePlugin({ name: 'leaky', setup() { timer = setInterval(() => {}, 1e6) } })] })
-    await assert.rejects(t[Symbol.asyncDispose](), (error: BackplaneError) => error.code === 'RUNTIME_LEAK' && error.message.includes('1 open Timeout'))
+    const t = await createTestRuntime({ plugins: [definePlugin({ name: 'leaky', setup() { timer = setInterval(function forgotten() {}, 1e6) } })] })
+    await assert.rejects(t[Symbol.asyncDispose](), (error: BackplaneError) => error.code === 'RUNTIME_LEAK' && /1 open Timeout; all that are open:.*after 1000000 ms, forgotten of file:\S+runtime\.test\.ts:\d+/s.test(error.message))
     clearInterval(timer)
   })
 })
