@@ -43,7 +43,10 @@ function term(word: string): string | null {
 const TIMES = new Set('day date time today now tomorrow yesterday week month year hour minute second monday tuesday wednesday thursday friday saturday sunday'.split(' ').map(stem))
 const tokenize = MiniSearch.getDefault('tokenize') as (text: string) => string[]
 /** The words of a question that say what it is about; numbers and times alone are for other tools. */
-const topics = (text: string): Set<string> => new Set(tokenize(text).flatMap(word => (/\p{L}{3}/u.test(word) ? term(word) ?? [] : [])).filter(word => !TIMES.has(word)))
+const topics = (text: string): Set<string> => {
+  const words = tokenize(text).flatMap(word => (/\p{L}{3}/u.test(word) ? term(word) ?? [] : []))
+  return new Set(words.filter(word => !TIMES.has(word)))
+}
 
 /** Finds passages of documents by their words (BM25), and follows what happens to the files. */
 export class DocumentIndex implements AsyncDisposable {
