@@ -72,23 +72,36 @@ export class BullQueue implements JobQueue, AsyncDisposable {
       const failed = (await Promise.allSettled(ids.map(what))).find(result => result.status === 'rejected')
       if (failed) throw failed.reason
     }
+    let many = false
     return {
       bell: engine.bell,
-      take: room => this.#take(room),
+      take: async wanted => {
+        const room = Math.min(wanted, MOST)
+        const ids = await this.#take(room, many)
+        many = ids.length === room
+        return ids
+      },
       acknowledge: ids => each(ids, id => engine.acknowledge(id, token)).finally(() => this.#release(ids)),
       putBack: ids => each(ids, id => engine.putBack(id, token)).finally(() => this.#release(ids)),
     }
   }
 
-  /** The first one is asked for together with the count of the rest: a single job waits for one answer, many for two. */
-  async #take(room: number): Promise<readonly string[]> {
+  /**
+   * As many as are wanted, at once if there were so many the last time. Else the first one is asked for with the count of the rest, so a single job waits
+   * for one answer and many for two; by twos and threes their claims would never come together in one transaction.
+   */
+  async #take(room: number, many: boolean): Promise<readonly string[]> {
     this.deps.expectFit()
     const { engine, id: token } = this.deps
-    const [first, waiting] = await Promise.all([engine.take(token), engine.waiting()])
-    if (first === undefined) return []
-    // By now some may be locked, though the connection has broken: they are delivered, and the others come when their lock is over.
-    const rest = await Promise.allSettled(Array.from({ length: Math.min(room, MOST, waiting + 1) - 1 }, () => engine.take(token)))
-    const ids = [first, ...rest.flatMap(each => (each.status === 'fulfilled' && each.value !== undefined ? [each.value] : []))]
+    const [first, waiting] = many ? [] : await Promise.all([engine.take(token), engine.waiting()])
+    if (!many && first === undefined) return []
+    const count = many ? room : Math.min(room - 1, waiting!)
+    const rest = await Promise.allSettled(Array.from({ length: count }, () => engine.take(token)))
+    const found = rest.flatMap(each => (each.status === 'fulfilled' && each.value !== undefined ? [each.value] : []))
+    const ids = first === undefined ? found : [first, ...found]
+    // Some may be locked though the connection has broken: they are delivered, and the others come when their lock is over.
+    const failed = rest.find(each => each.status === 'rejected')
+    if (failed && !ids.length) throw failed.reason
     for (const id of ids) this.#hold(id)
     return ids
   }
