@@ -87,8 +87,8 @@ export class BullQueue implements JobQueue, AsyncDisposable {
   }
 
   /**
-   * As many as are wanted, at once if there were so many the last time. Else the first one is asked for with the count of the rest, so a single job waits
-   * for one answer and many for two; by twos and threes their claims would never come together in one transaction.
+   * As many as are wanted, at once if there were so many the last time. Else the first one is asked for with the count of the rest, so a single
+   * job waits for one answer and many for two; taken by twos and threes, their claims would never come together in one transaction.
    */
   async #take(room: number, many: boolean): Promise<readonly string[]> {
     this.deps.expectFit()
