@@ -1,6 +1,6 @@
 import { defineErrors, definePoint, defineService, type Logger, type Schema } from '#core'
 import type { Caller, Permission } from '#contracts/access'
-import type { JobProgress } from '#contracts/jobs'
+import type { JobProgress, StepOptions } from '#contracts/jobs'
 
 /** What a tool gets besides its arguments. */
 export interface ToolContext {
@@ -60,7 +60,7 @@ export interface AgentContext {
   readonly signal: AbortSignal
   readonly log: Logger
   /** As `JobContext.step`. */
-  step<T>(name: string, run: () => Promise<T>): Promise<T>
+  step<T>(name: string, run: () => Promise<T>, options?: StepOptions<T>): Promise<T>
   emit(progress: JobProgress): void
   /** Lets the model answer, calling tools until it is done or a bound is reached. Each model and tool call is a step. */
   answer(request: AnswerRequest): Promise<AgentAnswer>

@@ -58,14 +58,16 @@ function optionsOf({ temperature, top_p, max_output_tokens, stop }: AgentSetting
 }
 
 function modelStep(
-  deps: LoopDeps, { ctx, next }: AgentRun, model: string, names: readonly string[], options: LanguageModelV3CallOptions,
+  deps: LoopDeps, { agent: { run: code }, ctx, next }: AgentRun, model: string, names: readonly string[], options: LanguageModelV3CallOptions,
 ): Promise<Turn> {
   const { agent, caller, project_id, job_id, signal } = ctx
   const step = `model#${next('model')}`
   // Looked up at each turn: they may have been swapped since the last.
   const tools = names.map(name => describeTool(deps.registry.tool(agent, name).value))
   const all = { ...options, ...(tools.length && { tools }), abortSignal: signal }
-  return ctx.step('model', () => takeTurn(deps.models, { agent, caller, project_id, job_id, step }, model, all, content => ctx.emit({ type: 'token', content })))
+  const turn = () => takeTurn(deps.models, { agent, caller, project_id, job_id, step }, model, all, content => ctx.emit({ type: 'token', content }))
+  // Where no code goes on with it, an answer that calls nothing is the end.
+  return ctx.step('model', turn, { last: ({ calls }) => !code && !calls.length })
 }
 
 /** Ends a run that gets nowhere. */

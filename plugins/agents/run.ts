@@ -23,11 +23,11 @@ export function beginRun(deps: LoopDeps, job: JobContext, agent: Agent, signal: 
   let last: Promise<unknown> = Promise.resolve()
   const ctx: AgentContext = {
     agent: agent.name, caller: job.caller, project_id: job.job.project_id, job_id: job.job.id, signal, log: job.log.child({ agent: agent.name }),
-    async step(name, work) {
+    async step(name, work, options) {
       // Code that goes on after its run is over must not.
       signal.throwIfAborted()
       counts.set(name, next(name))
-      return job.step(name, work)
+      return job.step(name, work, options)
     },
     emit: progress => { if (!signal.aborted) job.emit(progress) },
     answer: request => answer(deps, run, request),

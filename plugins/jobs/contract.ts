@@ -66,9 +66,11 @@ export interface JobContext<I = any> {
   readonly signal: AbortSignal
   readonly log: Logger
   /** Records the result under the name (the nth use of one is `name#n`); after a crash or retry it is read instead of run again. */
-  step<T>(name: string, run: () => Promise<T>): Promise<T>
+  step<T>(name: string, run: () => Promise<T>, options?: StepOptions<T>): Promise<T>
   emit(progress: JobProgress): void
 }
+/** `last`: nothing but the end of the run comes after a step with this result, so that both are written at once. */
+export interface StepOptions<T> { last?(result: T): boolean }
 
 /** Something that can run. Contributed by whoever knows how; `jobs` knows only when. */
 export interface JobType<I = any, O = any> {

@@ -1,7 +1,7 @@
 import { maskSecrets, reasonOf, type Logger } from '#core'
 import type { Caller } from '#contracts/access'
 import type { Tx } from '#contracts/database'
-import { JobErrors, type Job, type JobContext, type JobProgress, type JobType } from '#contracts/jobs'
+import { JobErrors, type Job, type JobContext, type JobProgress, type JobType, type StepOptions } from '#contracts/jobs'
 import { jsonOf } from './json.ts'
 import { ProgressLog, type ProgressDeps } from './progress.ts'
 import { toJob, type JobRow } from './record.ts'
@@ -14,6 +14,8 @@ export interface ExecutionDeps {
   readonly progress: Omit<ProgressDeps, 'log'>
 }
 
+interface Step { readonly key: string; readonly text: string | null; readonly from: number }
+
 /** One attempt while it runs here. */
 export class Execution implements Claim {
   readonly id: string
@@ -22,6 +24,8 @@ export class Execution implements Claim {
   readonly #controller = new AbortController()
   readonly #aborted: Promise<never>
   readonly #uses = new Map<string, number>()
+  /** The step after which nothing was to come but the end. */
+  #last: Step | undefined
   #progress: ProgressLog | undefined
   #over = false
   /** What is called with each sign of progress. */
@@ -51,7 +55,10 @@ export class Execution implements Claim {
     await this.#progress?.close()
   }
   /** In that transaction, before the row is read. */
-  async writeProgress(tx: Tx): Promise<void> { await this.#progress?.writeRest(tx) }
+  async writeRest(tx: Tx): Promise<void> {
+    if (this.#last) await this.#save(this.#last, tx).catch(error => { if (!JobErrors.LEASE_LOST.is(error)) throw error })
+    await this.#progress?.writeRest(tx)
+  }
 
   /** The result, or the reason of the abort as soon as there is one: what ignores its signal holds nobody up. */
   async race<T>(work: () => Promise<T>): Promise<T> {
@@ -66,7 +73,7 @@ export class Execution implements Claim {
     const kept = row.token > 1 ? await store.steps(row.id) : new Map<string, string | null>()
     const ctx: JobContext = {
       job: toJob(row), caller, input, signal: this.signal, log: log.child({ job_id: row.id }),
-      step: (name, work) => this.#step(kept, name, work),
+      step: (name, work, options) => this.#step(kept, name, work, options),
       emit: progress => {
         if (this.signal.aborted || this.#over) return
         this.progress.add(progress)
@@ -78,7 +85,7 @@ export class Execution implements Claim {
     return type.run(ctx)
   }
 
-  async #step<T>(kept: Map<string, string | null>, name: string, work: () => Promise<T>): Promise<T> {
+  async #step<T>(kept: Map<string, string | null>, name: string, work: () => Promise<T>, { last }: StepOptions<T> = {}): Promise<T> {
     if (typeof name !== 'string' || name === '' || name.length > 200) throw new TypeError('the name of a step has 1 to 200 characters')
     const use = (this.#uses.get(name) ?? 0) + 1
     this.#uses.set(name, use)
@@ -86,17 +93,26 @@ export class Execution implements Claim {
     this.signal.throwIfAborted()
     const { store, maxResultBytes } = this.deps
     if (!kept.has(key)) {
-      const from = store.now
+      // It was not the last after all.
+      const [before, from] = [this.#last, store.now]
+      this.#last = undefined
+      if (before) await this.#save(before)
       const value = await work()
       const text = value === undefined ? null : jsonOf(`result of step "${key}"`, value, maxResultBytes)
-      try { await store.saveStep(this, key, text, from) } catch (error) {
-        if (JobErrors.LEASE_LOST.is(error)) this.abort(error)
-        throw error
-      }
+      const step = { key, text, from }
+      if (last?.(value)) this.#last = step
+      else await this.#save(step)
       kept.set(key, text)
     }
     // Read back even the first time, so that both ways give the same.
     const text = kept.get(key)!
     return (text === null ? undefined : JSON.parse(text)) as T
+  }
+
+  async #save({ key, text, from }: Step, tx?: Tx): Promise<void> {
+    try { await this.deps.store.saveStep(this, key, text, from, tx) } catch (error) {
+      if (!tx && JobErrors.LEASE_LOST.is(error)) this.abort(error)
+      throw error
+    }
   }
 }

@@ -191,8 +191,8 @@ export class JobStore {
   }
 
   /** Rejects with JOBS_LEASE_LOST if the claim no longer stands. */
-  async saveStep({ id, token, owner }: Claim, name: string, result: string | null, startedAt: number): Promise<void> {
-    if (!await this.#step.run([name, result, startedAt, this.now, id, token, owner])) throw JobErrors.LEASE_LOST({ id })
+  async saveStep({ id, token, owner }: Claim, name: string, result: string | null, startedAt: number, tx?: Tx): Promise<void> {
+    if (!await this.#step.run([name, result, startedAt, this.now, id, token, owner], tx)) throw JobErrors.LEASE_LOST({ id })
   }
 
   get #jobs() { return this.deps.database.knex()('jobs') }

@@ -269,7 +269,7 @@ export class Worker {
   /** Attempts that end at the same moment. */
   async #endAll(endings: readonly Ending[], tx: Tx): Promise<(Job | Error)[]> {
     const { store } = this.deps
-    for (const { execution } of endings) await execution.writeProgress(tx)
+    for (const { execution } of endings) await execution.writeRest(tx)
     const rows = await store.readAll(endings.map(({ execution }) => execution.id), tx)
     const held = endings.filter(({ execution: { id, token, owner } }) => rows.get(id)?.token === token && rows.get(id)?.lease_owner === owner)
     const changed = await store.changeAll(held.map(({ execution, event, changes }) => ({ row: rows.get(execution.id)!, event, changes })), tx)
@@ -314,7 +314,7 @@ export class Worker {
     const { store, database, log } = this.deps
     log.info('a job is handed back', { job_id: execution.id })
     return database.transaction(async tx => {
-      await execution.writeProgress(tx)
+      await execution.writeRest(tx)
       const row = await store.read(execution.id, tx)
       if (row?.token !== execution.token || row.status !== 'running') return toJob(row ?? execution.row)
       const after = await store.change(row, 'hand_back', { run_at: store.now }, tx)

@@ -105,7 +105,7 @@ describe(`kill -9 of the whole product ${ROUNDS} times while jobs are submitted 
 
 async function running(url: string): Promise<{ attempts: { started_at: string }[] }[]> {
   const { items } = await (await fetch(`${url}/api/v1/jobs?status=running&limit=100`)).json() as { items: Job[] }
-  return Promise.all(items.map(async ({ id }) => (await fetch(`${url}/api/v1/jobs/${id}`)).json()))
+  return Promise.all(items.map(async ({ id }) => (await fetch(`${url}/api/v1/jobs/${id}`)).json() as Promise<{ attempts: { started_at: string }[] }>))
 }
 
 async function stop(server: Run): Promise<void> {
