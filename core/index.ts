@@ -7,7 +7,7 @@ export type { Contribution, Contributions, HookRef, Live, PointRef, ServiceRef }
 export type { HookCall, HookReport } from './hooks.ts'
 export { createRuntime, Host, RuntimeHooks } from './runtime.ts'
 export type { PluginEntry, PluginProblem, PluginState } from './plan.ts'
-export type { Runtime, RuntimeOptions } from './runtime.ts'
+export type { Role, Runtime, RuntimeOptions } from './runtime.ts'
 export { BackplaneError, BootError, defineErrors, reasonOf, rootOf } from './errors.ts'
 export type { ErrorMaker, ErrorShape, ErrorTable } from './errors.ts'
 export { CoreErrors } from './errors.ts'

@@ -28,10 +28,16 @@ export interface RuntimeOptions {
 }
 
 /** What a plugin may know of, and ask from, the process it lives in. Provided by the runtime itself. */
+/** What a process does: answers requests, runs jobs, decides what is due. */
+export type Role = 'api' | 'worker' | 'scheduler'
+export const ROLES: readonly Role[] = ['api', 'worker', 'scheduler']
+
 export interface Host {
   readonly version: string
   /** Of this process, new at each start. */
   readonly instanceId: string
+  /** Of this process; all of them, unless config says otherwise. */
+  readonly roles: readonly Role[]
   /** Where everything that is kept on disk belongs. */
   readonly dataDir: string
   /** The environment of the process. Settings come from config: only a plugin that hands the environment on reads it. */
@@ -93,7 +99,7 @@ export class Runtime implements AsyncDisposable {
     this.host = {
       // Made when somebody asks: loading node:crypto takes as long as booting a hundred plugins.
       get instanceId() { return (id ??= crypto.randomUUID()) },
-      version: '0.0.0', dataDir: 'data', env: {}, environment: 'development', enable: async name => this.#cannot('enable', name), disable: async name => this.change(new Map([[this.#unit(name).name, undefined]])),
+      version: '0.0.0', roles: ROLES, dataDir: 'data', env: {}, environment: 'development', enable: async name => this.#cannot('enable', name), disable: async name => this.change(new Map([[this.#unit(name).name, undefined]])),
       reload: async name => this.change(new Map([[name, this.#unit(name).entry]]), true), inspect: () => this.inspect(), ...options.host,
     }
     const given: readonly (readonly [ServiceRef<any>, unknown])[] = [[Host, this.host], ...(options.services ?? [])]

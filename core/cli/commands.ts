@@ -35,6 +35,9 @@ export interface HostCommand extends Omit<Command, 'run' | 'needs'> { readonly p
 
 const print = (io: HostIo, value: unknown) => io.out(JSON.stringify(value, null, 2))
 
+/** As if they were set by the variable that no other layer outranks. */
+const withRoles = (world: World, roles?: string): World => (roles === undefined ? world : { ...world, env: { ...world.env, BACKPLANE__runtime__roles: roles } })
+
 /** The deployment, or undefined after its problems were told. */
 async function sound(io: HostIo): Promise<Deployment | undefined> {
   const deployment = await io.load()
@@ -80,9 +83,12 @@ function settingsOf(schema: JsonSchema | undefined, path = ''): Setting[] {
 export const hostCommands: readonly HostCommand[] = [
   {
     name: 'start', summary: 'Run what the config names until SIGTERM or Ctrl-C', plain: true,
-    options: [{ flags: '--no-watch', summary: 'do not apply edits of the config files while running' }],
-    examples: ['backplane start', 'PORT=9000 backplane start --config my.yaml'],
-    run: ({ world, configFile, options }) => start(world, { configFile, watch: options['watch'] !== false }),
+    options: [
+      { flags: '--roles <roles>', summary: 'what this process does: api, worker, scheduler, with commas between them, or all' },
+      { flags: '--no-watch', summary: 'do not apply edits of the config files while running' },
+    ],
+    examples: ['backplane start', 'PORT=9000 backplane start --config my.yaml', 'backplane start --roles worker'],
+    run: ({ world, configFile, options: { roles, watch } }) => start(withRoles(world, roles as string | undefined), { configFile, watch: watch !== false }),
   },
   {
     name: 'config check', summary: 'Is everything right, and if not, where; runs no plugin', examples: ['backplane config check', 'backplane config check --config my.yaml --json'],

@@ -7,6 +7,7 @@ import { parseDocument, isScalar } from 'yaml'
 import { z } from 'zod'
 import { reasonOf, type BackplaneError } from '../errors.ts'
 import type { Level } from '../plugin.ts'
+import { ROLES, type Role } from '../runtime.ts'
 import { Secret, type SecretPart } from '../secret.ts'
 import { conceal } from './conceal.ts'
 import { ConfigErrors } from './mistakes.ts'
@@ -24,10 +25,13 @@ interface Piece { readonly value: SecretPart; readonly secret?: string }
 type Env = Readonly<Record<string, string | undefined>>
 export type Path = readonly string[]
 
+const roles = z.array(z.enum([...ROLES, 'all']))
 /** What a config file may say besides `plugins`. Times in milliseconds. */
 export const settingsSchema = z.strictObject({
   runtime: z.strictObject({
     dataDir: z.string().min(1).default('data').describe('Where everything that is kept on disk belongs; relative to the working directory.'),
+    roles: z.union([roles.min(1), z.string().transform(text => text.split(',').map(name => name.trim())).pipe(roles)], `not ${[...ROLES, 'all'].join(', ')}, or a list of these`)
+      .default(['all']).describe('What this process does: api, worker, scheduler, or all. As a text, with commas.'),
     graceMs: z.int().min(100).max(3_600_000).default(30_000).describe('How long a stop may take in all, in milliseconds.'),
     timeouts: z.strictObject({
       setup: z.int().min(1).max(3_600_000).default(10_000).describe('For the setup of one plugin, in milliseconds.'),
@@ -51,6 +55,7 @@ export const entrySchema = z.strictObject({
 export interface Settings {
   /** Absolute. */
   readonly dataDir: string
+  readonly roles: readonly Role[]
   readonly graceMs: number
   readonly timeouts: { readonly setup: number; readonly start: number; readonly hook: number }
   readonly log: { readonly level: Level; readonly format: 'auto' | 'json' | 'pretty' }
@@ -64,6 +69,7 @@ export const variables: readonly Variable[] = [
   { name: 'MAX_CONCURRENT_REQUESTS', path: 'plugins.http.config.maxConcurrentRequests', secret: false, summary: 'Requests that are worked on at the same time; more are answered with 503.' },
   { name: 'REQUEST_TIMEOUT', path: 'plugins.http.config.requestTimeoutMs', secret: false, summary: 'Milliseconds that a request may take.' },
   { name: 'DATA_DIR', path: 'runtime.dataDir', secret: false, summary: 'Where everything that is kept on disk belongs.' },
+  { name: 'BACKPLANE_ROLES', path: 'runtime.roles', secret: false, summary: 'What this process does: `api`, `worker`, `scheduler`, with commas between them, or `all`.' },
   { name: 'LOG_LEVEL', path: 'log.level', secret: false, summary: 'debug, info, warn or error.' },
   { name: 'DATABASE_URL', path: 'plugins.database.config.url', secret: true, dangerous: true, summary: 'The database; without it, SQLite in the data directory.' },
   { name: 'OPENAI_API_KEY', path: 'plugins.models.config.providers.openai.api_key', secret: true, summary: 'Key for the models of OpenAI.' },
@@ -386,7 +392,8 @@ export class Config {
     const json = jsonSchemaOf(settingsSchema)
     const checked = this.check([], settingsSchema, json, this.report)
     const { runtime, log } = (checked?.value ?? settingsSchema.parse({})) as z.infer<typeof settingsSchema>
-    return { dataDir: resolve(this.cwd, runtime.dataDir), graceMs: runtime.graceMs, timeouts: runtime.timeouts, log }
+    const roles = ROLES.filter(each => runtime.roles.includes('all') || runtime.roles.includes(each))
+    return { dataDir: resolve(this.cwd, runtime.dataDir), roles, graceMs: runtime.graceMs, timeouts: runtime.timeouts, log }
   }
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { BackplaneError, BootError, PluginErrors, reasonOf } from '../errors.ts'
 import { nameOf, type PluginEntry } from '../plan.ts'
 import type { Logger } from '../plugin.ts'
-import { createRuntime, type Runtime } from '../runtime.ts'
+import { createRuntime, ROLES, type Runtime } from '../runtime.ts'
 import { makeDataDir, problemText, problemsOf, problemsText } from './deployment.ts'
 import { host, loadDeployment, type Deployment } from './loader.ts'
 import { createLogger } from './logger.ts'
@@ -38,13 +38,13 @@ class Server {
 
   constructor(readonly world: World, readonly options: ServerOptions, deployment: Deployment) {
     this.#deployment = deployment
-    const { settings: { log, dataDir, graceMs, timeouts }, entries } = deployment
+    const { settings: { log, dataDir, roles, graceMs, timeouts }, entries } = deployment
     this.#pretty = log.format === 'auto' ? world.tty : log.format === 'pretty'
     this.#log = createLogger({ level: log.level, format: this.#pretty ? 'pretty' : 'json', color: this.#pretty && world.tty && !world.env['NO_COLOR'], write: line => world.out(line) })
     this.#runtime = createRuntime({
       plugins: entries, log: this.#log, graceMs, timeouts, offers: service => this.#deployment.offers(service),
       host: {
-        version: host.version, dataDir, env: world.env, environment: deployment.environment,
+        version: host.version, dataDir, roles, env: world.env, environment: deployment.environment,
         enable: name => this.#enable(name), disable: name => this.#disable(name), reload: name => this.#reload(name),
       },
     })
@@ -194,20 +194,21 @@ class Server {
 
   /** What needs a restart stays as it is in here, so that it is told again. */
   #keep(next: Deployment): void {
-    const { dataDir, graceMs, timeouts, log } = this.#deployment.settings
-    this.#deployment = { ...next, settings: { dataDir, graceMs, timeouts, log: { ...log, level: next.settings.log.level } } }
+    const { log, ...kept } = this.#deployment.settings
+    this.#deployment = { ...next, settings: { ...kept, log: { ...log, level: next.settings.log.level } } }
   }
 
   async #announce(): Promise<void> {
-    const { dataDir } = this.#deployment.settings
+    const { dataDir, roles } = this.#deployment.settings
     const { plugins } = this.#runtime.inspect()
     const url = await urlOf(dataDir, this.#runtime.host.instanceId)
     const out = plugins.filter(each => each.state === 'failed')
     if (!this.#pretty) {
-      this.#log.info('started', { url, data: dataDir, version: host.version, plugins: plugins.length - out.length, left_out: out.map(({ name, problem }) => ({ name, ...problem })) })
+      this.#log.info('started', { url, roles, data: dataDir, version: host.version, plugins: plugins.length - out.length, left_out: out.map(({ name, problem }) => ({ name, ...problem })) })
       return
     }
     const lines = [`Backplane ${host.version} runs with ${plugins.length - out.length} plugins`, `  url   ${url ?? 'none: no plugin listens'}`, `  data  ${dataDir}`]
+    if (roles.length < ROLES.length) lines.push(`  roles ${roles.join(', ')}`)
     for (const { name, problem } of out) lines.push(`  left out: ${name}, in ${problem?.phase}: ${problem?.message}\n    fix: ${problem?.fix}`)
     if (plugins.some(each => each.plugin === 'agent-pack-core' && each.state === 'running')) {
       const question = 'What is (2+3)*7, and 15% of 80?'

@@ -125,8 +125,8 @@ export function comparePlan(snapshot: Snapshot, deployment: Deployment): ChangeP
 
 /** Which of `runtime:` and `log:` differ; all but the log's level need a restart. */
 export function compareSettings(from: Settings, to: Settings): SettingChange[] {
-  const flat = ({ dataDir, graceMs, timeouts, log }: Settings): [string, unknown][] => [
-    ['runtime.dataDir', dataDir], ['runtime.graceMs', graceMs], ...Object.entries(timeouts).map(([key, value]): [string, unknown] => [`runtime.timeouts.${key}`, value]),
+  const flat = ({ dataDir, roles, graceMs, timeouts, log }: Settings): [string, unknown][] => [
+    ['runtime.dataDir', dataDir], ['runtime.roles', roles?.join(', ')], ['runtime.graceMs', graceMs], ...Object.entries(timeouts).map(([key, value]): [string, unknown] => [`runtime.timeouts.${key}`, value]),
     ['log.level', log.level], ['log.format', log.format],
   ]
   const before = new Map(flat(from))

@@ -1,6 +1,4 @@
-import { defineErrors, defineService } from '#core'
-
-export type Role = 'api' | 'worker' | 'scheduler'
+import { defineErrors, defineService, type Role } from '#core'
 
 export interface Instance {
   readonly id: string

@@ -25,9 +25,9 @@ export default definePlugin({
   contributes: [HealthCheck, Metric],
   async setup(ctx, { host, database, channels, redis }) {
     await database.migrate('cluster', migrations)
-    const { clock, log, config: { roles, heartbeatMs, leaseMs, retryMs, pollMs } } = ctx
+    const { clock, log, config: { heartbeatMs, leaseMs, retryMs, pollMs } } = ctx
     const id = host.instanceId
-    const instances = new InstanceTable({ database, clock, log, id, version: host.version, roles, heartbeatMs })
+    const instances = new InstanceTable({ database, clock, log, id, version: host.version, roles: host.roles, heartbeatMs })
     const link = ctx.own(new RedisLink({ id, log }))
     const broadcast = ctx.own(await CarriedBroadcast.open({ database, channels, link, clock, log, id, pollMs, others: () => instances.others() }))
     const freed = (name: string) => void broadcast.publish(FREED, name).catch(() => {})

@@ -120,7 +120,7 @@ export class App {
     const { route, plugin } = entry
     exchange.entry = entry
     exchange.params = found.params
-    if (gate.state !== 'serving' && !route.early) throw HttpErrors.STARTING({ state: gate.state })
+    if (!route.early) gate.open(route.path)
     if (this.table.isAway(plugin)) throw HttpErrors.AWAY({ path: route.path, plugin })
     if (res.destroyed || req.destroyed) throw new ClientGone()
     gate.enter(exchange, route.streams ? 'stream' : 'request', route.early === true)

@@ -117,6 +117,7 @@ export const HttpErrors = defineErrors('HTTP', {
   MEDIA_TYPE: { message: 'a body of type "{type}" is not understood here', fix: 'Send `Content-Type: application/json`.', status: 415, expose: true },
   TIMEOUT: { message: 'no answer within {ms} ms', fix: 'Try again; for long work submit a job and watch it.', status: 503, retryable: true, expose: true },
   BUSY: { message: 'the server has {limit} requests under way', fix: 'Try again after the time in Retry-After.', status: 503, retryable: true, expose: true },
+  ROLE: { message: '{path} is not served by this process, which has the roles {roles}', fix: 'Ask a process that has the role api, or give it to this one (runtime.roles).', status: 503, expose: true },
   AWAY: { message: '{path} belongs to plugin "{plugin}", which is being restarted', fix: 'Try again after the time in Retry-After.', status: 503, retryable: true, expose: true },
   STARTING: { message: 'the server is {state}', fix: 'Try again after the time in Retry-After.', status: 503, retryable: true, expose: true },
   INTERNAL: { message: 'something went wrong here', fix: 'Look for request {request_id} in the server\'s log.', status: 500, expose: true },

@@ -1,3 +1,4 @@
+import type { Role } from '#core'
 import { HttpErrors } from '#contracts/http'
 import type { HttpConfig } from './config.ts'
 import type { Exchange } from './exchange.ts'
@@ -12,10 +13,16 @@ export class Gate {
   readonly #counts = { request: 0, stream: 0 }
   #waiting: (() => void)[] = []
   #bodyBytes = 0
-  constructor(public settings: HttpConfig) {}
+  constructor(public settings: HttpConfig, readonly roles: readonly Role[]) {}
 
   get counts(): Readonly<Record<Kind, number>> { return this.#counts }
   get bodyBytes(): number { return this.#bodyBytes }
+
+  /** Throws HTTP_ROLE, or HTTP_STARTING, if nothing but what is early is served now. */
+  open(path: string): void {
+    if (!this.roles.includes('api')) throw HttpErrors.ROLE({ path, roles: this.roles.join(', ') })
+    if (this.state !== 'serving') throw HttpErrors.STARTING({ state: this.state })
+  }
 
   /** `early` ones are never refused and never counted. Throws HTTP_BUSY. */
   enter(exchange: Exchange, kind: Kind, early: boolean): void {

@@ -21,7 +21,7 @@ export default definePlugin({
     ])
     const { log, clock } = ctx
     const instruments = createInstruments()
-    const gate = new Gate(ctx.config)
+    const gate = new Gate(ctx.config, host.roles)
 
     const [headers, proxies] = [new Headers(), new Proxies()]
     const routes = ctx.collect(HttpRoute)

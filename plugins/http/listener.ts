@@ -72,10 +72,19 @@ export class Listener implements HttpServer {
     // Who does not get through the handshake is told by TLS itself; node would keep the socket.
     server.on('tlsClientError', (_error, socket) => socket.destroy())
     this.listenForUpgrades()
-    await listen(server, host, port)
+    await this.#listen(server, host, port)
     this.#url = urlOf(tls ? 'https' : 'http', host, (server.address() as AddressInfo).port)
-    await this.#announce()
+    if (gate.roles.includes('api')) await this.#announce()
     log.info('listening', { url: this.#url })
+  }
+
+  /** A port that another process of this machine has is no reason to end for one that only answers for its health. */
+  async #listen(server: Server, host: string, port: number): Promise<void> {
+    try { await listen(server, host, port) } catch (error) {
+      if (this.deps.gate.roles.includes('api') || ((error as Error).cause as NodeJS.ErrnoException)?.code !== 'EADDRINUSE') throw error
+      this.deps.log.warn(`port ${port} is taken: the health of this process is told on another one`, { port })
+      await listen(server, host, 0)
+    }
   }
 
   /** What can be changed while it listens. */

@@ -53,7 +53,7 @@ export class Upgrades {
       const found = [...upgrades.all, ...upgrades.away].find(({ value }) => same(value.path, path))
       if (!found) throw HttpErrors.NOT_FOUND({ method: 'UPGRADE', path })
       const { plugin, value } = found
-      if (gate.state !== 'serving') throw HttpErrors.STARTING({ state: gate.state })
+      gate.open(value.path)
       if (upgrades.away.some(each => each.plugin === plugin)) throw HttpErrors.AWAY({ path: value.path, plugin })
       const { maxStreams } = gate.settings
       if (this.#sockets.size >= maxStreams) throw HttpErrors.BUSY({ limit: maxStreams })

@@ -39,8 +39,10 @@ export default definePlugin({
     const store = new JobStore({ database, queue, clock: ctx.clock, events: () => events.current })
     const queries = new JobQueries(database)
     const due = new DueJobs({ store, queries, database, clock: ctx.clock, log: ctx.log, sweepMs: ctx.config.sweep_ms })
+    // Whoever takes no jobs sweeps all the same: a job must not wait because its worker, or the scheduler, was the only one.
+    const concurrency = host.roles.includes('worker') ? ctx.config.concurrency : 0
     const worker = new Worker({
-      store, database, queue, due, access, clock: ctx.clock, log: ctx.log, config: ctx.config, owner: host.instanceId, types: ctx.collect(JobType),
+      store, database, queue, due, access, clock: ctx.clock, log: ctx.log, config: { ...ctx.config, concurrency }, owner: host.instanceId, types: ctx.collect(JobType),
       ready: () => ctx.ready(JobSettling),
       settling: (job, tx) => ctx.call(JobSettling, { job, tx }),
       settled: job => void ctx.call(JobSettled, { job }),

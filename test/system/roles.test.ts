@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { eventually } from '#core/testing'
+import type { Job } from '#contracts/jobs'
+import { workplace, type Run } from '../support/cli.ts'
+
+const message = (text: string) => (line: Record<string, any>) => line['msg'] === text
+const listening = async (run: Run) => (await run.line('the port', message('listening')))['url'] as string
+const submit = async (url: string): Promise<Job> => {
+  const answer = await fetch(`${url}/api/v1/jobs`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ agent: 'math', input: '2+40' }) })
+  assert.equal(answer.status, 202, await answer.clone().text())
+  return answer.json() as Promise<Job>
+}
+const jobOf = async (url: string, id: string) => (await fetch(`${url}/api/v1/jobs/${id}`)).json() as Promise<Job>
+
+describe('roles', function () {
+  this.timeout(60_000)
+
+  it('one process takes jobs in, another runs them, on one machine and one data folder', async () => {
+    await using place = workplace({})
+    const env = { PORT: '0', BACKPLANE__log__format: 'json' }
+    const api = place.start(['start', '--no-watch', '--roles', 'api'], env)
+    const url = await listening(api)
+    assert.deepEqual((await api.line('the start', message('started')))['roles'], ['api'])
+    const waiting = await submit(url)
+
+    // The port of the other one, as two processes with one config have it.
+    const worker = place.start(['start', '--no-watch'], { ...env, PORT: new URL(url).port, BACKPLANE_ROLES: 'worker, scheduler' })
+    const own = await listening(worker)
+    assert.notEqual(own, url)
+    await worker.line('the start', message('started'))
+    await eventually('the job to be done', async () => (await jobOf(url, waiting.id)).status === 'completed', 15_000)
+    assert.equal(worker.lines.filter(message('job completed')).length, 1)
+    assert.equal(api.lines.filter(message('job completed')).length, 0)
+
+    assert.equal((await fetch(`${own}/health/ready`)).status, 200)
+    const refused = await fetch(`${own}/api/v1/jobs`)
+    const problem = await refused.json() as { code: string; detail: string }
+    assert.deepEqual([refused.status, problem.code], [503, 'HTTP_ROLE'])
+    assert.match(problem.detail, /has the roles worker, scheduler/)
+    assert.equal((await fetch(`${own}/sse/jobs/${waiting.id}`)).status, 503)
+    assert.equal((await fetch(`${own}/nowhere`)).status, 404)
+    assert.equal(JSON.parse(readFileSync(join(place.folder, 'data/server.json'), 'utf8')).url, url)
+
+    worker.process.kill('SIGTERM')
+    assert.equal(await worker.ended, 0, worker.err)
+    const later = await submit(url)
+    assert.equal((await jobOf(url, later.id)).status, 'queued')
+    assert.equal(JSON.parse(readFileSync(join(place.folder, 'data/server.json'), 'utf8')).url, url)
+    api.process.kill('SIGTERM')
+    assert.equal(await api.ended, 0, api.err)
+  })
+
+  it('a port that is taken ends a process that was to serve requests', async () => {
+    const other = createServer().listen(0, '127.0.0.1')
+    await new Promise(resolve => other.once('listening', resolve))
+    try {
+      await using place = workplace({})
+      const run = place.start(['start', '--no-watch', '--roles', 'api,worker'], { PORT: String((other.address() as AddressInfo).port) })
+      assert.equal(await run.ended, 1, run.out + run.err)
+      assert.match(run.err, /the port is taken/)
+    } finally { other.close() }
+  })
+
+  it('only roles that there are', async () => {
+    await using place = workplace({ 'roles.yaml': 'runtime:\n  roles: [api, wrker]\n' })
+    const file = await place.run('config', 'check', '--config', 'roles.yaml')
+    assert.deepEqual([file.code, /roles\.yaml:2:\d+ {2}runtime\.roles {2}not api, worker, scheduler, all, or a list of these/.test(file.err)], [2, true], file.err)
+    const option = await place.run('start', '--roles', 'wrker')
+    assert.deepEqual([option.code, /runtime\.roles/.test(option.err)], [2, true], option.err)
+    await using empty = workplace({ 'roles.yaml': 'runtime:\n  roles: []\n' })
+    assert.equal((await empty.run('config', 'check', '--config', 'roles.yaml')).code, 2)
+  })
+})
