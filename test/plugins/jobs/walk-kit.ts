@@ -5,7 +5,7 @@ import type { Access } from '#contracts/access'
 import { DatabaseErrors, type Database, type Tx } from '#contracts/database'
 import type { EventLog } from '#contracts/events'
 import type { Job, JobContext } from '#contracts/jobs'
-import type { Consumer, Deliver, JobQueue } from '#contracts/queue'
+import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
 import { Backlog } from '../../../plugins/jobs/backlog.ts'
 import { Cancellations } from '../../../plugins/jobs/cancellation.ts'
 import { config as schema } from '../../../plugins/jobs/config.ts'
@@ -17,7 +17,6 @@ import { JobQueries } from '../../../plugins/jobs/queries.ts'
 import { JobRuns } from '../../../plugins/jobs/run.ts'
 import { JobStore } from '../../../plugins/jobs/store.ts'
 import { Worker } from '../../../plugins/jobs/worker.ts'
-import { EmbeddedQueue } from '../../../plugins/queue-embedded/queue.ts'
 import { jobType, operator } from './kit.ts'
 
 export class Killed extends Error { override readonly message = 'the process was killed' }
@@ -76,7 +75,7 @@ export class Process {
     const { log, config } = this
     const clock = this.#clock()
     const database = this.#database = this.#wrap(world.database)
-    const queue = this.#queue(new EmbeddedQueue(database, clock, log))
+    const queue = this.#queue()
     const events = { append: (tx: Tx, list: Parameters<EventLog['append']>[1]) => this.#append(tx, list) } as EventLog
     const store = new JobStore({ database, queue, clock, events: () => events })
     const queries = new JobQueries(database)
@@ -186,11 +185,18 @@ export class Process {
     await this.#database.knex(tx)('walk_events').insert(rows)
   }
 
-  #queue(queue: EmbeddedQueue): JobQueue {
+  /** A table of the database: what it delivers, and when, the walk says. */
+  #queue(): JobQueue {
+    const table = (tx?: Tx) => this.#database.knex(tx)('queue_entries')
     const consume = async (deliver: Deliver): Promise<Consumer> => {
       this.#deliver = deliver
       return { want() {}, [Symbol.asyncDispose]: async () => {} }
     }
-    return { can: queue.can, consume, enqueue: (entries, tx) => queue.enqueue(entries, tx), remove: (ids, tx) => queue.remove(ids, tx), depth: () => queue.depth() }
+    return {
+      can: { transactional: true, distributed: false }, consume,
+      async enqueue(entries: readonly QueueEntry[], tx) { if (entries.length) await table(tx).insert(entries.map(({ id, priority }) => ({ id, priority }))).onConflict('id').ignore() },
+      async remove(ids, tx) { await table(tx).whereIn('id', [...ids]).delete() },
+      async depth() { return Number((await table().count({ count: '*' }).first())!['count']) },
+    }
   }
 }
