@@ -85,6 +85,7 @@ export const warmUp = (): void => void mathjs()
 
 const names: Names = {
   resolve(name, call) {
+    if (call && name === 'ln') return 'log'
     if (call) return FUNCTIONS.has(name) ? name : FUNCTIONS.has(name.toLowerCase()) ? name.toLowerCase() : unitName(name)
     return Object.hasOwn(CONSTANTS, name) ? CONSTANTS[name] : unitName(name)
   },
@@ -212,10 +213,35 @@ function asksMore(sentence: string, tokens: readonly Token[], found: readonly Sp
   const worded = [...found, { from: sentence.length, to: 0 }].some(({ from }, i) => COMPUTES.test(sentence.slice(found[i - 1]?.to ?? 0, from)))
   const joins = (before: Token | undefined, after: Token | undefined) =>
     before !== undefined && after !== undefined && (operand(before) || operand(after))
-  return worded || left.some((token, i) => binary(token) && joins(left[i - 1], left[i + 1]))
+  const percents = left.some((token, i) => token?.text === '%' && left[i - 1]?.kind === 'number')
+  return worded || percents || left.some((token, i) => binary(token) && joins(left[i - 1], left[i + 1]))
 }
 
 const binary = (token: Token | undefined) => token?.kind === 'operator' && !['to', '=', ...POSTFIX].includes(token.text)
+
+/** Words that make something else of what stands behind them, or before them: of `twice 3 + 4` and `2 + 3 squared` no part must be computed alone. */
+const CHANGES = /^(?:negative|half|double|twice|thrice|triple|quadruple|square|cube|root|√|increase|decrease|raise|reduce|discount)$/i
+const CHANGED = /^(?:squared|cubed|doubled|tripled|halved|hundred|thousand|[mb]illion|trillion|dozen|of|off|over|choose|(?:in|de)creased|raised|reduced)$/i
+const MONTH = /^(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)$/i
+/** An operator in words, beside something that is no operand. */
+const isWorded = (token: Token | undefined) => token?.kind === 'other' && /^[-+*/]$/.test(token.text) && token.to - token.from > 1
+const isWord = (token: Token | undefined) => token !== undefined && /^\p{L}/u.test(token.text)
+
+/** Does what stands before it make something else of it? */
+function isChanged(tokens: readonly Token[], start: number): boolean {
+  const [token, before, second, third] = [tokens[start]!, tokens[start - 1], tokens[start - 2], tokens[start - 3]]
+  if (!before) return false
+  if (before.kind === 'other' && (CHANGES.test(before.text) || FUNCTIONS.has(before.text.toLowerCase()))) return true
+  // `minus 5 + 3`, `2 to the 3 + 1`, `f(2) + 1`
+  if (isWorded(before)) return true
+  if (/^the$/i.test(before.text) && second?.text === 'to') return true
+  if (token.kind === 'open' && before.kind === 'other' && isWord(before) && before.to === token.from) return true
+  if (before.kind === 'open' && second?.kind === 'other' && isWord(second) && second.to === before.from) return true
+  if (token.kind !== 'number') return false
+  // `5 feet 3 inches`, `31 January 2026 plus`, `January 31, 2026 plus`
+  if ((before.kind === 'name' && second?.kind === 'number') || MONTH.test(before.text)) return true
+  return before.text === ',' && second?.kind === 'number' && MONTH.test(third?.text ?? '')
+}
 
 // What an operator ties to something unknown is a part: the 2*3 of `x + 2*3` must not be computed alone.
 function canStart(tokens: readonly Token[], start: number): boolean {
@@ -224,6 +250,7 @@ function canStart(tokens: readonly Token[], start: number): boolean {
   if (before?.kind === 'number' && token.kind === 'number') return false
   if (before?.kind === 'open' && tokens[start - 2]?.kind === 'name' && tokens[start - 2]!.to === before.from) return false
   if (isUnclear(before) && (before!.to === token.from || (token.kind === 'name' && !FUNCTIONS.has(token.text)))) return false
+  if (isChanged(tokens, start)) return false
   if (token.text === '-' || token.text === '+') return after?.from === token.to && before?.to !== token.from
   return token.kind === 'number' || token.kind === 'open' || (token.kind === 'name' && token.text !== 'of')
 }
@@ -239,8 +266,9 @@ function endsOf(tokens: readonly Token[], start: number): { readonly ends: numbe
     if (last.kind === 'open' && ++depth > MAX_DEPTH) break
     if (last.kind === 'close' && --depth < 0) break
     const open = last.kind === 'comma' || (last.kind === 'operator' && !POSTFIX.has(last.text))
-    // `1 000`, `(2+3)3,5`, and all of what parentheses hold, which belongs to what they belong to.
-    const tied = (last.kind === 'number' && after?.kind === 'number') || after?.kind === 'comma' || (isUnclear(after) && after!.from === last.to) ||
+    // `1 000`, `5 + 3 km`, `(2+3)3,5`, and all of what parentheses hold, which belongs to what they belong to.
+    const tied = (last.kind === 'number' && (after?.kind === 'number' || after?.kind === 'name')) || after?.kind === 'comma' ||
+      isWorded(after) || (after?.kind === 'other' && CHANGED.test(after.text)) || (isUnclear(after) && after!.from === last.to) ||
       (tokens[start - 1]?.kind === 'open' && after?.kind === 'close')
     const equals = after?.text === '=' && tokens[end + 1] !== undefined && tokens[end + 1]!.kind !== 'other'
     const goesOn = tied || binary(after) || POSTFIX.has(after?.text ?? '') || equals

@@ -42,6 +42,14 @@ describe('finding expressions in a sentence', () => {
   it('finds nothing where nothing is to be computed, or what is asked is more than it can read', () => {
     for (const sentence of nothing) assert.deepEqual(findExpressions(sentence), [], sentence)
   })
+  it('computes no part of what a word beside it makes something else of', () => {
+    const parts = ['lg(100) + 2', 'f(2) + 1 = ?', 'What is foo(2+3)?', 'what is 1/3 of 9', '10% of 50 off 80', '5 feet 3 inches in cm', '5 + 3 km', 'double 3+4', 'Twice 3 + 4',
+      '2+3 squared', '5 + 3 hundred', '2 * 3 million', 'negative 5 + 3', 'minus 5 + 3', '5 + 3 divided by two', 'sqrt 16 + 9', '√16 + 1', '2 to the 3 + 1', 'increase 50+10 by 10%',
+      'What is 31 January 2026 plus 1 month?', 'January 31, 2026 plus 1 month', 'On 5 May 2026 - 3 days']
+    for (const sentence of parts) assert.deepEqual(findExpressions(sentence), [], sentence)
+    assert.deepEqual(readSentence('a 10% tip on 50+20'), { expressions: ['50+20'], rest: true })
+    assert.deepEqual([findExpressions('What is ln(e^2)?'), result('ln(e^2)')], [['ln(e^2)'], '2'])
+  })
   it('never takes a number apart that it can\'t read as a whole', () => {
     const torn = ['3,5 + 1,5', '2*3 + 3,5', '3,5 + 2*3', '3,5% of 80 + 10', '3,5 km + 2*3 km', '3,5(2+3)', '(2+3)3,5', '(1+1) * (3,5 + 2)', 'max((3,5 + 1))',
       '1.2.3 + 4', 'v1.2 + 3', '1.2.3-4', '192.168.0.1/24', '10:30 - 9:15', '10 : 2 + 3', '2026-11-21 + 3', '2026-11-21T10:30:00Z', '2026-11-21T10:30:00Z + 2*3', '21.11.2026', '11/21/2026',
