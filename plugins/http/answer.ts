@@ -84,6 +84,13 @@ export async function answerStream(exchange: Exchange, { status = 200, headers =
   }
 }
 
+/** A stream of events that says when to come back, and nothing else. */
+export function answerLater({ id, res }: Exchange, seconds: number, base: FlatHeaders): void {
+  res.writeHead(200, headOf(id, base, { 'Cache-Control': 'no-store' }, 'text/event-stream; charset=utf-8'))
+  // No empty line after it: that may reset the last id.
+  res.end(`retry: ${seconds * 1_000}\n`)
+}
+
 /** Sends a problem; if part of the request is still on its way, it is let run dry for a moment, since closing on it would cut off the answer. */
 export async function answerProblem(exchange: Exchange, problem: Problem, own: Readonly<Record<string, string>>, base: FlatHeaders): Promise<void> {
   const { id, req, res } = exchange

@@ -1,15 +1,15 @@
 import type { RequestListener } from 'node:http'
 import Koa, { type Context } from 'koa'
-import { reasonOf, scope, type Clock, type Contribution, type Live, type Logger } from '#core'
+import { CoreErrors, reasonOf, rootOf, scope, type Clock, type Contribution, type Live, type Logger } from '#core'
 import { AccessErrors, type Access, type Caller } from '#contracts/access'
 import type { HttpAnswer, HttpMiddleware, HttpRequest, HttpRoute } from '#contracts/http'
 import { HttpErrors } from '#contracts/http'
 import { ClientGone } from './abort.ts'
-import { answer, answerProblem, answerStream } from './answer.ts'
+import { answer, answerLater, answerProblem, answerStream } from './answer.ts'
 import { Exchange, Request } from './exchange.ts'
 import type { Gate } from './gate.ts'
 import type { Headers } from './headers.ts'
-import { checkPath, hasBody, invalid, readJson, readQuery, validate, type Input } from './input.ts'
+import { checkPath, hasBody, invalid, readJson, readQuery, tokenIn, validate, type Input } from './input.ts'
 import type { Instruments } from './metrics.ts'
 import { problemAnswer } from './problem.ts'
 import type { Proxies } from './proxies.ts'
@@ -80,7 +80,8 @@ export class App {
         const guard = this.#deps.access.current
         if (!guard) throw AccessErrors.UNAVAILABLE()
         const { address, method, path, req: { headers } } = exchange
-        caller = await guard.identify({ headers, address, method, path })
+        const token = route.streams ? tokenIn(exchange) : undefined
+        caller = await guard.identify({ headers, address, method, path, ...(token !== undefined && { token }) })
         await guard.check(caller, route.permission)
         exchange.throwIfAborted()
       }
@@ -195,7 +196,10 @@ export class App {
       this.#deps.log.error(`a request failed: ${reasonOf(error)}`, { request_id: id, method, route: entry?.route.path, err: error, ...(entry && { plugin: entry.plugin }) })
     }
     if (error instanceof ClientGone || res.headersSent || res.destroyed) return
-    try { await answerProblem(exchange, problem, headers, this.#base(exchange)) } catch (cause) {
+    try {
+      if (asksForEvents(exchange) && isMoment(error)) answerLater(exchange, Number(headers['Retry-After']), this.#base(exchange))
+      else await answerProblem(exchange, problem, headers, this.#base(exchange))
+    } catch (cause) {
       this.#deps.log.error(`answering failed: ${reasonOf(cause)}`, { request_id: id, err: cause })
       res.destroy()
     }
@@ -216,6 +220,15 @@ export class App {
     instruments.duration.observe(exchange.seconds ?? seconds, { method, route })
     log[status >= 500 ? 'info' : 'debug']('request', { request_id: id, method, path, route, status, ms: Math.round(seconds * 10_000) / 10 })
   }
+}
+
+/** As a browser's EventSource does, which never comes back after any answer but a stream. */
+const asksForEvents = ({ entry, method, req }: Exchange): boolean =>
+  entry?.route.streams === true && method === 'GET' && req.headers.accept?.includes('text/event-stream') === true
+/** This process, or a plugin, is about to come, or to go where another takes its place. */
+function isMoment(error: unknown): boolean {
+  const root = rootOf(error)
+  return HttpErrors.STARTING.is(root) || HttpErrors.AWAY.is(root) || CoreErrors.Service.UNAVAILABLE.is(root)
 }
 
 /** Lets go of a stream that nobody will read. */

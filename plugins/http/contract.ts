@@ -55,7 +55,7 @@ export interface HttpRoute {
   /** By status: what the answer looks like. For the generated API description. */
   readonly answers?: Readonly<Record<number, Schema>>
   readonly limits?: RouteLimits
-  /** Stays open and is counted apart from short requests. */
+  /** Stays open and is counted apart from short requests. A GET may take `token` in its query: it goes to `Access`, and into no log. */
   readonly streams?: boolean
   /** Answers while the process is starting, draining or busy too; for health. */
   readonly early?: boolean

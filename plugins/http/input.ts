@@ -32,6 +32,11 @@ export function checkPath(path: string): void {
   if (CONTROL.test(text) || UNSTORABLE.test(text)) throw invalid({ path: 'path', message: 'contains control characters' })
 }
 
+/** A browser's EventSource can send no header: who it is stands in the address, where the route's schema takes that. */
+export function tokenIn({ method, search }: Exchange): string | undefined {
+  return method === 'GET' || method === 'HEAD' ? new URLSearchParams(search).get('token') ?? undefined : undefined
+}
+
 /** A repeated field becomes a list. */
 export function readQuery(search: string): Record<string, string | string[]> {
   const query: Record<string, string | string[]> = {}

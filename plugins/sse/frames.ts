@@ -7,17 +7,19 @@ export interface FrameOptions {
   readonly clock: Clock
   readonly heartbeatMs: number
   readonly retryMs: number
-  /** Where the client stands before the first update. */
-  readonly cursor?: string
+  /** Where the client stands before the first update; empty if that is the beginning. */
+  readonly cursor: string
   /** Runs when the last frame was taken, or nobody wants the next. */
   done(): void
 }
 
 /** What is sent of updates; `first` is the answer to a next() that was asked already. */
 export function frames(first: Promise<Result>, updates: AsyncIterator<Update>, options: FrameOptions): AsyncIterable<string> {
-  const all = generate(first, updates, options)
+  // First `done`, which wakes whoever waits for an update: until then it does not return.
+  const done = () => { options.done(); updates.return?.().catch(() => {}) }
+  const all = generate(first, updates, { ...options, done })
   // A generator that was never begun, as for HEAD, runs no `finally`.
-  const end = () => { options.done(); return all.return() }
+  const end = () => { done(); return all.return() }
   return { [Symbol.asyncIterator]: () => ({ next: () => all.next(), return: end }) }
 }
 
@@ -29,7 +31,7 @@ async function* generate(first: Promise<Result>, updates: AsyncIterator<Update>,
   const pull = (next: Promise<Result>) => void next.then(result => { arrived = result }, error => { failed = { error } }).finally(() => wake())
   try {
     pull(first)
-    yield `retry: ${retryMs}\n${cursor === undefined ? '' : `id: ${cursor}\n`}\n`
+    yield `retry: ${retryMs}\n${cursor && `id: ${cursor}\n`}\n`
     for (;;) {
       if (!arrived && !failed) await new Promise<void>(resolve => {
         const cancel = clock.after(heartbeatMs, resolve)

@@ -14,7 +14,10 @@ const REFUSAL_MS = 500
 const HEADERS = { 'Content-Type': 'text/event-stream; charset=utf-8', 'Cache-Control': 'no-cache, no-transform', 'X-Accel-Buffering': 'no' }
 
 const params = z.strictObject({ id: z.string().min(1).max(200) })
-const query = z.strictObject({ last_event_id: z.string().max(40).optional().describe('As the header `Last-Event-ID`, for clients that can\'t send it.') })
+const query = z.strictObject({
+  token: z.string().min(1).max(8_192).optional().describe('Who asks, for clients that can\'t send `Authorization`. Prefer the header: addresses are kept in many logs.'),
+  last_event_id: z.string().max(40).optional().describe('As the header `Last-Event-ID`, for clients that can\'t send it.'),
+})
 type Request = HttpRequest<z.output<typeof params>, z.output<typeof query>>
 
 export interface RouteDeps {
@@ -67,7 +70,8 @@ async function stream(deps: RouteDeps, request: Request, open: (after: string, s
       return { status: 204 }
     }
     const { heartbeatMs, retryMs } = config
-    const options = { clock, heartbeatMs, retryMs, done: close, ...(cursor !== undefined && { cursor }) }
+    // Its own place again, too: by the HTML standard a connection begins without one, and its first empty line would forget it.
+    const options = { clock, heartbeatMs, retryMs, done: close, cursor: cursor ?? String(after) }
     return { headers: HEADERS, stream: frames(first, iterator, options) }
   } catch (error) {
     close()

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
-import { eventually } from '#core/testing'
+import { definePlugin } from '#core'
+import { eventually, FakeClock } from '#core/testing'
 import { AccessErrors } from '#contracts/access'
 import { Jobs, type JobContext } from '#contracts/jobs'
 import { serverAt } from '../../../core/cli/client.ts'
 import { readEvents } from '../../../core/cli/events.ts'
+import { frames } from '../../../plugins/sse/frames.ts'
 import { jobType, operator } from '../jobs/kit.ts'
 import { open } from '../../support/http.ts'
 import { gate, gist, openStreams, read, served, submit, talk, TEXT, WHOLE, type Access } from './kit.ts'
@@ -80,8 +82,68 @@ describe('server-sent events of a job', () => {
     assert.deepEqual(await answer('/sse/projects/closed'), [403, 'ACCESS_FORBIDDEN', problem])
     assert.deepEqual(await answer(`/sse/jobs/${id}`, { 'last-event-id': 'x' }), [400, 'JOB_UPDATES_CURSOR_INVALID', problem])
     assert.deepEqual(await answer('/sse/projects/default', { 'last-event-id': '1.5' }), [400, 'SSE_CURSOR_INVALID', problem])
-    assert.deepEqual(await answer(`/sse/jobs/${id}?token=x`), [400, 'HTTP_INVALID', problem])
+    assert.deepEqual(await answer(`/sse/jobs/${id}?key=x`), [400, 'HTTP_INVALID', problem])
     assert.equal(openStreams(t), 0)
+  })
+
+  it('are given to who sends his token in the address, which no log and no answer tells', async () => {
+    const asked: (string | undefined)[] = []
+    const identify: NonNullable<Access>['identify'] = async ({ token, headers }) => {
+      asked.push(token)
+      if (token !== 'hush-4711' && !headers.authorization) throw AccessErrors.UNAUTHENTICATED({ reason: 'this is no key' })
+      return operator
+    }
+    await using t = await served({ types: [talk()], access: { identify } })
+    const id = await submit(t)
+    assert.equal((await read(await fetch(`${t.url}/sse/jobs/${id}?token=hush-4711`))).at(-1).result, 'done')
+    const answers = [await fetch(`${t.url}/sse/jobs/${id}?token=hush-4712`), await fetch(`${t.url}/sse/jobs/${id}?token=hush-4711&token=hush-4711`),
+      await fetch(`${t.url}/api/v1/jobs/${id}?token=hush-4711`), await fetch(`${t.url}/api/v1/jobs?token=hush-4711`, { headers: { authorization: 'x' } })]
+    assert.deepEqual(answers.map(each => each.status), [401, 400, 401, 400])
+    assert.deepEqual(asked, ['hush-4711', 'hush-4712', 'hush-4711', undefined, undefined], 'only streams take it')
+    for (const each of answers) assert.doesNotMatch(await each.text(), /hush/)
+    assert.ok(t.lines.some(line => line.message === 'request'))
+    assert.doesNotMatch(JSON.stringify(t.lines), /hush/)
+  })
+
+  it('let a browser come back to a server that stops, which would stay away for ever after a 503', async () => {
+    const [door, slow] = [gate(), gate()]
+    const late = definePlugin({ name: 'late', setup: () => ({ drain: () => slow.closed }) })
+    await using t = await served({ types: [talk(door.closed)], plugins: [late] })
+    const id = await submit(t)
+    const { url } = t
+    const ask = (accept: string) => fetch(`${url}/sse/jobs/${id}`, { headers: { accept, 'last-event-id': '1' } })
+    const stopped = t.runtime.stop()
+    const refused = await eventually('it to drain', async () => { const answer = await ask('*/*'); return answer.status === 503 && answer })
+    assert.equal(((await refused.json()) as { code: string }).code, 'HTTP_STARTING')
+    const answer = await ask('text/event-stream')
+    assert.deepEqual([answer.status, answer.headers.get('content-type'), answer.headers.get('connection'), await answer.text()],
+      [200, 'text/event-stream; charset=utf-8', 'close', 'retry: 1000\n'])
+    door.open()
+    slow.open()
+    await stopped
+  })
+
+  it('begin by saying the last id again, since a connection forgets it with its first empty line', async () => {
+    const door = gate()
+    await using t = await served({ types: [talk(door.closed)], config: { heartbeatMs: 100 } })
+    const id = await submit(t)
+    const whole = await read(await fetch(`${t.url}/sse/jobs/${id}`), update => String(update.content ?? '').includes('word59'))
+    const { cursor } = whole.at(-1)
+    await using connection = await open(t.url, `GET /sse/jobs/${id} HTTP/1.1`, 'Host: localhost', `Last-Event-ID: ${cursor}`, '', '')
+    await eventually('the head', () => connection.text.includes(`\nretry: 2000\nid: ${cursor}\n\n`))
+    door.open()
+  })
+
+  it('let go of what waits for a client that leaves', async () => {
+    let returned = 0
+    const updates = { next: async () => ({ done: false, value: { cursor: '1' } }), return: async () => { returned++; return { done: true as const, value: undefined } } }
+    const begun = (done: () => void) => frames(updates.next(), updates, { clock: new FakeClock(), heartbeatMs: 1_000, retryMs: 1, cursor: '', done })[Symbol.asyncIterator]()
+    const [never, later] = [begun(() => {}), begun(() => {})]
+    await never.return!()
+    assert.equal(returned, 1)
+    for (let at = 0; at < 2; at++) await later.next()
+    await later.return!()
+    assert.equal(returned > 1, true, 'an update was on its way to it')
   })
 
   it('are so many and no more, of one caller and in all', async () => {
