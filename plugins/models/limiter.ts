@@ -6,14 +6,22 @@ export interface Limits { readonly concurrency: number; readonly queue: number; 
 
 /** Bounds the calls of one provider: so many at once, so many waiting, and so many tokens a minute. */
 export class Limiter {
+  #limits: Limits
   #active = 0
   readonly #waiting = new Set<() => void>()
   /** Tokens that may be spent; below zero, later calls pay it off. */
   #tokens: number
   #at: number
-  constructor(readonly provider: string, public limits: Limits, readonly clock: Clock) {
+  constructor(readonly provider: string, limits: Limits, readonly clock: Clock) {
+    this.#limits = limits
     this.#tokens = limits.tokens_per_minute ?? 0
     this.#at = clock.now()
+  }
+
+  get limits(): Limits { return this.#limits }
+  set limits(limits: Limits) {
+    this.#limits = limits
+    this.#admit()
   }
 
   /** Resolves when it is its turn, with how to leave. Rejects with MODELS_BUSY, or as the signal does. */
@@ -47,11 +55,17 @@ export class Limiter {
     })
   }
 
-  /** Hands its place to who waits the longest. */
   #leave(): void {
-    const [next] = this.#waiting
-    if (next && this.#active <= this.limits.concurrency) next()
-    else this.#active--
+    this.#active--
+    this.#admit()
+  }
+  /** Lets in those who wait the longest, as far as there is room. */
+  #admit(): void {
+    for (const go of this.#waiting) {
+      if (this.#active >= this.limits.concurrency) return
+      this.#active++
+      go()
+    }
   }
 
   #tokensInMs(): number {

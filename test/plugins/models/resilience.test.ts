@@ -281,6 +281,19 @@ describe('models: limits', () => {
     await pending
     assert.equal(it.made['a']!.calls.length, 2)
   })
+  it('let in at once who waits when they are raised, and before who comes later', async () => {
+    const limiter = new Limiter('p', { concurrency: 1, queue: 10 }, new FakeClock())
+    const order: number[] = []
+    const leaves = [0, 1, 2, 3].map(async nth => { const leave = await limiter.enter(0, new AbortController().signal); order.push(nth); return leave })
+    await settle()
+    assert.deepEqual(order, [0])
+    limiter.limits = { concurrency: 3, queue: 10 }
+    await settle()
+    assert.deepEqual(order, [0, 1, 2])
+    ;(await leaves[0]!)()
+    await settle()
+    assert.deepEqual(order, [0, 1, 2, 3])
+  })
   it('count right whatever comes and goes', async () => {
     const walk = fc.array(fc.constantFrom('enter', 'leave', 'abort'), { maxLength: 60 })
     await fc.assert(fc.asyncProperty(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 0, max: 3 }), walk, async (concurrency, queue, steps) => {
