@@ -9,6 +9,8 @@ export interface ErrorShape {
   readonly status?: number
   /** May the same call succeed later? `jobs` retries only these. */
   readonly retryable?: boolean
+  /** Is what it needs only being swapped? `jobs` then hands a run back, which costs it no attempt. */
+  readonly away?: boolean
   /** May message and details be shown to a caller from outside? */
   readonly expose?: boolean
 }
@@ -34,6 +36,7 @@ export class BackplaneError extends Error {
   readonly fix: string
   readonly status: number
   readonly retryable: boolean
+  readonly away: boolean
   readonly expose: boolean
   readonly details: Readonly<Record<string, unknown>>
 
@@ -45,6 +48,7 @@ export class BackplaneError extends Error {
     this.fix = fill(shape.fix)
     this.status = shape.status ?? cause?.status ?? 500
     this.retryable = shape.retryable ?? cause?.retryable ?? false
+    this.away = shape.away ?? false
     this.expose = shape.expose ?? cause?.expose ?? false
     this.details = details
   }

@@ -121,12 +121,12 @@ export const Agents = defineService<Agents>('agents.agents')
 
 export const AgentErrors = defineErrors('AGENTS', {
   UNKNOWN: { message: 'there is no agent "{agent}"', fix: 'Known agents: {known}.', status: 404, expose: true },
-  AWAY: { message: 'agent "{agent}" belongs to plugin "{plugin}", which is being restarted', fix: 'Try again in a moment.', status: 503, retryable: true, expose: true },
+  AWAY: { message: 'agent "{agent}" belongs to plugin "{plugin}", which is being restarted', fix: 'Try again in a moment.', status: 503, retryable: true, away: true, expose: true },
   INPUT: { message: 'the input for agent "{agent}" does not fit: {reason}', fix: 'Correct the fields named.', status: 400, expose: true },
   NO_INPUT: { message: 'there is no input', fix: 'Give it as words, as `-` for standard input, or with --input-json.', status: 400, expose: true },
   OUTPUT: { message: 'what agent "{agent}" answered does not fit its output schema: {reason}', fix: 'Make its instructions or its schema clearer.', status: 502, expose: true },
   TOOL_UNKNOWN: { message: 'agent "{agent}" names the tool "{tool}", which nothing contributes', fix: 'Known tools: {known}.', status: 500, expose: true },
-  TOOL_AWAY: { message: 'tool "{tool}" belongs to plugin "{plugin}", which is being restarted', fix: 'Try again in a moment.', status: 503, retryable: true, expose: true },
+  TOOL_AWAY: { message: 'tool "{tool}" belongs to plugin "{plugin}", which is being restarted', fix: 'Try again in a moment.', status: 503, retryable: true, away: true, expose: true },
   TOOL_INPUT: { message: 'the arguments for tool "{tool}" do not fit: {reason}', fix: 'Correct the arguments.', status: 400, expose: true },
   TOOL_FAILED: { message: 'tool "{tool}" failed: {reason}', fix: 'See the log for the cause; a tool that throws an exposed error of its own says more.', status: 500, expose: true },
   TOOL_TIMEOUT: { message: 'tool "{tool}" took longer than {ms} ms', fix: 'Give it less to do, or raise its timeout.', status: 504, retryable: true, expose: true },

@@ -1,5 +1,5 @@
 import { AsyncResource } from 'node:async_hooks'
-import { CoreErrors, reasonOf, rootOf, scope, type Clock, type Contributions, type Live, type Logger, type ScopeFields } from '#core'
+import { BackplaneError, CoreErrors, reasonOf, rootOf, scope, type Clock, type Contributions, type Live, type Logger, type ScopeFields } from '#core'
 import type { Access } from '#contracts/access'
 import type { Database, Tx } from '#contracts/database'
 import { JobErrors, type Job, type JobProgress, type JobType } from '#contracts/jobs'
@@ -220,7 +220,8 @@ export class Worker {
       if (signal.aborted && JobErrors.CANCELLED.is(reason)) return { is: 'cancelled', error: reason }
       // A plugin that is going takes its runs down with it; that is not the job's fault.
       if (this.typeOf(row.type) !== type) return { is: 'away' }
-      return { is: 'failed', error: signal.aborted ? reason : error }
+      const failure: unknown = signal.aborted ? reason : error
+      return failure instanceof BackplaneError && failure.away ? { is: 'away' } : { is: 'failed', error: failure }
     }
   }
 

@@ -76,7 +76,7 @@ export const ModelErrors = defineErrors('MODELS', {
   UNCONFIGURED: { message: 'model provider "{provider}" is not configured: {missing} missing', fix: 'Set {missing}, or use another model.', status: 503, expose: true },
   PROVIDER_AWAY: {
     message: 'model provider "{provider}" is being stopped or swapped', fix: 'Try again in a moment; if it stays away, see `backplane plugins list`.', status: 503,
-    retryable: true, expose: true,
+    retryable: true, away: true, expose: true,
   },
   AUTH_FAILED: {
     message: 'the provider of model "{model}" does not accept the key, or not for this: {reason}', status: 502, expose: true,

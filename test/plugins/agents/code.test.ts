@@ -225,7 +225,7 @@ describe('agents: what leaves in the middle of a run', () => {
   const ended = (t: { get: (ref: typeof Jobs) => Jobs }, id: string) =>
     eventually('the job', async () => { const job = await t.get(Jobs).get(operator, id); return job.finished_at !== null && job })
 
-  it('is tried again with the steps it had: an agent whose plugin is swapped', async () => {
+  it('is handed back with the steps it had, and costs no attempt: an agent whose plugin is swapped', async () => {
     const seen: string[] = []
     await using t = await createTestRuntime({ plugins: [...all, owner(1, seen, 'agent')] })
     const { id } = await t.get(Jobs).submit(operator, { type: 'agent', agent: 'owned', input: { agent: 'owned', input: 'x' } })
@@ -234,10 +234,10 @@ describe('agents: what leaves in the middle of a run', () => {
     assert.deepEqual([state, running], ['busy', 1])
     await t.runtime.swap('owner', owner(2, seen, 'agent'))
     const job = await ended(t, id)
-    assert.deepEqual([job.status, (job.result as { text: string }).text, seen], ['completed', 'began in life 1, ended in life 2', ['step 1']])
+    assert.deepEqual([job.status, job.attempt, (job.result as { text: string }).text, seen], ['completed', 1, 'began in life 1, ended in life 2', ['step 1']])
     assert.equal((await t.get(Agents).get(operator, 'owned')).state, 'idle')
   })
-  it('is tried again: a run whose tool is swapped while it works', async () => {
+  it('is handed back: a run whose tool is swapped while it works', async () => {
     const seen: string[] = []
     const model = new ScriptedModel(({ prompt }) => (prompt.at(-1)!.role === 'tool' ? answer(JSON.stringify(prompt.at(-1))) : [callTool('slow', { word: 'x' }), finish('tool-calls')]))
     const user = contribute(Agent, { name: 'user', summary: '', model: 'scripted/m', tools: ['slow'] })
@@ -246,7 +246,7 @@ describe('agents: what leaves in the middle of a run', () => {
     await eventually('the tool', () => seen.length === 1)
     await t.runtime.swap('owner', owner(2, seen, 'tool'))
     const job = await ended(t, id)
-    assert.deepEqual([job.status, seen, model.calls.length], ['completed', ['tool 1', 'tool 2'], 2])
+    assert.deepEqual([job.status, job.attempt, seen, model.calls.length], ['completed', 1, ['tool 1', 'tool 2'], 2])
     assert.match((job.result as { text: string }).text, /tool 2/)
   })
   it('fails when it is gone for good', async () => {
