@@ -22,9 +22,9 @@ export class JobControl {
       if (isFinal(seen.status)) throw JobErrors.FINAL({ id, status: seen.status })
       let before = seen
       const job = await worker.end('cancel', { error }, async tx => {
-        before = await this.#read(id, tx)
-        if (before.status === 'queued') await this.#takeOut(id, tx)
-        return before
+        // First, as a worker does that takes it: the other way round the two would wait for each other.
+        if (seen.status === 'queued') await this.#takeOut(id, tx)
+        return (before = await this.#read(id, tx))
       })
       if (before.status === 'running') this.cancellations.tell(before)
       return job

@@ -11,7 +11,7 @@ const LONGEST = 2_000
 export function failureOf(error: unknown, id: string): JobError {
   const root = rootOf(error) as Partial<BackplaneError> | undefined
   const typed = root instanceof Error && typeof root.code === 'string' && typeof root.fix === 'string'
-  if (typed && root.expose) return { code: root.code!, message: maskSecrets(reasonOf(root)).slice(0, LONGEST), retryable: root.retryable === true }
+  if (typed && root.expose) return { code: root.code!, message: storable(maskSecrets(reasonOf(root)).slice(0, LONGEST)), retryable: root.retryable === true }
   const hidden = JobErrors.FAILED({ id })
   return {
     code: typed ? root.code! : hidden.code,
@@ -20,6 +20,9 @@ export function failureOf(error: unknown, id: string): JobError {
     retryable: typed ? root.retryable === true : (root as { retryable?: unknown } | undefined)?.retryable !== false,
   }
 }
+
+/** PostgreSQL reads nothing out of JSON that holds NUL or half a character: the end of the attempt could not be written. */
+const storable = (text: string): string => text.replace(/\u0000|\p{Surrogate}/gu, '\ufffd')
 
 /** What a failure may ask for at most. */
 const LONGEST_PAUSE_MS = 3_600_000

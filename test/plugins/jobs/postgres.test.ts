@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { AsyncResource } from 'node:async_hooks'
-import { SystemClock } from '#core'
+import { defineErrors, SystemClock } from '#core'
 import { eventually, type TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
 import { Jobs } from '#contracts/jobs'
@@ -101,5 +101,31 @@ describe('jobs on PostgreSQL', () => {
     await overtake(t, place, ids[1]!, async () => { ahead = 7_200_000 })
     for (const at of [0, 2]) await until(t, ids[at]!, 'queued')
     assert.deepEqual(failures(t), [])
+  })
+
+  it('writes the end of a job whose error tells what PostgreSQL can\'t read', async () => {
+    await using place = await server.newDatabase()
+    const Errors = defineErrors('ODD', { INPUT: { message: 'not understood: {text}', fix: 'Say it otherwise.', status: 400, expose: true } })
+    await using t = await runtime({ url: place.url, types: [jobType('odd', async () => { throw Errors.INPUT({ text: `a\u0000b\ud83d${'😀'.repeat(2_000)}` }) })] })
+    const { id } = await t.get(Jobs).submit(operator, { type: 'odd', input: 1 })
+    const { error, attempt } = await until(t, id, 'dead')
+    assert.deepEqual([error!.code, error!.message.slice(0, 22), attempt], ['ODD_INPUT', 'not understood: a\ufffdb\ufffd😀', 1])
+  })
+
+  it('cancels while a worker takes the job, and neither waits for the other', async () => {
+    await using place = await server.newDatabase()
+    await using t = await runtime({ url: place.url, types: [double], config: { concurrency: 0 } })
+    const { id } = await t.get(Jobs).submit(operator, { type: 'double', input: 1 })
+    const [database, knex] = [t.get(Database), t.get(Database).knex()]
+    let cancelling: Promise<unknown> | undefined
+    await database.transaction(async tx => {
+      await database.knex(tx)('queue_entries').where({ id }).delete()
+      cancelling = outside.runInAsyncScope(() => t.get(Jobs).cancel(operator, id))
+      await eventually('it to wait', async () =>
+        (await server.query(`SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '${place.name}'`)).length > 0)
+      await database.knex(tx).raw('SELECT id FROM jobs WHERE id = ? FOR UPDATE NOWAIT', [id])
+    })
+    await cancelling
+    assert.equal((await knex('jobs').where({ id }).first('status')).status, 'cancelled')
   })
 })
