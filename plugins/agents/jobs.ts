@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { BackplaneError } from '#core'
 import type { Caller } from '#contracts/access'
 import { AgentErrors, type Agent, type AgentAnswer } from '#contracts/agents'
 import { JobErrors, type JobContext, type JobType } from '#contracts/jobs'
@@ -21,7 +22,7 @@ async function checkInput({ name, input: schema = text }: Agent, given: unknown)
 }
 
 /** Ends of a run that say nothing about the agent. */
-const NO_FAILURE = [JobErrors.CANCELLED, JobErrors.INTERRUPTED, JobErrors.LEASE_LOST, AgentErrors.AWAY, AgentErrors.TOOL_AWAY]
+const NO_FAILURE = [JobErrors.CANCELLED, JobErrors.INTERRUPTED, JobErrors.LEASE_LOST]
 
 /** A run of an agent. */
 export const agentJob = (deps: LoopDeps): JobType<AgentInput, AgentAnswer> => ({
@@ -56,7 +57,7 @@ export const agentJob = (deps: LoopDeps): JobType<AgentInput, AgentAnswer> => ({
     } catch (cause) {
       // What was aborted says so in its own way; why it was is what the job is about.
       const error = signal.aborted ? signal.reason : cause
-      end(!NO_FAILURE.some(each => each.is(error)))
+      end(!NO_FAILURE.some(each => each.is(error)) && !(error instanceof BackplaneError && error.away))
       throw error
     } finally {
       cancel()

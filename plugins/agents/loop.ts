@@ -58,10 +58,10 @@ function optionsOf({ temperature, top_p, max_output_tokens, stop }: AgentSetting
 }
 
 function modelStep(
-  deps: LoopDeps, { agent: { run: code }, ctx, next }: AgentRun, model: string, names: readonly string[], options: LanguageModelV3CallOptions,
+  deps: LoopDeps, { agent: { run: code }, ctx, next, scope }: AgentRun, model: string, names: readonly string[], options: LanguageModelV3CallOptions,
 ): Promise<Turn> {
   const { agent, caller, project_id, job_id, signal } = ctx
-  const step = `model#${next('model')}`
+  const step = `${scope}model#${next('model')}`
   // Looked up at each turn: they may have been swapped since the last.
   const tools = names.map(name => describeTool(deps.registry.tool(agent, name).value))
   const all = { ...options, ...(tools.length && { tools }), abortSignal: signal }

@@ -11,6 +11,8 @@ export interface AgentRun {
   readonly ctx: AgentContext
   readonly agent: Agent
   readonly meter: Meter
+  /** Before the names of its steps. */
+  readonly scope: string
   /** The number that the next step of this name gets: an effect key must be known before its step runs. */
   next(name: string): number
   /** One after another, in the order in which they were handed in. */
@@ -21,6 +23,10 @@ export function beginRun(deps: LoopDeps, job: JobContext, agent: Agent, signal: 
   const counts = new Map<string, number>()
   const next = (name: string) => (counts.get(name) ?? 0) + 1
   let last: Promise<unknown> = Promise.resolve()
+  let answers = 0
+  // Answers that code asks for side by side must not share names: which of them comes first may differ after a crash.
+  const inScope = (scope: string): AgentRun =>
+    ({ ...run, scope, next: name => next(scope + name), ctx: { ...ctx, step: (name, work, options) => ctx.step(scope + name, work, options) } })
   const ctx: AgentContext = {
     agent: agent.name, caller: job.caller, project_id: job.job.project_id, job_id: job.job.id, signal, log: job.log.child({ agent: agent.name }),
     async step(name, work, options) {
@@ -30,11 +36,11 @@ export function beginRun(deps: LoopDeps, job: JobContext, agent: Agent, signal: 
       return job.step(name, work, options)
     },
     emit: progress => { if (!signal.aborted) job.emit(progress) },
-    answer: request => answer(deps, run, request),
+    answer: request => answer(deps, inScope(`answer#${++answers}/`), request),
     tool: (name, input) => callTool(deps, run, name, input),
   }
   const run: AgentRun = {
-    ctx, agent, meter: new Meter(agent.name, agent.limits), next,
+    ctx, agent, meter: new Meter(agent.name, agent.limits), scope: '', next,
     inOrder<T>(work: () => Promise<T>) {
       const mine = last.then(work, work)
       last = mine.catch(() => {})

@@ -96,8 +96,8 @@ export async function callTool(deps: ToolDeps, run: AgentRun, name: string, give
 }
 
 /** The same at every try of this call; recorded before the tool first runs. */
-async function effectKey({ ctx, next }: AgentRun, tool: string, step: string): Promise<string> {
-  const key = `${ctx.job_id}/${step}#${next(step)}`
+async function effectKey({ ctx, next, scope }: AgentRun, tool: string, step: string): Promise<string> {
+  const key = `${ctx.job_id}/${scope}${step}#${next(step)}`
   return (await ctx.step(`effect:${tool}`, async () => ({ key }))).key
 }
 

@@ -93,6 +93,28 @@ describe('agents: in code', () => {
     assert.deepEqual([result.text, result.usage.tool_calls, runs, progress], ['a1z', 1, 1, []])
     assert.deepEqual(first.progress.map(each => each.type), ['tool_start', 'tool_end'])
   })
+  it('ask for answers side by side, and after a crash each goes on with its own steps, whichever was first', async () => {
+    const of = (prompt: readonly { role: string; content: unknown }[]) => JSON.stringify(prompt.find(each => each.role === 'user')).includes('left') ? 'left' : 'right'
+    const pay: ToolContext[] = []
+    const tool = defineTool({ ...echo, sideEffects: true, async run({ word }, ctx) { pay.push(ctx); return { said: word } } })
+    let slow = true
+    await using it = await setUp({ run: async ctx => (await Promise.all(['left', 'right'].map(input => ctx.answer({ input })))).map(({ text }) => text).join(', ') }, {
+      tools: [tool],
+      async *script({ prompt }) {
+        if (slow && of(prompt) === 'left') await pause(50)
+        if (prompt.at(-1)!.role === 'tool') return yield* answer(`${of(prompt)}: ${JSON.stringify(prompt.at(-1)).includes(`"said":"${of(prompt)}"`)}`)
+        yield callTool('echo', { word: of(prompt) })
+        yield finish('tool-calls')
+      },
+    })
+    const steps = new Map<string, string>()
+    await it.run('x', { steps, crashAt: 'answer#1/model#2' })
+    const calls = it.model.calls.length
+    slow = false
+    const { result } = await it.run('x', { steps })
+    assert.deepEqual([result.text, it.model.calls.length - calls], ['left: true, right: true', 1])
+    assert.deepEqual(pay.map(({ effect_key }) => effect_key).toSorted(), ['job-1/answer#1/tool:echo#1', 'job-1/answer#2/tool:echo#1'])
+  })
   it('hear of a tool\'s failure as an error, which is not kept', async () => {
     const seen: unknown[] = []
     const broken = defineTool({ ...echo, run: async () => { throw new Error('broken') } })
