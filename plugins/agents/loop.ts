@@ -11,9 +11,9 @@ import { callTools, revive } from './tools.ts'
 import { takeTurn, type ToolRequest, type Turn } from './turn.ts'
 
 export const MAX_STEPS = 10
-/** The same call with the same result so often ends the run. */
+/** The same call with the same result in so many turns ends the run. */
 const SAME = 3
-/** Failed calls in a row after which telling the model has no use. */
+/** Turns in a row of nothing but failed calls, after which telling the model has no use. */
 const FAILURES = 3
 
 export interface LoopDeps extends ToolDeps { readonly models: Models }
@@ -43,7 +43,7 @@ export async function answer(deps: LoopDeps, run: AgentRun, request: AnswerReque
     if (steps >= max_steps) throw AgentErrors.TOO_MANY_STEPS({ agent: agent.name, steps })
     meter.calls(turn.calls.length)
     const outcomes = await callTools(deps, run, tools, turn.calls)
-    turn.calls.forEach((call, at) => watch.see(call, outcomes[at]!))
+    watch.see(turn.calls, outcomes)
     prompt.push({ role: 'assistant', content: turn.content })
     prompt.push({ role: 'tool', content: turn.calls.map(({ id, name }, at) => ({ type: 'tool-result', toolCallId: id, toolName: name, output: outcomes[at]!.output })) })
   }
@@ -76,13 +76,23 @@ class Watch {
   #failures = 0
   constructor(readonly deps: LoopDeps, readonly run: AgentRun) {}
 
-  see({ name: tool, input }: ToolRequest, { output, error }: ToolOutcome): void {
-    const agent = this.run.agent.name
-    if (!error) this.#failures = 0
-    else if (++this.#failures >= FAILURES) throw revive(tool, error, this.deps.registry.tools.all.find(each => each.value.name === tool)?.value)
-    const key = JSON.stringify([tool, input, output])
-    const times = (this.#seen.get(key) ?? 0) + 1
-    this.#seen.set(key, times)
-    if (times === SAME) throw AgentErrors.LOOP({ agent, tool, times })
+  see(calls: readonly ToolRequest[], outcomes: readonly ToolOutcome[]): void {
+    const { name: tool } = calls.at(-1)!
+    const { error } = outcomes.at(-1)!
+    if (outcomes.some(each => !each.error)) this.#failures = 0
+    else if (++this.#failures >= FAILURES) throw revive(tool, error!, this.deps.registry.tools.all.find(each => each.value.name === tool)?.value)
+    const made = new Map(calls.map(({ name, input }, at) => [JSON.stringify([name, sorted(input), outcomes[at]!.output]), name]))
+    for (const [key, name] of made) {
+      const times = (this.#seen.get(key) ?? 0) + 1
+      this.#seen.set(key, times)
+      if (times === SAME) throw AgentErrors.LOOP({ agent: this.run.agent.name, tool: name, times })
+    }
   }
+}
+
+/** Arguments are the same whatever blanks and order they are written in. */
+function sorted(input: string): unknown {
+  const entries = (value: unknown) =>
+    (typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1)) : value)
+  try { return JSON.parse(input, (_, value: unknown) => entries(value)) } catch { return input }
 }

@@ -136,6 +136,19 @@ describe('agents: what a model gets wrong', () => {
     const { error } = await runJob(it.type, input)
     assert.deepEqual([error.code, it.model.calls.length], ['AGENTS_LOOP', 3])
   })
+  it('knows the same call in other blanks and another order', async () => {
+    const both = defineTool({ ...echo, input: z.strictObject({ a: z.number(), b: z.number() }), run: async () => 'same' })
+    const ways = ['{"a":1,"b":2}', '{ "a": 1, "b": 2 }', '{"b":2,"a":1}']
+    await using it = await setUp((_, nth) => (nth < 6 ? [{ ...callTool('echo', {}), input: ways[nth % 3]! } as never, finish('tool-calls')] : answer('done')), { tools: [both] })
+    assert.deepEqual([(await runJob(it.type, input)).error?.code, it.model.calls.length], ['AGENTS_LOOP', 3])
+  })
+  it('is told of what fails, or is the same, in one turn, however many calls that has', async () => {
+    for (const word of [5, 'same']) {
+      const many = [0, 1, 2, 3].map(nth => callTool('echo', { word }, `c${nth}`))
+      await using it = await setUp((_, nth) => (nth === 0 ? [...many, finish('tool-calls')] : answer('done')))
+      assert.equal((await runJob(it.type, input)).result.text, 'done')
+    }
+  })
   it('may repeat a call whose result changes', async () => {
     let n = 0
     await using it = await setUp(
