@@ -5,6 +5,7 @@ import {
   type ModelCall, type ModelCallContext, type ModelProvider,
 } from '#contracts/models'
 import { brokenOff, modelFailed, refusalOf, shownOf } from './failure.ts'
+import { sourceOf, streamOf, type PartSource } from './parts.ts'
 import { countPrompt, countTokens, usageOf } from './tokens.ts'
 
 type HookInput = ModelCallContext & Pick<Call, 'id' | 'provider' | 'model' | 'options'>
@@ -47,6 +48,7 @@ export class Call {
   #responseModel: string | undefined
   #firstToken: number | undefined
   #usage: LanguageModelV3Usage | undefined
+  #error: { readonly value: unknown } | undefined
   #output = 0
 
   constructor(
@@ -73,13 +75,13 @@ export class Call {
     if (this.options.abortSignal?.aborted) this.abort()
     const { id, context, provider, model } = this
     const options = { ...this.options, abortSignal: this.#abort.signal }
-    let source: ReadableStreamDefaultReader<Part> | undefined
+    let source: PartSource | undefined
     try {
       this.#abort.signal.throwIfAborted()
       try { await this.#orAborted(this.hooks.before({ ...context, id, provider, model, options })) } catch (error) { throw this.#refused(error) }
       this.#arm()
       const { stream } = await this.#orAborted(this.#ask(create, options), late => void late.stream.cancel().catch(() => {}))
-      source = stream.getReader()
+      source = sourceOf(stream)
       return this.#pass(source, await this.#begin(source))
     } catch (error) {
       void source?.cancel().catch(() => {})
@@ -94,70 +96,78 @@ export class Call {
   }
 
   /** Reads to the first content, and says beforehand which model it is of. */
-  async #begin(source: ReadableStreamDefaultReader<Part>): Promise<Part[]> {
+  async #begin(source: PartSource): Promise<Part[]> {
     const head: Part[] = []
-    for (;;) {
-      const part = await this.#read(source)
-      if (isContent(part)) {
-        this.#begun = true
-        this.hooks.clock.deadlines.disarm(this.#silence)
-        if (!head.some(each => each.type === 'response-metadata')) {
-          head.splice(head[0]?.type === 'stream-start' ? 1 : 0, 0, { type: 'response-metadata', modelId: this.#name })
-        }
-        return [...head, part]
-      }
-      head.push(part)
+    while (!head.some(isContent)) head.push(...await this.#read(source))
+    this.#begun = true
+    this.hooks.clock.deadlines.disarm(this.#silence)
+    if (!head.slice(0, head.findIndex(isContent)).some(each => each.type === 'response-metadata')) {
+      head.splice(head[0]?.type === 'stream-start' ? 1 : 0, 0, { type: 'response-metadata', modelId: this.#name })
     }
+    return head
   }
 
-  #pass(source: ReadableStreamDefaultReader<Part>, head: Part[]): ReadableStream<Part> {
+  #pass(source: PartSource, head: Part[]): ReadableStream<Part> {
+    let parts: readonly Part[] | undefined = head
     let finished = false
     const leave = () => void source.cancel().catch(() => {})
-    return new ReadableStream<Part>({
-      pull: async controller => {
+    return streamOf({
+      next: async () => {
         try {
-          if (this.#abort.signal.aborted) throw this.#abort.signal.reason
+          this.#abort.signal.throwIfAborted()
           if (finished) {
             void this.#readOut(source)
-            return controller.close()
+            return undefined
           }
-          const part = head.shift() ?? await this.#read(source)
-          finished = part.type === 'finish'
-          controller.enqueue(part)
+          const next = parts ?? await this.#read(source)
+          parts = undefined
+          finished = next.at(-1)?.type === 'finish'
+          return next
         } catch (error) {
           leave()
-          controller.error(this.#failed(error))
+          throw this.#failed(error)
         }
       },
-      cancel: () => {
+      cancel: async () => {
         this.abort()
         leave()
       },
-    }, { highWaterMark: 0 })
+    }, this.#abort.signal)
   }
 
   /** A connection whose answer was read to its end is used again; one that was left is closed. */
-  async #readOut(source: ReadableStreamDefaultReader<Part>): Promise<void> {
+  async #readOut(source: PartSource): Promise<void> {
     const leave = () => void source.cancel().catch(() => {})
     const lagging = new Expiry(leave)
     this.hooks.clock.deadlines.arm(lagging, READ_OUT_MS)
-    try { while (!(await source.read()).done); } catch { leave() }
+    try { while (await source.next()); } catch { leave() }
     this.hooks.clock.deadlines.disarm(lagging)
   }
 
-  /** The next part, within its time. Rejects if it is an error, or the stream ends before it was finished. */
-  async #read(source: ReadableStreamDefaultReader<Part>): Promise<Part> {
+  /** The next parts, within their time. Rejects if the stream ends before it was finished; what came before an error is handed on first. */
+  async #read(source: PartSource): Promise<Part[]> {
+    if (this.#error) throw this.#error.value
     if (this.#begun) this.hooks.clock.deadlines.arm(this.#silence, this.timeouts.idle_ms)
-    const { done, value } = await this.#orAborted(source.read())
+    const came = await this.#orAborted(source.next())
     // Whoever reads slowly does not make the provider silent.
     if (this.#begun) this.hooks.clock.deadlines.disarm(this.#silence)
-    if (done) throw brokenOff(this.#name)
-    if (value.type === 'error') throw value.error
-    // Vendors' packages make up a finish for a stream that was cut.
-    if (value.type === 'finish' && value.finishReason.unified === 'other' && value.finishReason.raw === undefined) throw brokenOff(this.#name)
-    this.#see(value)
-    if (value.type === 'finish') this.#end('completed')
-    return value.type === 'response-metadata' ? { ...value, modelId: this.#name } : value
+    if (!came) throw brokenOff(this.#name)
+    const parts: Part[] = []
+    for (const part of came) {
+      // Vendors' packages make up a finish for a stream that was cut.
+      const cut = part.type === 'finish' && part.finishReason.unified === 'other' && part.finishReason.raw === undefined
+      if (part.type === 'error' || cut) {
+        this.#error = { value: part.type === 'error' ? part.error : brokenOff(this.#name) }
+        if (!parts.length) throw this.#error.value
+        break
+      }
+      this.#see(part)
+      parts.push(part.type === 'response-metadata' ? { ...part, modelId: this.#name } : part)
+      if (part.type !== 'finish') continue
+      this.#end('completed')
+      break
+    }
+    return parts
   }
 
   #see(part: Part): void {

@@ -1,4 +1,5 @@
 import type { LanguageModelV3, LanguageModelV3StreamPart } from '#contracts/models'
+import { streamOf } from './parts.ts'
 
 type Part = LanguageModelV3StreamPart
 const MARK = 'x-backplane-chat-stream'
@@ -106,24 +107,23 @@ class ChatStream {
   join(theirs: ReadableStream<Part>, raw: boolean): ReadableStream<Part> {
     const reader = theirs.getReader()
     let id: string | undefined
-    return new ReadableStream<Part>({
-      pull: async controller => {
+    return streamOf({
+      next: async () => {
         while (id !== undefined && this.#mode === 'own') {
           const parts = await this.#parts(id, raw)
-          for (const part of parts) controller.enqueue(part)
-          if (parts.length) return
+          if (parts.length) return parts
         }
         const { done, value } = await reader.read()
-        if (done) return controller.close()
+        if (done) return undefined
         // The one text that it was given.
         if (value.type === 'text-delta' && value.delta) id ??= value.id
-        controller.enqueue(value)
+        return [value]
       },
       cancel: async reason => {
         this.#leave()
         await Promise.allSettled([this.#source.cancel(reason), reader.cancel(reason)])
       },
-    }, { highWaterMark: 0 })
+    })
   }
 
   /** What the events that are there say, as long as they are plain; reads on if there are none. */

@@ -138,11 +138,13 @@ if (mode === 'serve') {
   }
   for (let at = 0; at < 100; at++) await once()
   const results = []
+  const before = process.cpuUsage()
   for (let at = 0; at < Number(runs); at++) results.push(await once())
+  const { user, system } = process.cpuUsage(before)
   const middle = field => results.map(each => each[field]).sort((a, b) => a - b)[results.length >> 1]
   const from = performance.now()
   let left = Number(runs)
   await Promise.all(Array.from({ length: 10 }, async () => { while (left-- > 0) await once() }))
-  console.log(JSON.stringify({ each: middle('ms'), first: middle('first'), perSecond: Number(runs) / (performance.now() - from) * 1_000 }))
+  console.log(JSON.stringify({ each: middle('ms'), first: middle('first'), cpu: (user + system) / 1_000 / Number(runs), perSecond: Number(runs) / (performance.now() - from) * 1_000 }))
   process.exit()
 }

@@ -46,7 +46,7 @@ export async function agent({ rounds = 3, runs = 200 } = {}) {
   const servers = []
   try {
     const here = async (names, task) => {
-      const results = await interleave(names, rounds, async name => { const { each: ms, first, perSecond } = await runChild('agent-child.mjs', ['run', name, task, provider.port, runs]); return { ms, first, perSecond } })
+      const results = await interleave(names, rounds, async name => { const { each: ms, first, cpu, perSecond } = await runChild('agent-child.mjs', ['run', name, task, provider.port, runs]); return { ms, first, cpu, perSecond } })
       return summary(names, results)
     }
     const text = await here(NAMES, 'text')
@@ -66,16 +66,16 @@ export async function agent({ rounds = 3, runs = 200 } = {}) {
 function summary(names, results) {
   const of = (name, field) => results.get(name).map(each => each[field])
   return Object.fromEntries(names.map(name => [name, {
-    ms: median(of(name, 'ms')), first: median(of(name, 'first')), perSecond: median(of(name, 'perSecond')),
+    ms: median(of(name, 'ms')), first: median(of(name, 'first')), ...(of(name, 'cpu')[0] !== undefined && { cpu: median(of(name, 'cpu')) }), perSecond: median(of(name, 'perSecond')),
     /** What our time is of theirs. */
     share: ratio(of('backplane', 'ms'), of(name, 'ms')), rate: ratio(of('backplane', 'perSecond'), of(name, 'perSecond')),
   }]))
 }
 
 const TITLES = { backplane: 'backplane: a durable job', fetch: 'fetch, by hand', openai: 'package openai', streamText: 'AI SDK streamText' }
-const rows = part => Object.entries(part).map(([name, { ms, first, perSecond, share, rate }]) =>
-  [TITLES[name], ms.toFixed(2), first.toFixed(2), perSecond.toFixed(0), share.toFixed(2), times(rate)])
-const HEAD = ['', 'ms', 'ms to the first token', 'runs/s, 10 at once', 'our time : theirs', 'our runs/s']
+const rows = part => Object.entries(part).map(([name, { ms, first, cpu, perSecond, share, rate }]) =>
+  [TITLES[name], ms.toFixed(2), first.toFixed(2), cpu?.toFixed(2) ?? '–', perSecond.toFixed(0), share.toFixed(2), times(rate)])
+const HEAD = ['', 'ms', 'ms to the first token', 'ms of CPU', 'runs/s, 10 at once', 'our time : theirs', 'our runs/s']
 
 export const agentText = ({ text, tool, http, gate, passed }) => [
   'A streamed answer of 200 tokens, in process:', table(HEAD, rows(text)),

@@ -68,7 +68,11 @@ describe('models: the quick reader of chat completions', () => {
     it(`makes of any answer, however it is cut, what the package ${name} makes of it`, async () => {
       await fc.assert(fc.asyncProperty(wire, async parts => {
         const { fetch, wrap } = quickChat(served(parts))
-        assert.deepEqual(await partsOf(wrap(create(fetch))), await partsOf(create(served(parts))))
+        const [ours, theirs] = [await partsOf(wrap(create(fetch))), await partsOf(create(served(parts)))]
+        // A package that throws drops what it had made and nobody had read yet.
+        const length = typeof theirs.at(-1) === 'string' ? Math.min(ours.length, theirs.length) - 1 : Infinity
+        assert.deepEqual(ours.slice(0, length), theirs.slice(0, length))
+        if (length !== Infinity) assert.equal(ours.at(-1), theirs.at(-1))
       }), { numRuns: 200 })
     })
   }
