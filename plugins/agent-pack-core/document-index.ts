@@ -3,6 +3,7 @@ import MiniSearch, { type SearchResult } from 'minisearch'
 import type { Clock, Logger } from '#core'
 import type { DocumentFile, DocumentFiles } from './document-files.ts'
 import { passagesOf, type Passage } from './passages.ts'
+import { TermLists } from './term-lists.ts'
 
 export interface Found extends Passage { readonly file: string }
 interface Entry extends Found { readonly id: number }
@@ -16,6 +17,10 @@ const TELL_MS = 2_000
 /** Milliseconds that indexing may hold the event loop. */
 const SLICE_MS = 10
 const MAX_TERM = 40
+/** Words of a question that may be the beginning of others. */
+const MAX_BEGINNINGS = 8
+/** Places where words of a question stand that are scored, which takes microseconds each. The rarest words say the most. */
+const MAX_SCORED = 5_000
 /** Of the best passage's score: what is below is beside the question. */
 const RELEVANT = 0.3
 
@@ -50,7 +55,9 @@ const topics = (text: string): Set<string> => {
 
 /** Finds passages of documents by their words (BM25), and follows what happens to the files. */
 export class DocumentIndex implements AsyncDisposable {
-  readonly #index = new MiniSearch<Entry>({ fields: ['heading', 'file', 'text'], processTerm: term })
+  readonly #index = new MiniSearch<Entry>({ fields: ['heading', 'file', 'text'], processTerm: (word, field) => this.#term(word, field) })
+  readonly #lists = new TermLists()
+  #held = new Set<string>()
   readonly #entries = new Map<number, Entry>()
   readonly #files = new Map<string, { readonly stamp: string; readonly ids: readonly number[] }>()
   readonly #closed = new AbortController()
@@ -91,8 +98,7 @@ export class DocumentIndex implements AsyncDisposable {
     const wanted = topics(question)
     if (!wanted.size) return false
     if (!this.#ready) return true
-    const found = this.#index.search(question, { fields: ['heading', 'text'] })
-    return found.some(({ queryTerms }) => queryTerms.filter(each => wanted.has(each)).length > wanted.size / 2)
+    return this.#lists.holdsMost(wanted)
   }
 
   async search(question: string, most: number): Promise<readonly Found[]> {
@@ -101,13 +107,30 @@ export class DocumentIndex implements AsyncDisposable {
     return results.filter(({ score }) => score >= RELEVANT * results[0]!.score).slice(0, most).map(({ id }) => this.#entries.get(id as number)!)
   }
 
+  #term(word: string, field: string | undefined): string | null {
+    const found = term(word)
+    if (found !== null && (field === 'heading' || field === 'text')) this.#held.add(found)
+    return found
+  }
+
+  /** The words of a question that are scored. */
+  #rarest(question: string): Set<string> {
+    const terms = [...new Set(tokenize(question).flatMap(word => term(word) ?? []))]
+    let left = MAX_SCORED
+    const counted = terms.map(each => ({ each, count: this.#lists.count(each) })).toSorted((a, b) => a.count - b.count)
+    return new Set(counted.filter(({ count }, at) => (left -= count) >= 0 || at === 0).map(({ each }) => each))
+  }
+
   /** Words that no passage holds may be the beginning of ones that some do. */
   #search(question: string): SearchResult[] {
-    const exact = this.#index.search(question, { boost: { heading: 2 } })
+    const rarest = this.#rarest(question)
+    const scored = (found: string | null) => (found !== null && rarest.has(found) ? found : null)
+    const options = { boost: { heading: 2 }, processTerm: (word: string) => scored(term(word)) }
+    const exact = this.#index.search(question, options)
     const held = new Set(exact.flatMap(({ queryTerms }) => queryTerms))
-    const missing = new Set([...topics(question)].filter(each => !held.has(each)))
+    const missing = new Set([...topics(question)].filter(each => rarest.has(each) && !held.has(each)).slice(0, MAX_BEGINNINGS))
     if (!missing.size) return exact
-    return this.#index.search(question, { boost: { heading: 2 }, prefix: each => each.length >= 4 && missing.has(each) })
+    return this.#index.search(question, { ...options, prefix: each => each.length >= 4 && missing.has(each) })
   }
 
   async #refresh(): Promise<void> {
@@ -127,7 +150,9 @@ export class DocumentIndex implements AsyncDisposable {
       for (const passage of text === undefined ? [] : passagesOf(text, isMarkdown(file))) {
         const entry = { ...passage, file: file.name, id: this.#next++ }
         this.#entries.set(entry.id, entry)
+        this.#held = new Set()
         this.#index.add(entry)
+        this.#lists.add(entry.id, this.#held)
         ids.push(entry.id)
         if (performance.now() - slice < SLICE_MS) continue
         await setImmediate()
@@ -147,6 +172,7 @@ export class DocumentIndex implements AsyncDisposable {
   #remove(path: string): void {
     for (const id of this.#files.get(path)?.ids ?? []) {
       this.#index.discard(id)
+      this.#lists.remove(id)
       this.#entries.delete(id)
     }
     this.#files.delete(path)

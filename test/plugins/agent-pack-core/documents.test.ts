@@ -11,6 +11,7 @@ import { DocumentFiles, type DocumentOptions } from '../../../plugins/agent-pack
 import { DocumentIndex } from '../../../plugins/agent-pack-core/document-index.ts'
 import { passagesOf } from '../../../plugins/agent-pack-core/passages.ts'
 import pack from '../../../plugins/agent-pack-core/index.ts'
+import { TermLists } from '../../../plugins/agent-pack-core/term-lists.ts'
 import { workplace } from '../../support/cli.ts'
 
 const GUIDE = `# Harbour guide
@@ -34,6 +35,38 @@ In a storm the gates are closed, and boats are moved to the inner basin.
 const ctx: ToolContext = {
   caller: { id: 'ann', kind: 'user', name: 'Ann', project_id: 'p' }, project_id: 'p', agent: 'query', job_id: 'j', signal: new AbortController().signal, log: recordLog(),
 }
+
+describe('the words of passages', () => {
+  it('are known as long as a passage holds them, whatever comes and goes', () => {
+    const terms = fc.uniqueArray(fc.constantFrom<string>('boat', 'quay', 'fee', 'storm', 'gate', '__proto__'), { maxLength: 5 })
+    const step = fc.oneof(terms.map(held => ({ held })), fc.nat(9).map(nth => ({ nth })))
+    fc.assert(fc.property(fc.array(step, { maxLength: 30 }), terms, (steps, asked) => {
+      const lists = new TermLists()
+      const passages = new Map<number, string[]>()
+      steps.forEach((each, id) => {
+        if ('held' in each) { lists.add(id, new Set(each.held)); passages.set(id, each.held); return }
+        const gone = [...passages.keys()][each.nth]
+        if (gone !== undefined) { lists.remove(gone); passages.delete(gone) }
+      })
+      const all = [...passages.values()]
+      for (const term of asked) assert.equal(lists.count(term), all.filter(held => held.includes(term)).length)
+      assert.equal(lists.holdsMost(new Set(asked)), all.some(held => held.filter(term => asked.includes(term)).length > asked.length / 2))
+    }))
+  })
+  it('are looked through in less than 20 ms, of as many documents as 14 MB', () => {
+    const lists = new TermLists()
+    const words = Array.from({ length: 4_000 }, (_, nth) => `word${nth}`)
+    for (let id = 0; id < 20_000; id++) lists.add(id, new Set(Array.from({ length: 100 }, (_, nth) => words[(id * 31 + nth * 37) % 4_000]!)))
+    const asked = new Set([...words.slice(0, 100), ...Array.from({ length: 200 }, (_, nth) => `unknown${nth}`)])
+    const times = Array.from({ length: 5 }, () => {
+      const from = process.cpuUsage()
+      assert.equal(lists.holdsMost(asked), false)
+      const { user, system } = process.cpuUsage(from)
+      return (user + system) / 1_000
+    })
+    assert.ok(Math.min(...times) < 20, times.join(' '))
+  })
+})
 
 describe('passages', () => {
   it('are cut by headings and know their lines', () => {

@@ -137,7 +137,7 @@ describe('agents: what a model gets wrong', () => {
     assert.deepEqual([error.code, it.model.calls.length], ['AGENTS_LOOP', 3])
   })
   it('knows the same call in other blanks and another order', async () => {
-    const both = defineTool({ ...echo, input: z.strictObject({ a: z.number(), b: z.number() }), run: async () => 'same' })
+    const both = defineTool({ name: 'echo', description: 'Echoes.', input: z.strictObject({ a: z.number(), b: z.number() }), run: async () => 'same' })
     const ways = ['{"a":1,"b":2}', '{ "a": 1, "b": 2 }', '{"b":2,"a":1}']
     await using it = await setUp((_, nth) => (nth < 6 ? [{ ...callTool('echo', {}), input: ways[nth % 3]! } as never, finish('tool-calls')] : answer('done')), { tools: [both] })
     assert.deepEqual([(await runJob(it.type, input)).error?.code, it.model.calls.length], ['AGENTS_LOOP', 3])
