@@ -1,6 +1,7 @@
 import { defineErrors, definePoint, defineService, type Logger, type Schema } from '#core'
 import type { Caller, Permission } from '#contracts/access'
-import type { JobProgress, StepOptions } from '#contracts/jobs'
+import type { JobContext, JobProgress, StepOptions } from '#contracts/jobs'
+import type { Ask } from '#contracts/questions'
 
 /** What a tool gets besides its arguments. */
 export interface ToolContext {
@@ -61,6 +62,10 @@ export interface AgentContext {
   readonly log: Logger
   /** As `JobContext.step`. */
   step<T>(name: string, run: () => Promise<T>, options?: StepOptions<T>): Promise<T>
+  /** As `JobContext.ask`: a person's answer, for which no worker is held. */
+  ask<T = any>(ask: Ask): Promise<T>
+  /** As `JobContext.children`. */
+  children: JobContext['children']
   emit(progress: JobProgress): void
   /** Lets the model answer, calling tools until it is done or a bound is reached. Each model and tool call is a step. */
   answer(request: AnswerRequest): Promise<AgentAnswer>

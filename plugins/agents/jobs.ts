@@ -22,7 +22,7 @@ async function checkInput({ name, input: schema = text }: Agent, given: unknown)
 }
 
 /** Ends of a run that say nothing about the agent. */
-const NO_FAILURE = [JobErrors.CANCELLED, JobErrors.INTERRUPTED, JobErrors.LEASE_LOST]
+const NO_FAILURE = [JobErrors.WAITING, JobErrors.CANCELLED, JobErrors.INTERRUPTED, JobErrors.LEASE_LOST]
 
 /** A run of an agent. */
 export const agentJob = (deps: LoopDeps): JobType<AgentInput, AgentAnswer> => ({

@@ -22,6 +22,12 @@ export interface AgentRun {
 export function beginRun(deps: LoopDeps, job: JobContext, agent: Agent, signal: AbortSignal): AgentRun {
   const counts = new Map<string, number>()
   const next = (name: string) => (counts.get(name) ?? 0) + 1
+  const counted = <T>(name: string, begin: () => Promise<T>): Promise<T> => {
+    // Code that goes on after its run is over must not.
+    signal.throwIfAborted()
+    counts.set(name, next(name))
+    return begin()
+  }
   let last: Promise<unknown> = Promise.resolve()
   let answers = 0
   // Answers that code asks for side by side must not share names: which of them comes first may differ after a crash.
@@ -29,12 +35,9 @@ export function beginRun(deps: LoopDeps, job: JobContext, agent: Agent, signal: 
     ({ ...run, scope, next: name => next(scope + name), ctx: { ...ctx, step: (name, work, options) => ctx.step(scope + name, work, options) } })
   const ctx: AgentContext = {
     agent: agent.name, caller: job.caller, project_id: job.job.project_id, job_id: job.job.id, signal, log: job.log.child({ agent: agent.name }),
-    async step(name, work, options) {
-      // Code that goes on after its run is over must not.
-      signal.throwIfAborted()
-      counts.set(name, next(name))
-      return job.step(name, work, options)
-    },
+    async step(name, work, options) { return counted(name, () => job.step(name, work, options)) },
+    async ask(ask) { return counted('ask', () => job.ask(ask)) },
+    async children(requests) { return counted('children', () => job.children(requests)) },
     emit: progress => { if (!signal.aborted) job.emit(progress) },
     answer: request => answer(deps, inScope(`answer#${++answers}/`), request),
     tool: (name, input) => callTool(deps, run, name, input),

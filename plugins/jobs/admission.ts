@@ -4,6 +4,7 @@ import { JobErrors, type JobRequest, type JobType } from '#contracts/jobs'
 import { newId } from './id.ts'
 import { checkInput } from './input.ts'
 import { jsonOf } from './json.ts'
+import { parentOf } from './parent.ts'
 import { checkRun, checkSubmit } from './permission.ts'
 import type { JobRow } from './record.ts'
 import { scheduleOf } from './schedule.ts'
@@ -42,18 +43,20 @@ export class Admission {
   constructor(readonly worker: Worker) {}
 
   /** All of them, or an error that names the one. */
-  async admitMany(caller: Caller, requests: readonly JobRequest[]): Promise<JobRow[]> {
+  async admitMany(caller: Caller, requests: readonly JobRequest[], parent?: JobRow): Promise<JobRow[]> {
     const { max_batch } = this.worker.deps.config
     if (requests.length > max_batch) throw JobErrors.BATCH_TOO_LARGE({ count: requests.length, limit: max_batch })
     const rows: JobRow[] = []
-    for (const [at, request] of requests.entries()) rows.push(await atIndex(at, () => this.admit(caller, request)))
+    for (const [at, request] of requests.entries()) rows.push(await atIndex(at, () => this.admit(caller, request, parent)))
     return rows
   }
 
-  async admit(caller: Caller, request: JobRequest): Promise<JobRow> {
+  /** `parent`: that of a child which a run asks for; else it is looked up. */
+  async admit(caller: Caller, request: JobRequest, parent?: JobRow): Promise<JobRow> {
     const { config, store, queue } = this.worker.deps
     const access = accessOf(this.worker.deps)
-    const project_id = request.project_id ?? caller.project_id
+    const family = parent ?? await parentOf(request, caller, access, this.worker.deps)
+    const project_id = request.project_id ?? family?.project_id ?? caller.project_id
     await checkSubmit(access, caller, project_id)
     const type = this.#type(request.type)
     const text = jsonOf('input', request.input, config.max_input_bytes)
@@ -68,7 +71,7 @@ export class Admission {
     const schedule = scheduleOf(request, now)
     const substance = request.idempotency_key === undefined ? null : substanceOf(request, agent, input, JSON.parse(metadata))
     return {
-      id: newId(now), type: type.type, agent, project_id, created_by: caller.id, principal_id: caller.id,
+      id: newId(now), type: type.type, agent, project_id, parent_id: family?.id ?? null, depth: family ? family.depth + 1 : 0, created_by: caller.id, principal_id: caller.id,
       traceparent: scope.current?.traceparent ?? null, input: text, result: null, error: null,
       priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts,
       timeout_ms: request.timeout_ms ?? config.timeout_ms, ...schedule,

@@ -1,5 +1,6 @@
 import type { Command, CommandIo } from '#core'
 import type { Job, Page } from '#contracts/jobs'
+import type { Question } from '#contracts/questions'
 import type { JobDetail } from './record.ts'
 import { watch } from './watch.ts'
 
@@ -37,7 +38,7 @@ const list: Command = {
   summary: 'Lists jobs, the newest first',
   needs: 'server',
   options: [
-    { flags: '--status <status>', summary: 'only these: queued, delayed, running, completed, failed, dead, cancelled' },
+    { flags: '--status <status>', summary: 'only these: queued, delayed, running, waiting, completed, failed, dead, cancelled' },
     ...filters,
     { flags: '--limit <count>', summary: 'at most so many (100)', default: '20' },
     { flags: '--cursor <id>', summary: 'those after this one' },
@@ -75,7 +76,33 @@ const show: Command = {
     for (const { attempt, outcome, started_at, finished_at, error } of job.attempts) {
       io.out(`attempt ${attempt}: ${outcome ?? 'running'}  ${started_at} to ${finished_at ?? 'now'}${error ? `  ${error.code}` : ''}`)
     }
+    for (const each of job.questions.filter(({ state }) => state === 'open')) io.out(asked(each))
     for (const each of job.steps) io.out(`step ${each.name}: attempt ${each.attempt}, ${each.finished_at}`)
+    return 0
+  },
+}
+
+const asked = ({ name, to, question, options, expires_at }: Question): string =>
+  [`asks${to === null ? '' : ` ${to}`} (${name}): ${question}`, ...(options ? [`one of: ${options.join(', ')}`] : []), ...(expires_at === null ? [] : [`until ${expires_at}`])].join('\n  ')
+
+const answer: Command = {
+  name: 'jobs answer',
+  summary: 'Answers what a job asks; it goes on with the answer',
+  needs: 'server',
+  arguments: [...one, { name: '<answer>', summary: 'a text' }],
+  options: [
+    { flags: '--question <name>', summary: 'which one, if it asks more than one (see `jobs show`)' },
+    { flags: '--as-json', summary: 'the answer is JSON: `true`, `{"n":1}`' },
+  ],
+  examples: ['backplane jobs answer 01kazr3xj7fw0v5j9q0m8d2c4e yes'],
+  async run(io) {
+    const [, given = ''] = io.args
+    let answer: unknown = given
+    if (io.options['asJson'] === true) try { answer = JSON.parse(given) } catch (error) { io.err(`the answer is not JSON: ${(error as Error).message}`); return 2 }
+    const { question } = io.options
+    const closed = await post<Question>(io, `${pathOf(io)}/answer`, { answer, ...(question !== undefined && { question }) })
+    if (!closed) return 1
+    io.out(io.json ? JSON.stringify(closed, null, 2) : `${closed.job_id}  ${closed.name} answered: ${text(closed.answer)}`)
     return 0
   },
 }
@@ -120,5 +147,5 @@ function wrongReplay(id: string | undefined, all: boolean, filtered: boolean): s
 }
 
 export default [
-  list, show, watch, change('cancel', 'Cancels a job; what runs is told to stop'), change('retry', 'Runs a job again, or at once if it waits'), replay,
+  list, show, watch, answer, change('cancel', 'Cancels a job; what runs is told to stop'), change('retry', 'Runs a job again, or at once if it waits'), replay,
 ] as readonly Command[]

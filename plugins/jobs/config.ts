@@ -23,6 +23,8 @@ export const config = z.strictObject({
   }).prefault({}),
   max_queued: z.int().min(1).max(10_000_000).default(100_000)
     .describe('Jobs that may wait (queued, delayed, or between attempts); more are answered 429 with Retry-After.'),
+  max_children: z.int().min(1).max(100_000).default(1_000).describe('Children of one job, in all.'),
+  cancel_children: z.boolean().default(true).describe('Whether the unfinished children of a cancelled job are cancelled with it.'),
   max_batch: z.int().min(1).max(10_000).default(1_000).describe('Jobs of one batch.'),
   max_input_bytes: z.int().min(1).default(MIB).describe('Of the input as JSON.'),
   max_result_bytes: z.int().min(1).default(MIB).describe('Of a result, or of the result of one step, as JSON.'),

@@ -1,42 +1,32 @@
 import { defineErrors, defineHook, definePoint, defineService, type Logger, type Schema } from '#core'
 import type { Caller, Permission } from '#contracts/access'
 import type { Tx } from '#contracts/database'
+import type { Ask } from '#contracts/questions'
 
-/** `failed` is between attempts; `completed`, `dead` and `cancelled` are final. */
+/** `failed` is between attempts, `waiting` for an answer or for its children; `completed`, `dead` and `cancelled` are final. */
 export type JobStatus = 'queued' | 'delayed' | 'running' | 'waiting' | 'completed' | 'failed' | 'dead' | 'cancelled'
 
 export interface JobError { readonly code: string; readonly message: string; readonly retryable: boolean }
 
 /** The record, as every API shows it. Times are ISO 8601. */
 export interface Job {
-  readonly id: string
-  /** A JobType: `agent`, `notification`. */
-  readonly type: string
-  /** The agent that runs it; null for other types. */
-  readonly agent: string | null
-  readonly project_id: string
-  readonly created_by: string
+  readonly id: string; /** A JobType: `agent`, `notification`. */ readonly type: string; /** The agent that runs it; null for other types. */ readonly agent: string | null
+  readonly project_id: string; readonly created_by: string; /** The job that it is a part of. */ readonly parent_id: string | null
   readonly status: JobStatus
-  readonly input: unknown
-  readonly result: unknown
-  readonly error: JobError | null
+  readonly input: unknown; readonly result: unknown; readonly error: JobError | null
   readonly priority: number
   /** Attempts begun, and how many there may be. */
-  readonly attempt: number
-  readonly max_attempts: number
+  readonly attempt: number; readonly max_attempts: number
   /** Counts the changes of this job; the cursor of its topic. */
   readonly seq: number
-  readonly created_at: string
-  readonly run_at: string
-  readonly started_at: string | null; readonly finished_at: string | null
+  readonly created_at: string; readonly run_at: string; readonly started_at: string | null; readonly finished_at: string | null
   readonly metadata: Readonly<Record<string, unknown>>
 }
 
 export interface JobRequest {
-  readonly type: string
-  readonly agent?: string
-  readonly input: unknown
-  readonly project_id?: string
+  readonly type: string; readonly agent?: string; readonly input: unknown; readonly project_id?: string
+  /** The unfinished job that it is a part of: its end is then waited for, and it is cancelled with it. In the same project. */
+  readonly parent_id?: string
   /** 0 to 9, 5 if not given; the highest goes first. */
   readonly priority?: number
   readonly max_attempts?: number; /** Milliseconds of one attempt. */ readonly timeout_ms?: number
@@ -46,6 +36,8 @@ export interface JobRequest {
   readonly backoff?: { readonly base_ms?: number; readonly max_ms?: number }
   /** The same request of the same caller for the same project gets the first job; another one with this key rejects with JOBS_KEY_REUSED. */
   readonly idempotency_key?: string
+  /** While an unfinished job of the project has this key, submitting resolves to that job. */
+  readonly dedupe?: { readonly key: string }
   readonly metadata?: Readonly<Record<string, unknown>>
 }
 
@@ -58,17 +50,22 @@ export type JobProgress =
 
 /** What run() gets. */
 export interface JobContext<I = any> {
-  readonly job: Job
-  /** Whose job it is, as it stands today. */
-  readonly caller: Caller
-  readonly input: I
+  readonly job: Job; readonly input: I; /** Whose job it is, as it stands today. */ readonly caller: Caller
   /** Aborts on cancellation, time-out, a lost lease, or when the process stops. */
   readonly signal: AbortSignal
   readonly log: Logger
   /** Records the result under the name (the nth use of one is `name#n`); after a crash or retry it is read instead of run again. */
   step<T>(name: string, run: () => Promise<T>, options?: StepOptions<T>): Promise<T>
+  /**
+   * A step whose result a person gives. Until then the job is `waiting`, no worker is held, and this attempt, which does not count, ends here:
+   * its signal aborts, steps under way are finished, nothing after this line runs. Another one goes on with the answer.
+   */
+  ask<T = any>(ask: Ask): Promise<T>
+  /** A step of other jobs: submits them for the same caller and project, waits as `ask` does until all are final, and resolves to them as they are then. */
+  children(requests: readonly ChildRequest[]): Promise<readonly Job[]>
   emit(progress: JobProgress): void
 }
+export type ChildRequest = Omit<JobRequest, 'project_id' | 'parent_id' | 'idempotency_key' | 'dedupe'>
 /** `last`: nothing but the end of the run comes after a step with this result, so that both are written at once. */
 export interface StepOptions<T> { last?(result: T): boolean }
 
@@ -87,10 +84,9 @@ export const JobType = definePoint<JobType>('jobs.type', { key: each => each.typ
 
 /** A request that was let in, good for one job. Opaque: hand it to `enter`. Local. */
 export interface AdmittedJob { readonly id: string }
-
 export interface Page<T> { readonly items: readonly T[]; readonly next: string | null }
-
-export interface JobFilter { readonly agent?: string; readonly type?: string; readonly project_id?: string; /** Of its error. */ readonly code?: string }
+/** `code`: of its error. */
+export interface JobFilter { readonly agent?: string; readonly type?: string; readonly project_id?: string; readonly parent_id?: string; readonly code?: string }
 
 /** The system of record of all work. Who watches jobs uses `JobUpdates`. */
 export interface Jobs {
@@ -100,7 +96,7 @@ export interface Jobs {
   admit(caller: Caller, request: JobRequest): Promise<AdmittedJob>
   /** Writes what admit() let in: the job exists if `tx` commits. Asks nobody, so that no transaction waits for an answer. */
   enter(admitted: AdmittedJob, tx: Tx): Promise<Job>
-  /** All of them or none, in one transaction; at most `jobs.max_batch`. */
+  /** All or none, in one transaction; at most `jobs.max_batch`. */
   submitMany(caller: Caller, requests: readonly JobRequest[]): Promise<readonly Job[]>
   /**
    * Submits it and resolves when it is final. Where this process runs jobs it begins at once, already claimed, and `onProgress` hears of it directly;
@@ -122,7 +118,7 @@ export const Jobs = defineService<Jobs>('jobs.jobs')
 
 /**
  * In the transaction that ends an attempt with `completed`, `failed` (another one follows), `dead` or `cancelled`: write your own tables with
- * `tx`, do nothing else, throw to veto: a result becomes a failure, and this is called again. Not for an attempt after which the job is queued.
+ * `tx`, do nothing else, throw to veto: a result becomes a failure, and this is called again. Not for an attempt after which the job is queued or waiting.
  */
 export const JobSettling = defineHook.series<{ readonly job: Job; readonly tx: Tx }>('jobs.settling', { tx: true })
 /** After the commit of what JobSettling saw, between attempts too: in this process, at most once. What must not be missed reads the event log. */
@@ -146,5 +142,8 @@ export const JobErrors = defineErrors('JOBS', {
   NOT_DEAD: { message: 'job "{id}" is {status}, so it is not in the dead-letter queue', fix: 'See `GET /api/v1/dlq`; `POST /api/v1/jobs/{id}/retry` runs others again.', status: 409, expose: true },
   QUEUE_FULL: { message: 'there are {queued} jobs waiting, and {limit} may', fix: 'Try again after the time in Retry-After, or raise plugins.jobs.config.max_queued.', status: 429, retryable: true, expose: true },
   BATCH_TOO_LARGE: { message: 'the batch has {count} jobs, more than {limit}', fix: 'Send several batches.', status: 413, expose: true },
+  WAITING: { message: 'the job waits, so this attempt ends', fix: 'Nothing to do: another one follows.', retryable: true },
+  ASK_TIMEOUT: { message: 'nobody answered "{question}" in time', fix: 'Catch this in the run to go on without an answer, or give it a larger timeout_ms.', expose: true },
+  PARENT: { message: 'job "{parent_id}" can have no such child: {reason}', fix: 'Name an unfinished job of the same project, or none.', status: 409, expose: true },
   CANCELLED: { message: 'the job was cancelled', fix: 'Submit it again.', status: 409, expose: true },
 })

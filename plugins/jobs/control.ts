@@ -27,6 +27,7 @@ export class JobControl {
         return (before = await this.#read(id, tx))
       })
       if (before.status === 'running') this.cancellations.tell(before)
+      if (before.has_children && worker.deps.config.cancel_children) await worker.deps.family().cancelChildren(id)
       return job
     })
   }

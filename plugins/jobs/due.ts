@@ -3,12 +3,14 @@ import type { Database } from '#contracts/database'
 import type { JobQueries } from './queries.ts'
 import type { JobRow } from './record.ts'
 import type { JobStore } from './store.ts'
+import type { Waiting } from './waiting.ts'
 
 const BATCH = 200
 
 export interface DueDeps {
   readonly store: JobStore
   readonly queries: JobQueries
+  readonly waiting: Waiting
   readonly database: Database
   readonly clock: Clock
   readonly log: Logger
@@ -57,8 +59,14 @@ export class DueJobs {
       found = ids.length
       if (found) await database.transaction(tx => this.#queue(ids, tx))
     }
-    const next = this.#closed ? undefined : await queries.nextDue(clock.now() + sweepMs)
-    if (next !== undefined) this.expect(next)
+    for (let found = BATCH; found === BATCH && !this.#closed;) {
+      const ids = await store.overdue(BATCH)
+      found = ids.length
+      if (found) await database.transaction(tx => this.#expire(ids, tx))
+    }
+    if (this.#closed) return
+    const until = clock.now() + sweepMs
+    for (const next of [await queries.nextDue(until), await queries.nextOverdue(until)]) if (next !== undefined) this.expect(next)
   }
 
   async #queue(ids: readonly string[], tx: Parameters<JobStore['change']>[3]): Promise<void> {
@@ -68,6 +76,16 @@ export class DueJobs {
       const row = await store.read(id, tx)
       if (!row || row.run_at > store.now || (row.status !== 'failed' && row.status !== 'delayed')) continue
       const after = await store.tryChange(row, 'due', {}, tx)
+      if (after) queued.push(after)
+    }
+    await store.handOver(queued, tx)
+  }
+
+  async #expire(ids: readonly string[], tx: Parameters<JobStore['change']>[3]): Promise<void> {
+    const { store, waiting } = this.deps
+    const queued: JobRow[] = []
+    for (const row of (await store.readAll(ids, tx)).values()) {
+      const after = await waiting.expire(row, tx)
       if (after) queued.push(after)
     }
     await store.handOver(queued, tx)

@@ -1,19 +1,26 @@
 import { maskSecrets, reasonOf, type Logger } from '#core'
 import type { Caller } from '#contracts/access'
 import type { Tx } from '#contracts/database'
-import { JobErrors, type Job, type JobContext, type JobProgress, type JobType, type StepOptions } from '#contracts/jobs'
+import { JobErrors, type ChildRequest, type Job, type JobContext, type JobProgress, type JobType, type StepOptions } from '#contracts/jobs'
+import type { Ask } from '#contracts/questions'
+import type { Family } from './family.ts'
 import { jsonOf } from './json.ts'
+import { isFinal } from './machine.ts'
 import { ProgressLog, type ProgressDeps } from './progress.ts'
+import { newQuestion, type Reply } from './questions.ts'
 import { toJob, type JobRow } from './record.ts'
 import type { Claim, JobStore } from './store.ts'
+import type { Waits } from './waiting.ts'
 
 export interface ExecutionDeps {
   readonly store: JobStore
   readonly log: Logger
+  readonly family: () => Pick<Family, 'submit' | 'read'>
   readonly maxResultBytes: number
   readonly progress: Omit<ProgressDeps, 'log'>
 }
 
+type Kept = Map<string, string | null>
 interface Step { readonly key: string; readonly text: string | null; readonly from: number }
 
 /** One attempt while it runs here. */
@@ -26,6 +33,9 @@ export class Execution implements Claim {
   readonly #uses = new Map<string, number>()
   /** The step after which nothing was to come but the end. */
   #last: Step | undefined
+  readonly #working = new Set<Promise<unknown>>()
+  readonly #waits: Waits[] = []
+  #parking: Promise<void> | undefined
   #progress: ProgressLog | undefined
   #over = false
   /** What is called with each sign of progress. */
@@ -46,6 +56,9 @@ export class Execution implements Claim {
 
   get signal(): AbortSignal { return this.#controller.signal }
   abort(reason: Error): void { this.#controller.abort(reason) }
+
+  /** What the run waits for, once it was aborted for that. */
+  get waits(): Waits { return { questions: this.#waits.flatMap(each => each.questions), children: this.#waits.some(each => each.children) } }
 
   /** What it tells while it runs; made when somebody tells or asks. */
   get progress(): ProgressLog { return (this.#progress ??= new ProgressLog(this.row, { ...this.deps.progress, log: this.deps.log })) }
@@ -70,10 +83,12 @@ export class Execution implements Claim {
   async run(type: JobType, caller: Caller, input: unknown): Promise<unknown> {
     const { row, deps: { store, log } } = this
     // Nothing is kept of a job that nobody ever claimed before.
-    const kept = row.token > 1 ? await store.steps(row.id) : new Map<string, string | null>()
+    const kept = row.token > 1 ? await store.steps(row.id) : new Map<string, string | null>() as Kept
     const ctx: JobContext = {
       job: toJob(row), caller, input, signal: this.signal, log: log.child({ job_id: row.id }),
       step: (name, work, options) => this.#step(kept, name, work, options),
+      ask: ask => this.#ask(kept, ask),
+      children: requests => this.#children(kept, caller, requests),
       emit: progress => {
         if (this.signal.aborted || this.#over) return
         this.progress.add(progress)
@@ -85,28 +100,85 @@ export class Execution implements Claim {
     return type.run(ctx)
   }
 
-  async #step<T>(kept: Map<string, string | null>, name: string, work: () => Promise<T>, { last }: StepOptions<T> = {}): Promise<T> {
+  /** The nth use of a name. */
+  #keyOf(name: string): string {
     if (typeof name !== 'string' || name === '' || name.length > 200) throw new TypeError('the name of a step has 1 to 200 characters')
     const use = (this.#uses.get(name) ?? 0) + 1
     this.#uses.set(name, use)
-    const key = `${name}#${use}`
     this.signal.throwIfAborted()
+    return `${name}#${use}`
+  }
+
+  async #step<T>(kept: Kept, name: string, work: () => Promise<T>, { last }: StepOptions<T> = {}): Promise<T> {
+    const key = this.#keyOf(name)
     const { store, maxResultBytes } = this.deps
     if (!kept.has(key)) {
-      // It was not the last after all.
-      const [before, from] = [this.#last, store.now]
-      this.#last = undefined
-      if (before) await this.#save(before)
-      const value = await work()
-      const text = value === undefined ? null : jsonOf(`result of step "${key}"`, value, maxResultBytes)
-      const step = { key, text, from }
-      if (last?.(value)) this.#last = step
-      else await this.#save(step)
-      kept.set(key, text)
+      // Another attempt does it: this one is being put aside.
+      if (this.#parking) return new Promise(() => {})
+      await this.#work(async () => {
+        // It was not the last after all.
+        const [before, from] = [this.#last, store.now]
+        this.#last = undefined
+        if (before) await this.#save(before)
+        const value = await work()
+        const text = value === undefined ? null : jsonOf(`result of step "${key}"`, value, maxResultBytes)
+        const step = { key, text, from }
+        if (last?.(value)) this.#last = step
+        else await this.#save(step)
+        kept.set(key, text)
+      })
     }
     // Read back even the first time, so that both ways give the same.
     const text = kept.get(key)!
     return (text === null ? undefined : JSON.parse(text)) as T
+  }
+
+  /** The answer is the result of a step that whoever answers writes. */
+  async #ask(kept: Kept, ask: Ask): Promise<any> {
+    const key = this.#keyOf('ask')
+    const question = newQuestion(key, ask)
+    if (!kept.has(key)) return this.#wait({ questions: [question], children: false })
+    const reply = JSON.parse(kept.get(key) ?? '{}') as Reply
+    if (!('answer' in reply)) throw JobErrors.ASK_TIMEOUT({ question: question.question.slice(0, 200) })
+    return reply.answer
+  }
+
+  async #children(kept: Kept, caller: Caller, requests: readonly ChildRequest[]): Promise<readonly Job[]> {
+    const key = this.#keyOf('children')
+    const { store, family } = this.deps
+    if (!kept.has(key)) {
+      const from = store.now
+      await this.#work(() => family().submit(this.row, caller, requests, async (ids, tx) => {
+        const text = JSON.stringify(ids)
+        await this.#save({ key, text, from }, tx)
+        tx.afterCommit(() => void kept.set(key, text))
+      }))
+    }
+    const jobs = await family().read(JSON.parse(kept.get(key) ?? '[]') as string[])
+    return jobs.every(job => isFinal(job.status)) ? jobs : this.#wait({ questions: [], children: true })
+  }
+
+  /** What must be finished before the attempt can be put aside, so that it need not be done again. */
+  async #work(work: () => Promise<unknown>): Promise<void> {
+    const working = work()
+    this.#working.add(working)
+    try { await working } finally { this.#working.delete(working) }
+  }
+
+  /** Never settles: what comes after it belongs to another attempt. */
+  #wait(waits: Waits): Promise<never> {
+    this.#waits.push(waits)
+    this.#parking ??= this.#park()
+    return new Promise(() => {})
+  }
+
+  async #park(): Promise<void> {
+    do {
+      await Promise.allSettled([...this.#working])
+      // What goes on beside it may be about to fail, or to ask for something else.
+      await new Promise(resolve => setImmediate(resolve))
+    } while (this.#working.size)
+    if (!this.#over) this.abort(JobErrors.WAITING())
   }
 
   async #save({ key, text, from }: Step, tx?: Tx): Promise<void> {

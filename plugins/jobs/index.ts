@@ -5,25 +5,29 @@ import { Database } from '#contracts/database'
 import { EventLog } from '#contracts/events'
 import { HealthCheck } from '#contracts/health'
 import { HttpRoute } from '#contracts/http'
-import { Jobs, JobSettled, JobSettling, JobType } from '#contracts/jobs'
 import { JobUpdates } from '#contracts/job-updates'
+import { Jobs, JobSettled, JobSettling, JobType } from '#contracts/jobs'
 import { Metric } from '#contracts/metrics'
+import { Questions } from '#contracts/questions'
 import { JobQueue } from '#contracts/queue'
+import { JobQuestions } from './answers.ts'
 import { Backlog } from './backlog.ts'
 import { Cancellations } from './cancellation.ts'
 import { config } from './config.ts'
 import { JobControl } from './control.ts'
 import { DueJobs } from './due.ts'
+import { Family } from './family.ts'
 import { JobFollower } from './follow.ts'
 import { healthCheck } from './health.ts'
 import { instruments } from './instruments.ts'
 import { JobService } from './jobs.ts'
 import { migrations } from './migrations.ts'
-import { JobQueries } from './queries.ts'
 import { permissions } from './permission.ts'
+import { JobQueries } from './queries.ts'
 import { routes } from './routes.ts'
 import { JobRuns } from './run.ts'
 import { JobStore } from './store.ts'
+import { Waiting } from './waiting.ts'
 import { Worker } from './worker.ts'
 
 export default definePlugin({
@@ -31,18 +35,19 @@ export default definePlugin({
   summary: 'The system of record of all work: takes jobs in, runs them, brings them to an end',
   config,
   uses: { host: Host, database: Database, queue: JobQueue, access: live(Access), events: live(EventLog), broadcast: live(Broadcast) },
-  provides: [Jobs, JobUpdates],
+  provides: [Jobs, JobUpdates, Questions],
   contributes: [HttpRoute, HealthCheck, Metric, PermissionInfo],
   commands: () => import('./commands.ts'),
   async setup(ctx, { host, database, queue, access, events, broadcast }) {
     await database.migrate('jobs', migrations)
     const store = new JobStore({ database, queue, clock: ctx.clock, events: () => events.current })
     const queries = new JobQueries(database)
-    const due = new DueJobs({ store, queries, database, clock: ctx.clock, log: ctx.log, sweepMs: ctx.config.sweep_ms })
+    const waiting = new Waiting(store)
+    const due = new DueJobs({ store, queries, waiting, database, clock: ctx.clock, log: ctx.log, sweepMs: ctx.config.sweep_ms })
     // Whoever takes no jobs sweeps all the same: a job must not wait because its worker, or the scheduler, was the only one.
     const concurrency = host.roles.includes('worker') ? ctx.config.concurrency : 0
     const worker = new Worker({
-      store, database, queue, due, access, clock: ctx.clock, log: ctx.log, config: { ...ctx.config, concurrency }, owner: host.instanceId, types: ctx.collect(JobType),
+      store, database, queue, due, waiting, family: () => family, access, clock: ctx.clock, log: ctx.log, config: { ...ctx.config, concurrency }, owner: host.instanceId, types: ctx.collect(JobType),
       ready: () => ctx.ready(JobSettling),
       settling: (job, tx) => ctx.call(JobSettling, { job, tx }),
       settled: job => void ctx.call(JobSettled, { job }),
@@ -53,10 +58,13 @@ export default definePlugin({
     const follower = new JobFollower({
       store, clock: ctx.clock, events: () => events.current, progress: id => worker.find(id)?.progress, get: (caller, id) => jobs.get(caller, id),
     })
-    const jobs = new JobService({ worker, queries, control, backlog, runs: new JobRuns(worker, control, follower), events: () => events.current })
+    const jobs = new JobService({ worker, queries, control, backlog, runs: new JobRuns(worker, control, follower, queries), events: () => events.current })
+    const family = new Family({ worker, queries, control, backlog, log: ctx.log, insert: (rows, tx) => jobs.insertAll(rows, tx) })
+    const questions = new JobQuestions(worker)
     ctx.provide(Jobs, jobs)
+    ctx.provide(Questions, questions)
     ctx.provide(JobUpdates, follower)
-    for (const route of routes(jobs)) ctx.contribute(HttpRoute, route)
+    for (const route of routes(jobs, questions)) ctx.contribute(HttpRoute, route)
     for (const instrument of Object.values(instruments)) ctx.contribute(Metric, instrument)
     ctx.contribute(HealthCheck, healthCheck(queries, queue, ctx.clock))
     for (const permission of permissions) ctx.contribute(PermissionInfo, permission)

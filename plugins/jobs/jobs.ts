@@ -9,6 +9,7 @@ import type { JobControl } from './control.ts'
 import { ID_PATTERN } from './id.ts'
 import { instruments } from './instruments.ts'
 import type { JobQueries } from './queries.ts'
+import { toQuestion } from './questions.ts'
 import { timeOf, toJob, type JobDetail, type JobRow } from './record.ts'
 import type { JobRuns, RunOptions } from './run.ts'
 import type { Inserted } from './store.ts'
@@ -21,8 +22,8 @@ const EVENTS_SHOWN = 100
 const MOST_AT_ONCE = 64
 
 /** Of what a caller sent, no more than a filter has. */
-const chosen = ({ agent, type, project_id, code }: JobFilter): JobFilter =>
-  ({ ...(agent && { agent }), ...(type && { type }), ...(project_id && { project_id }), ...(code && { code }) })
+const chosen = ({ agent, type, project_id, parent_id, code }: JobFilter): JobFilter =>
+  ({ ...(agent && { agent }), ...(type && { type }), ...(project_id && { project_id }), ...(parent_id && { parent_id }), ...(code && { code }) })
 
 export interface JobServiceDeps {
   readonly worker: Worker
@@ -46,7 +47,7 @@ export class JobService implements Jobs {
     this.worker = deps.worker
     this.#admission = new Admission(deps.worker)
     const { database } = deps.worker.deps
-    this.#submissions = new Batch({ database, most: MOST_AT_ONCE, write: (rows, tx) => this.#insertAll(rows, tx) })
+    this.#submissions = new Batch({ database, most: MOST_AT_ONCE, write: (rows, tx) => this.insertAll(rows, tx) })
   }
 
   async submit(caller: Caller, request: JobRequest): Promise<Job> {
@@ -59,7 +60,7 @@ export class JobService implements Jobs {
     if (!rows.length) return []
     const { database } = this.worker.deps
     return this.deps.backlog.add(rows.length, () => database.transaction(async tx => {
-      const inserted = await this.#insertAll(rows, tx)
+      const inserted = await this.insertAll(rows, tx)
       return Promise.all(inserted.map((each, at) => atIndex(at, async () => toJob(written(each).row))))
     }))
   }
@@ -75,7 +76,7 @@ export class JobService implements Jobs {
   async enter(admitted: AdmittedJob, tx: Tx): Promise<Job> {
     const row = this.#admitted.get(admitted)
     if (!row) throw JobErrors.NOT_ADMITTED()
-    return toJob(written((await this.#insertAll([row], tx))[0]!).row)
+    return toJob(written((await this.insertAll([row], tx))[0]!).row)
   }
 
   async run(caller: Caller, request: JobRequest, options: RunOptions = {}): Promise<Job> {
@@ -98,7 +99,8 @@ export class JobService implements Jobs {
     const row = await this.#read(caller, id)
     const logged = await this.deps.events()?.read(`job:${id}`, Math.max(0, row.seq - EVENTS_SHOWN), EVENTS_SHOWN)
     const events = logged?.events.map(({ seq, type, at, data }) => ({ seq: seq!, type, at: timeOf(at), data })) ?? []
-    return { ...toJob(row), ...await this.deps.queries.history(id), events }
+    const questions = (await this.worker.deps.store.questions.of(id)).map(toQuestion)
+    return { ...toJob(row), ...await this.deps.queries.history(id), questions, events }
   }
 
   async list(caller: Caller, filter: Filter = {}): Promise<Page<Job>> {
@@ -145,7 +147,8 @@ export class JobService implements Jobs {
     return row
   }
 
-  async #insertAll(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]> {
+  /** In the transaction that the caller has open; counted and expected once that is committed. */
+  async insertAll(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]> {
     const inserted = await this.worker.deps.store.insertAll(rows, tx)
     tx.afterCommit(() => {
       for (const each of inserted) if (!(each instanceof Error) && each.created) {

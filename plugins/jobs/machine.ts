@@ -11,9 +11,10 @@ export interface Standing {
 /**
  * `claim`: a worker begins an attempt. `fail`: the attempt threw; `refuse`: it threw something that no attempt can mend.
  * `interrupt`: its worker gave no sign of life. `hand_back`: its worker had to stop, through no fault of the job. `due`: its time has come.
+ * `park`: the attempt ended since the job waits for an answer or its children; it does not count. `wake`: the waiting is over.
  * `retry`: somebody wants it to run now, and once it had ended, with all its attempts.
  */
-export const JOB_EVENTS = ['claim', 'complete', 'fail', 'refuse', 'interrupt', 'hand_back', 'due', 'cancel', 'retry'] as const
+export const JOB_EVENTS = ['claim', 'complete', 'fail', 'refuse', 'interrupt', 'hand_back', 'due', 'park', 'wake', 'cancel', 'retry'] as const
 export type JobEvent = (typeof JOB_EVENTS)[number]
 
 export const FINAL: readonly JobStatus[] = ['completed', 'dead', 'cancelled']
@@ -27,6 +28,7 @@ export function next(job: Standing, event: JobEvent): Standing | undefined {
   switch (event) {
     case 'claim': return job.status === 'queued' && attemptsLeft(job) ? to('running', job.attempt + 1) : undefined
     case 'due': return job.status === 'failed' || job.status === 'delayed' ? to('queued') : undefined
+    case 'wake': return job.status === 'waiting' ? to('queued') : undefined
     case 'cancel': return isFinal(job.status) ? undefined : to('cancelled')
     case 'retry':
       if (job.status === 'dead' || job.status === 'cancelled') return to('queued', 0)
@@ -39,5 +41,6 @@ export function next(job: Standing, event: JobEvent): Standing | undefined {
     case 'refuse': return to('dead')
     case 'interrupt': return to(attemptsLeft(job) ? 'queued' : 'dead')
     case 'hand_back': return to('queued', job.attempt - 1)
+    case 'park': return to('waiting', job.attempt - 1)
   }
 }

@@ -74,4 +74,39 @@ export const migrations: readonly Migration[] = [{
     await knex.raw("CREATE INDEX jobs_leases ON jobs (lease_until) WHERE status = 'running'")
     await knex.raw(`CREATE INDEX jobs_codes ON jobs ((${CODE_OF[dialect]}), id) WHERE error IS NOT NULL`)
   },
+}, {
+  name: '0003-waiting',
+  async up(knex) {
+    await knex.schema.alterTable('jobs', t => {
+      t.text('parent_id')
+      t.integer('depth').notNullable().defaultTo(0)
+      // Both count only while the job is waiting.
+      t.bigInteger('wake_at')
+      t.integer('for_children').notNullable().defaultTo(0)
+      t.integer('has_children').notNullable().defaultTo(0)
+    })
+    await knex.raw('CREATE INDEX jobs_children ON jobs (parent_id, id) WHERE parent_id IS NOT NULL')
+    await knex.raw('CREATE INDEX jobs_open_children ON jobs (parent_id, id) WHERE parent_id IS NOT NULL AND finished_at IS NULL')
+    await knex.raw("CREATE INDEX jobs_waiting ON jobs (wake_at) WHERE status = 'waiting'")
+    await knex.raw("CREATE INDEX jobs_waiting_parents ON jobs (id) WHERE status = 'waiting' AND for_children = 1")
+    await knex.raw("CREATE INDEX jobs_cancelled_parents ON jobs (id) WHERE status = 'cancelled' AND has_children = 1")
+    await knex.schema.createTable('job_questions', t => {
+      t.text('job_id').notNullable().references('jobs.id').onDelete('CASCADE')
+      t.text('name').notNullable()
+      t.text('project_id').notNullable()
+      t.text('created_by').notNullable()
+      t.text('addressee')
+      t.text('question').notNullable()
+      t.text('options')
+      t.text('schema')
+      t.bigInteger('asked_at').notNullable()
+      t.bigInteger('expires_at')
+      t.text('state').notNullable()
+      t.text('answer')
+      t.text('answered_by')
+      t.bigInteger('answered_at')
+      t.primary(['job_id', 'name'])
+    })
+    await knex.raw("CREATE INDEX job_questions_open ON job_questions (job_id, name) WHERE state = 'open'")
+  },
 }]

@@ -5,6 +5,7 @@ export const permissions: readonly PermissionInfo[] = [
   { name: 'jobs:submit', summary: 'Submit jobs' },
   { name: 'jobs:read', summary: 'See jobs and their results' },
   { name: 'jobs:cancel', summary: 'Cancel jobs' },
+  { name: 'jobs:answer', summary: 'Answer what jobs ask' },
   { name: 'jobs:retry', summary: 'Run jobs again that failed or were cancelled, and replay the dead-letter queue' },
   { name: 'jobs:discard', summary: 'Delete jobs from the dead-letter queue' },
 ]

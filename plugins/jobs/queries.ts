@@ -8,13 +8,16 @@ export interface Selection {
   readonly agent?: string
   readonly type?: string
   readonly project_id?: string
+  readonly parent_id?: string
   /** Of its error. */
   readonly code?: string
   readonly limit: number
   readonly cursor?: string
 }
 
-/** What is asked of the tables of jobs, and changes nothing. */
+const PARAMETERS = 500
+
+/** What is asked of the tables of jobs. */
 export class JobQueries {
   constructor(readonly database: Database) {}
 
@@ -45,6 +48,27 @@ export class JobQueries {
   /** When the first of the jobs that wait for their time may run, if that is before `until`. */
   async nextDue(until: number): Promise<number | undefined> {
     const row = await this.#jobs.whereIn('status', ['failed', 'delayed']).where('run_at', '<=', until).min({ at: 'run_at' }).first()
+    return row?.at === null || row?.at === undefined ? undefined : Number(row.at)
+  }
+
+  async byIds(ids: readonly string[]): Promise<JobRow[]> {
+    const rows: JobRow[] = []
+    for (let from = 0; from < ids.length; from += PARAMETERS) rows.push(...await this.#jobs.whereIn('id', ids.slice(from, from + PARAMETERS)))
+    return rows
+  }
+
+  async openChildren(parentId: string, limit: number): Promise<string[]> {
+    return this.#jobs.where({ parent_id: parentId }).whereNull('finished_at').orderBy('id').limit(limit).pluck('id')
+  }
+  /** Ids of cancelled jobs whose children are to be cancelled still. */
+  async cancelledParents(limit: number): Promise<string[]> {
+    return this.#jobs.whereRaw("status = 'cancelled' AND has_children = 1").limit(limit).pluck('id')
+  }
+  async childrenCancelled(parentId: string): Promise<void> { await this.#jobs.where({ id: parentId, status: 'cancelled' }).update({ has_children: 0 }) }
+
+  /** When the first of the jobs that wait for an answer does so no longer, if that is before `until`. */
+  async nextOverdue(until: number): Promise<number | undefined> {
+    const row = await this.#jobs.whereRaw("status = 'waiting'").where('wake_at', '<=', until).min({ at: 'wake_at' }).first()
     return row?.at === null || row?.at === undefined ? undefined : Number(row.at)
   }
 

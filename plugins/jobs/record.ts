@@ -1,4 +1,5 @@
 import type { Job, JobError, JobStatus } from '#contracts/jobs'
+import type { Question } from '#contracts/questions'
 
 /** A job as its table has it: times in milliseconds, data as JSON text. */
 export interface JobRow {
@@ -6,6 +7,9 @@ export interface JobRow {
   readonly type: string
   readonly agent: string | null
   readonly project_id: string
+  readonly parent_id: string | null
+  /** Of a job without a parent 0. */
+  readonly depth: number
   readonly created_by: string
   readonly principal_id: string
   readonly traceparent: string | null
@@ -34,6 +38,11 @@ export interface JobRow {
   readonly finished_at: number | null
   /** When it was last given to the queue; 0 if that is still to be done. */
   readonly handed_at: number
+  /** While it waits: when it does so no longer, and whether it waits for its children. */
+  readonly wake_at?: number | null
+  readonly for_children?: number
+  /** Some job names it as its parent. */
+  readonly has_children?: number
 }
 
 export interface JobAttempt {
@@ -47,6 +56,7 @@ export interface JobAttempt {
 export interface JobStep { readonly name: string; readonly attempt: number; readonly started_at: string; readonly finished_at: string }
 export interface JobHappening { readonly seq: number; readonly type: string; readonly at: string; readonly data: unknown }
 export interface JobDetail extends Job {
+  readonly questions: readonly Question[]
   readonly attempts: readonly JobAttempt[]
   readonly steps: readonly JobStep[]
   readonly events: readonly JobHappening[]
@@ -59,7 +69,8 @@ export const timeOrNull = (ms: number | null): string | null => (ms === null ? n
 export const dataOf = (text: string | null): any => (text === null ? null : JSON.parse(text))
 
 export const toJob = (row: JobRow): Job => ({
-  id: row.id, type: row.type, agent: row.agent, project_id: row.project_id, created_by: row.created_by, status: row.status,
+  id: row.id, type: row.type, agent: row.agent, project_id: row.project_id, created_by: row.created_by,
+  parent_id: row.parent_id, status: row.status,
   input: dataOf(row.input), result: dataOf(row.result), error: dataOf(row.error),
   priority: row.priority, attempt: row.attempt, max_attempts: row.max_attempts, seq: row.seq,
   created_at: timeOf(row.created_at), run_at: timeOf(row.run_at), started_at: timeOrNull(row.started_at), finished_at: timeOrNull(row.finished_at),

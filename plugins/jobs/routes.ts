@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { defineRoute, type HttpRoute } from '#contracts/http'
 import { JobErrors, type JobRequest } from '#contracts/jobs'
 import { ID_PATTERN } from './id.ts'
+import type { JobQuestions } from './answers.ts'
 import type { JobService } from './jobs.ts'
 import { LONGEST_DELAY_MS, LONGEST_PAUSE_MS } from './schedule.ts'
 
@@ -18,6 +19,7 @@ const request = z.strictObject({
   type: name.optional().describe('Another type of job.'),
   input: z.unknown().describe('What the agent, or the type, is to work on.'),
   project_id: name.optional(),
+  parent_id: id.optional().describe('The unfinished job that it is a part of.'),
   priority: z.int().min(0).max(9).optional().describe('The highest goes first; 5.'),
   delay_ms: z.int().min(0).max(LONGEST_DELAY_MS).optional().describe('Not before so many milliseconds have passed.'),
   run_at: z.iso.datetime({ offset: true }).optional().describe('Not before this moment. Give this, or `delay_ms`.'),
@@ -35,13 +37,19 @@ const workOf = ({ agent, type, input, ...rest }: z.output<typeof request>): JobR
 
 const error = z.strictObject({ code: z.string(), message: z.string(), retryable: z.boolean() })
 const job = z.object({
-  id, type: z.string(), agent: z.string().nullable(), project_id: z.string(), created_by: z.string(), status: z.enum(STATUSES),
+  id, type: z.string(), agent: z.string().nullable(), project_id: z.string(), created_by: z.string(), parent_id: z.string().nullable(), status: z.enum(STATUSES),
   input: z.unknown(), result: z.unknown(), error: error.nullable(),
   priority: z.int(), attempt: z.int(), max_attempts: z.int(), seq: z.int(),
   created_at: z.string(), run_at: z.string(), started_at: z.string().nullable(), finished_at: z.string().nullable(),
   metadata: z.record(z.string(), z.unknown()),
 })
+const question = z.object({
+  job_id: z.string(), name: z.string(), project_id: z.string(), to: z.string().nullable(), question: z.string(),
+  options: z.array(z.string()).nullable(), schema: z.record(z.string(), z.unknown()).nullable(), state: z.enum(['open', 'answered', 'expired']),
+  asked_at: z.string(), expires_at: z.string().nullable(), answer: z.unknown(), answered_by: z.string().nullable(), answered_at: z.string().nullable(),
+})
 const detail = job.extend({
+  questions: z.array(question),
   attempts: z.array(z.object({
     attempt: z.int(), worker: z.string(), started_at: z.string(), finished_at: z.string().nullable(),
     outcome: z.string().nullable(), error: error.nullable(),
@@ -50,7 +58,7 @@ const detail = job.extend({
   events: z.array(z.object({ seq: z.int(), type: z.string(), at: z.string(), data: z.unknown() })).describe('The last 100 that are logged.'),
 })
 
-const filter = { agent: name.optional(), type: name.optional(), project_id: name.optional(), code: name.optional().describe('Of its error.') }
+const filter = { agent: name.optional(), type: name.optional(), project_id: name.optional(), parent_id: id.optional(), code: name.optional().describe('Of its error.') }
 const paging = { cursor: id.optional(), limit: z.coerce.number().int().min(1).max(100).optional().describe('20.') }
 const page = z.object({ items: z.array(job), next: z.string().nullable() })
 const replayed = z.object({ replayed: z.int() })
@@ -62,7 +70,7 @@ function known({ id }: { readonly id: string }): string {
   return id
 }
 
-export const routes = (jobs: JobService): HttpRoute[] => [
+export const routes = (jobs: JobService, questions: JobQuestions): HttpRoute[] => [
   defineRoute({
     method: 'POST', path: '/api/v1/jobs', summary: 'Submits a job', permission: 'jobs:submit', body: request, answers: { 202: job },
     async handler({ caller, body }) {
@@ -90,6 +98,19 @@ export const routes = (jobs: JobService): HttpRoute[] => [
     method: 'POST', path: '/api/v1/jobs/:id/cancel', summary: 'Cancels a job; what runs is told to stop', permission: 'jobs:cancel',
     params: oneJob, answers: { 200: job },
     handler: async ({ caller, params }) => ({ body: await jobs.cancel(caller, known(params)) }),
+  }),
+  defineRoute({
+    method: 'POST', path: '/api/v1/jobs/:id/answer', summary: 'Answers what a job asks; it goes on with the answer', permission: 'jobs:answer',
+    params: oneJob, body: z.strictObject({ answer: z.unknown(), question: z.string().min(1).max(210).optional().describe('Its name, if the job asks more than one.') })
+      .refine(({ answer }) => answer !== undefined, { message: 'give an answer', path: ['answer'] }),
+    answers: { 200: question },
+    handler: async ({ caller, params, body }) => ({ body: await questions.answer(caller, known(params), body) }),
+  }),
+  defineRoute({
+    method: 'GET', path: '/api/v1/questions', summary: 'Lists what jobs ask and nobody has answered yet', permission: 'jobs:read',
+    query: z.strictObject({ job_id: id.optional(), to: name.optional(), project_id: name.optional(), limit: paging.limit, cursor: z.string().max(250).optional() }),
+    answers: { 200: z.object({ items: z.array(question), next: z.string().nullable() }) },
+    handler: async ({ caller, query }) => ({ body: await questions.list(caller, query) }),
   }),
   defineRoute({
     method: 'POST', path: '/api/v1/jobs/:id/retry', summary: 'Runs a job again, or at once', permission: 'jobs:retry', params: oneJob, answers: { 202: job },

@@ -3,16 +3,19 @@ import type { JobUpdate } from '#contracts/job-updates'
 import type { JobControl } from './control.ts'
 import { pause, type JobFollower } from './follow.ts'
 import { isFinal } from './machine.ts'
+import type { JobQueries } from './queries.ts'
 import { toJob, type JobRow } from './record.ts'
 import type { Worker } from './worker.ts'
 
 export type RunOptions = NonNullable<Parameters<Jobs['run']>[2]>
 
 const AWAY_MS = 500
+/** Children that run at once where no worker was started. */
+const CHILDREN = 10
 
 /** Goes with one job to its end, wherever that is: here while it runs here, else on the log. */
 export class JobRuns {
-  constructor(readonly worker: Worker, readonly control: JobControl, readonly follower: JobFollower) {}
+  constructor(readonly worker: Worker, readonly control: JobControl, readonly follower: JobFollower, readonly queries: JobQueries) {}
 
   /** `mine`: it was submitted by this call, so the signal cancels it; who joins another's only stops waiting. */
   async finish(row: JobRow, mine: boolean, { signal, onBegin, onProgress }: RunOptions): Promise<Job> {
@@ -45,7 +48,8 @@ export class JobRuns {
   async #again({ id, run_at, status }: Job, { signal, onProgress }: Watching): Promise<Job> {
     const { clock, database, store } = this.worker.deps
     // One that is queued was handed back, since what it needs is away.
-    await pause(clock, status === 'queued' ? AWAY_MS : Math.max(0, Date.parse(run_at) - store.now), signal)
+    await pause(clock, status === 'queued' || status === 'waiting' ? AWAY_MS : Math.max(0, Date.parse(run_at) - store.now), signal)
+    if (status === 'waiting') await this.#help(id, { signal, onProgress: undefined })
     const row = await database.transaction(async tx => {
       const seen = (await store.read(id, tx))!
       if (signal?.aborted || !['queued', 'failed', 'delayed'].includes(seen.status)) return seen
@@ -57,6 +61,18 @@ export class JobRuns {
     const running = this.worker.begin(row, onProgress)
     signal?.addEventListener('abort', stop, { once: true })
     try { return await running } finally { signal?.removeEventListener('abort', stop) }
+  }
+
+  /** Nobody else would run its children, or see that nobody answered. */
+  async #help(id: string, watching: Watching): Promise<void> {
+    const { due, store } = this.worker.deps
+    await due.wake()
+    for (let ids = await this.queries.openChildren(id, CHILDREN); ids.length && !watching.signal?.aborted; ids = await this.queries.openChildren(id, CHILDREN)) {
+      await Promise.all((await this.queries.byIds(ids)).map(row => this.#after(toJob(row), true, watching)))
+    }
+    if (watching.signal?.aborted) return
+    const row = await store.read(id)
+    if (row?.status === 'waiting') await this.worker.deps.family().sweep()
   }
 
   async #follow(job: Job, { signal, onProgress }: Watching): Promise<Job> {

@@ -4,10 +4,11 @@ import type { ColumnType, Database, ManyStatement, Statement, Tx } from '#contra
 import type { EventLog, NewEvent } from '#contracts/events'
 import type { JobQueue } from '#contracts/queue'
 import { isFinal, next, type JobEvent } from './machine.ts'
+import { QuestionStore } from './questions.ts'
 import { dataOf, type JobRow } from './record.ts'
 
 const COLUMNS = [
-  'id', 'type', 'agent', 'project_id', 'created_by', 'principal_id', 'traceparent', 'status', 'input', 'result', 'error',
+  'id', 'type', 'agent', 'project_id', 'parent_id', 'depth', 'created_by', 'principal_id', 'traceparent', 'status', 'input', 'result', 'error',
   'priority', 'attempt', 'max_attempts', 'timeout_ms', 'backoff', 'seq', 'idempotency_key', 'substance', 'metadata', 'lease_owner', 'lease_until', 'token',
   'created_at', 'run_at', 'started_at', 'finished_at', 'handed_at',
 ] as const satisfies readonly (keyof JobRow)[]
@@ -15,20 +16,20 @@ const CHANGING = [
   'status', 'attempt', 'token', 'result', 'error', 'run_at', 'started_at', 'finished_at', 'lease_owner', 'lease_until', 'handed_at',
 ] as const satisfies readonly (keyof JobRow)[]
 const NUMBERS: ReadonlySet<keyof JobRow> = new Set([
-  'priority', 'attempt', 'max_attempts', 'timeout_ms', 'seq', 'lease_until', 'token', 'created_at', 'run_at', 'started_at', 'finished_at', 'handed_at',
+  'depth', 'priority', 'attempt', 'max_attempts', 'timeout_ms', 'seq', 'lease_until', 'token', 'created_at', 'run_at', 'started_at', 'finished_at', 'handed_at',
 ])
 const typesOf = (columns: readonly (keyof JobRow)[]): ColumnType[] => columns.map(each => (NUMBERS.has(each) ? 'bigint' : 'text'))
 type Changes = Partial<Pick<JobRow, 'result' | 'run_at' | 'lease_owner' | 'lease_until' | 'handed_at'>> & { readonly error?: JobError | null }
 
 const PAST = {
   claim: 'job.started', complete: 'job.completed', fail: 'job.failed', refuse: 'job.dead', interrupt: 'job.interrupted',
-  hand_back: 'job.handed_back', due: 'job.queued', cancel: 'job.cancelled', retry: 'job.retried',
+  hand_back: 'job.handed_back', due: 'job.queued', park: 'job.waiting', wake: 'job.resumed', cancel: 'job.cancelled', retry: 'job.retried',
 } as const satisfies Record<JobEvent, string>
 /** An event holds at most 64 KiB; a result that is larger is read from the job. */
 const EVENT_RESULT = 32_768
 
 /** One step of the machine: `row` is what it was read as in the same transaction. */
-export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly changes: Changes }
+export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly changes: Changes; /** For its event. */ readonly data?: object }
 interface Made extends Step { readonly after: JobRow }
 
 /** What became of a job that was to be written: itself, the one that has its idempotency key, or why it can't be. */
@@ -48,6 +49,7 @@ export interface StoreDeps {
 
 /** The tables of jobs: every change of a state is made here, by the machine, with its event in the same transaction. */
 export class JobStore {
+  readonly questions: QuestionStore
   readonly #byId: Statement<JobRow>
   readonly #locked: ManyStatement<JobRow>
   readonly #byKey: Statement<JobRow>
@@ -62,6 +64,7 @@ export class JobStore {
 
   constructor(readonly deps: StoreDeps) {
     const { database } = deps
+    this.questions = new QuestionStore(database)
     this.#byId = database.prepare('SELECT * FROM jobs WHERE id = ?')
     // Progress moves seq on while the job runs: what is read to be changed must stay as it was read.
     // All lock in one order, so that nobody waits in a circle.
@@ -101,6 +104,7 @@ export class JobStore {
   async insertAll(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]> {
     const written = new Set((await this.#insert.all(rows.map(row => COLUMNS.map(column => row[column])), tx)).map(each => each.id))
     const created = rows.filter(row => written.has(row.id))
+    await this.#adopt(created, tx)
     await this.#tell(created.map(row => [row, 'job.created']), tx)
     const running = created.filter(row => row.status === 'running')
     await this.#begin.run(running.map(row => [row.id, row.token, row.attempt, row.lease_owner, row.started_at]), tx)
@@ -110,14 +114,22 @@ export class JobStore {
     return inserted
   }
 
+  /** A parent that has ended by now takes none. */
+  async #adopt(children: readonly JobRow[], tx: Tx): Promise<void> {
+    for (const parent_id of new Set(children.flatMap(child => child.parent_id ?? []).sort())) {
+      const found = await this.deps.database.knex(tx)('jobs').where({ id: parent_id }).whereNull('finished_at').update({ has_children: 1 })
+      if (!found) throw JobErrors.PARENT({ parent_id, reason: 'it is gone, or has ended' })
+    }
+  }
+
   async #first({ project_id, created_by, idempotency_key, substance }: JobRow, tx: Tx): Promise<Inserted> {
     const row = (await this.#byKey.get([project_id, created_by, idempotency_key], tx))!
     return row.substance === substance ? { row, created: false } : JobErrors.KEY_REUSED({ key: idempotency_key! })
   }
 
   /** One step of the machine. Rejects with JOBS_LEASE_LOST if it has no such step, or the row has changed since it was read. */
-  async change(row: JobRow, event: JobEvent, changes: Changes, tx: Tx): Promise<JobRow> {
-    const after = await this.tryChange(row, event, changes, tx)
+  async change(row: JobRow, event: JobEvent, changes: Changes, tx: Tx, data?: object): Promise<JobRow> {
+    const [after] = await this.changeAll([{ row, event, changes, ...(data && { data }) }], tx)
     if (!after) throw JobErrors.LEASE_LOST({ id: row.id })
     return after
   }
@@ -138,7 +150,7 @@ export class JobStore {
     const ended = made.filter(({ row }) => row.status === 'running')
     await this.#begin.run(begun.map(({ after }) => [after.id, after.token, after.attempt, after.lease_owner, now]), tx)
     await this.#end.run(ended.map(({ row, event, after }) => [row.id, row.token, now, outcomeOf(event, after), after.error]), tx)
-    await this.#tell(made.map(({ event, after }) => [after, after.status === 'dead' ? 'job.dead' : PAST[event]]), tx)
+    await this.#tell(made.map(({ event, after, data }) => [after, after.status === 'dead' ? 'job.dead' : PAST[event], data]), tx)
     const results = new Map(made.map(({ after }) => [after.id, after]))
     return steps.map(({ row }) => results.get(row.id))
   }
@@ -206,6 +218,20 @@ export class JobStore {
   async due(limit: number): Promise<string[]> {
     return this.#jobs.whereIn('status', ['failed', 'delayed']).where('run_at', '<=', this.now).orderBy('run_at').limit(limit).pluck('id')
   }
+  /** Ids of jobs that waited for an answer long enough. */
+  async overdue(limit: number): Promise<string[]> {
+    return this.#jobs.whereRaw("status = 'waiting'").where('wake_at', '<=', this.now).orderBy('wake_at').limit(limit).pluck('id')
+  }
+  /** Its children, finished or not; it stops counting there. */
+  async countChildren(id: string, most: number): Promise<number> {
+    const knex = this.deps.database.knex()
+    const some = knex('jobs').where({ parent_id: id }).select(knex.raw('1')).limit(most).as('some')
+    return Number((await knex.count({ count: '*' }).from(some).first())!.count)
+  }
+  /** Of a job that waits now. */
+  async setWaiting(id: string, wake_at: number | null, forChildren: boolean, tx: Tx): Promise<void> {
+    await this.deps.database.knex(tx)('jobs').where({ id }).update({ wake_at, for_children: Number(forChildren) })
+  }
   /** Queued jobs that were last given to the queue before that moment, and may be lost to it. */
   async unhanded(before: number, types: readonly string[], limit: number, tx?: Tx): Promise<JobRow[]> {
     return this.deps.database.knex(tx)('jobs')
@@ -216,8 +242,8 @@ export class JobStore {
     await this.deps.database.knex(tx)('jobs').where({ id, status: 'queued' }).update({ handed_at: 0 })
   }
 
-  async #tell(changed: readonly (readonly [row: JobRow, type: string])[], tx: Tx): Promise<void> {
-    if (changed.length) await this.deps.events()?.append(tx, changed.map(([row, type]) => eventOf(row, type)))
+  async #tell(changed: readonly (readonly [row: JobRow, type: string, data?: object | undefined])[], tx: Tx): Promise<void> {
+    if (changed.length) await this.deps.events()?.append(tx, changed.map(([row, type, data]) => eventOf(row, type, data)))
   }
 }
 
@@ -243,7 +269,7 @@ function stepped({ row, event, changes }: Step, now: number): JobRow | undefined
 const outcomeOf = (event: JobEvent, { status }: JobRow): string =>
   (event === 'interrupt' ? 'interrupted' : event === 'hand_back' ? 'handed_back' : status)
 
-function eventOf(row: JobRow, type: string): NewEvent {
+function eventOf(row: JobRow, type: string, data?: object): NewEvent {
   const { id, agent, status, attempt, seq, project_id, created_by } = row
   const result = status === 'completed' ? row.result : null
   const fits = result === null || Buffer.byteLength(result) <= EVENT_RESULT
@@ -252,7 +278,7 @@ function eventOf(row: JobRow, type: string): NewEvent {
     topics: [`job:${id}`, `project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])],
     data: {
       id, type: row.type, agent, status, attempt, error: dataOf(row.error),
-      ...(fits ? { result: dataOf(result) } : { result_bytes: Buffer.byteLength(result) }),
+      ...data, ...(fits ? { result: dataOf(result) } : { result_bytes: Buffer.byteLength(result) }),
     },
   }
 }

@@ -10,8 +10,9 @@ const sorted = (_key: string, value: unknown): unknown => {
 
 /** Tells requests apart that were sent with one idempotency key; `agent`, `input` and `metadata` as they are stored. A hash: inputs may be large. */
 export function substanceOf(request: JobRequest, agent: string | null, input: unknown, metadata: unknown): string {
-  const { type, priority, max_attempts, timeout_ms, delay_ms, run_at, backoff } = request
+  const { type, priority, max_attempts, timeout_ms, delay_ms, run_at, backoff, parent_id } = request
   const how = [priority, max_attempts, timeout_ms, delay_ms, run_at, backoff].map(each => each ?? null)
+  if (parent_id !== undefined) how.push(parent_id)
   const text = JSON.stringify([type, agent, input, metadata, ...how], sorted)
   return createHash('sha256').update(text).digest('base64url')
 }

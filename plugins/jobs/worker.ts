@@ -9,6 +9,7 @@ import type { JobsConfig } from './config.ts'
 import type { DueJobs } from './due.ts'
 import { Execution } from './execution.ts'
 import { failureOf, pauseAfter } from './failure.ts'
+import type { Family } from './family.ts'
 import { checkInput } from './input.ts'
 import { instruments } from './instruments.ts'
 import { jsonOf } from './json.ts'
@@ -17,6 +18,7 @@ import { checkRun } from './permission.ts'
 import { ProgressStore } from './progress.ts'
 import { toJob, type JobRow } from './record.ts'
 import type { JobStore, Step } from './store.ts'
+import { told, type Waiting } from './waiting.ts'
 
 const BATCH = 200
 const SETTLE_TRIES = 10
@@ -28,6 +30,8 @@ export interface WorkerDeps {
   readonly database: Database
   readonly queue: JobQueue
   readonly due: DueJobs
+  readonly waiting: Waiting
+  readonly family: () => Family
   readonly clock: Clock
   readonly log: Logger
   readonly config: JobsConfig
@@ -44,12 +48,15 @@ type Outcome =
   | { readonly is: 'completed'; readonly result: string }
   | { readonly is: 'failed' | 'cancelled'; readonly error: unknown }
   /** `stopped`: this process ends, others may go on at once. `away`: what it needs is away, so it waits for the sweep. */
-  | { readonly is: 'stopped' | 'away' | 'lost' }
+  | { readonly is: 'stopped' | 'away' | 'lost' | 'waiting' }
 
 /** How an attempt is to end. */
 interface Ending { readonly execution: Execution; readonly event: JobEvent; readonly changes: Step['changes'] }
 
 const frameOf = ({ id, project_id, traceparent }: JobRow): ScopeFields => ({ job_id: id, project_id, ...(traceparent !== null && { traceparent }) })
+
+/** Its attempt has come to an end of its own. */
+const isOver = ({ status }: JobRow): boolean => status !== 'queued' && status !== 'waiting'
 
 /** Claims, runs and settles jobs in this process, and takes back those of workers that are gone. */
 export class Worker {
@@ -123,7 +130,7 @@ export class Worker {
   /** Runs a claimed job. Resolves when the attempt is over and written down. */
   begin(row: JobRow, onProgress?: (progress: JobProgress) => void): Promise<Job> {
     const { config, store, log, clock } = this.deps
-    const execution = new Execution(row, { store, log, maxResultBytes: config.max_result_bytes, progress: { store: this.#progress, clock } })
+    const execution = new Execution(row, { store, log, family: this.deps.family, maxResultBytes: config.max_result_bytes, progress: { store: this.#progress, clock } })
     execution.onProgress = onProgress
     // Its lease ran out before it noticed, and the job came back here: the two must not go on side by side.
     this.#latest.get(row.id)?.abort(JobErrors.LEASE_LOST({ id: row.id }))
@@ -194,6 +201,7 @@ export class Worker {
       case 'cancelled': return this.#settle(execution, 'cancel', { error: failureOf(outcome.error, row.id) })
       case 'failed': return this.#fail(execution, outcome.error)
       case 'lost': return this.#dropped(execution)
+      case 'waiting': return this.#settle(execution, 'park', {})
       default: return this.#handBack(execution, outcome.is === 'stopped')
     }
   }
@@ -217,6 +225,7 @@ export class Worker {
       const { reason } = signal
       if (signal.aborted && JobErrors.LEASE_LOST.is(reason)) return { is: 'lost' }
       if (signal.aborted && JobErrors.INTERRUPTED.is(reason)) return { is: 'stopped' }
+      if (signal.aborted && JobErrors.WAITING.is(reason)) return { is: 'waiting' }
       if (signal.aborted && JobErrors.CANCELLED.is(reason)) return { is: 'cancelled', error: reason }
       // A plugin that is going takes its runs down with it; that is not the job's fault.
       if (this.typeOf(row.type) !== type) return { is: 'away' }
@@ -255,7 +264,7 @@ export class Worker {
           return this.#dropped(execution)
         }
         if (root?.retryable !== true || tries === SETTLE_TRIES) {
-          if (event !== 'complete' || root?.retryable === true) throw error
+          if ((event !== 'complete' && event !== 'park') || root?.retryable === true) throw error
           return this.#fail(execution, root)
         }
         log.warn('an attempt could not be settled, trying again', { job_id: execution.id, reason: reasonOf(error) })
@@ -269,11 +278,13 @@ export class Worker {
 
   /** Attempts that end at the same moment. */
   async #endAll(endings: readonly Ending[], tx: Tx): Promise<(Job | Error)[]> {
-    const { store } = this.deps
+    const { store, waiting } = this.deps
     for (const { execution } of endings) await execution.writeRest(tx)
     const rows = await store.readAll(endings.map(({ execution }) => execution.id), tx)
     const held = endings.filter(({ execution: { id, token, owner } }) => rows.get(id)?.token === token && rows.get(id)?.lease_owner === owner)
-    const changed = await store.changeAll(held.map(({ execution, event, changes }) => ({ row: rows.get(execution.id)!, event, changes })), tx)
+    const changed = await store.changeAll(held.map(({ execution, event, changes }) =>
+      ({ row: rows.get(execution.id)!, event, changes, ...(event === 'park' && { data: told(execution.waits) }) })), tx)
+    for (const [at, row] of changed.entries()) if (row?.status === 'waiting') changed[at] = await waiting.begin(row, held[at]!.execution.waits, tx)
     this.#leave(held.map(({ execution }) => execution))
     const jobs = await this.#ended(changed.filter(row => row !== undefined), tx)
     const of = new Map(jobs.map(job => [job.id, job]))
@@ -288,12 +299,13 @@ export class Worker {
   }
 
   async #ended(rows: readonly JobRow[], tx: Tx): Promise<Job[]> {
-    await this.deps.store.handOver(rows.filter(row => row.status === 'queued'), tx)
+    const { store, waiting } = this.deps
+    await store.handOver([...rows.filter(row => row.status === 'queued'), ...await waiting.childrenEnded(rows, tx)], tx)
     const jobs: Job[] = []
     for (const row of rows) {
       const job = toJob(row)
       jobs.push(job)
-      if (row.status !== 'queued') await scope.run(frameOf(row), () => this.deps.settling(job, tx))
+      if (isOver(row)) await scope.run(frameOf(row), () => this.deps.settling(job, tx))
       tx.afterCommit(() => scope.run(frameOf(row), () => this.#tell(row, job)))
     }
     return jobs
@@ -301,6 +313,7 @@ export class Worker {
 
   #tell(row: JobRow, job: Job): void {
     if (row.status === 'failed') this.expect(row.run_at)
+    if (row.status === 'waiting' && row.wake_at) this.expect(row.wake_at)
     if (row.status === 'completed') instruments.completed.inc({ type: row.type })
     else if (isFinal(row.status)) instruments.failed.inc({ reason: job.error?.code ?? row.status })
     if (isFinal(row.status)) {
@@ -308,7 +321,7 @@ export class Worker {
       instruments.duration.observe(duration_ms / 1_000, { type: row.type })
       this.deps.log.info(`job ${row.status}`, { job_id: row.id, type: row.type, attempt: row.attempt, duration_ms })
     }
-    if (row.status !== 'queued') this.deps.settled(job)
+    if (isOver(row)) this.deps.settled(job)
   }
 
   async #handBack(execution: Execution, now: boolean): Promise<Job> {
@@ -358,6 +371,7 @@ export class Worker {
     const from = store.now
     await Promise.all((await store.expired(BATCH)).map(id => this.#interrupt(id)))
     await this.deps.due.wake()
+    await this.deps.family().sweep()
     const types = access.current ? [...this.deps.types].map(type => type.type).filter(type => this.typeOf(type)) : []
     const before = all ? from : from - config.rehand_ms
     const more = () => this.#state === 'running' && store.handOverAgain(before, types, BATCH)

@@ -18,12 +18,13 @@ export async function runJob(type: JobType, input: unknown, {
   const log = recordLog()
   const uses = new Map<string, number>()
   const job: Job = {
-    id: 'job-1', type: type.type, agent: null, project_id: 'p1', created_by: caller.id, status: 'running', input,
+    id: 'job-1', type: type.type, agent: null, project_id: 'p1', created_by: caller.id, parent_id: null, status: 'running', input,
     result: null, error: null, priority: 5, attempt: 1, max_attempts: 3, seq: 1,
     created_at: '', run_at: '', started_at: '', finished_at: null, metadata: {},
   }
   const ctx: JobContext = {
     job, caller, input, signal, log,
+    ask: () => Promise.reject(new Error('nobody answers here')), children: () => Promise.reject(new Error('nobody runs children here')),
     async step(name, run) {
       const use = (uses.get(name) ?? 0) + 1
       uses.set(name, use)

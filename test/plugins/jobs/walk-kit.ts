@@ -6,16 +6,19 @@ import { DatabaseErrors, type Database, type Tx } from '#contracts/database'
 import type { EventLog } from '#contracts/events'
 import type { Job, JobContext } from '#contracts/jobs'
 import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
+import { JobQuestions } from '../../../plugins/jobs/answers.ts'
 import { Backlog } from '../../../plugins/jobs/backlog.ts'
 import { Cancellations } from '../../../plugins/jobs/cancellation.ts'
 import { config as schema } from '../../../plugins/jobs/config.ts'
 import { JobControl } from '../../../plugins/jobs/control.ts'
 import { DueJobs } from '../../../plugins/jobs/due.ts'
 import type { JobFollower } from '../../../plugins/jobs/follow.ts'
+import { Family } from '../../../plugins/jobs/family.ts'
 import { JobService } from '../../../plugins/jobs/jobs.ts'
 import { JobQueries } from '../../../plugins/jobs/queries.ts'
 import { JobRuns } from '../../../plugins/jobs/run.ts'
 import { JobStore } from '../../../plugins/jobs/store.ts'
+import { Waiting } from '../../../plugins/jobs/waiting.ts'
 import { Worker } from '../../../plugins/jobs/worker.ts'
 import { jobType, operator } from './kit.ts'
 
@@ -65,6 +68,7 @@ export class Process {
   readonly config = schema.parse({ concurrency: 1_000, sweep_ms: 3_600_000, retry: { base_ms: 2_000, max_ms: 20_000 } })
   readonly worker: Worker
   readonly service: JobService
+  readonly questions: JobQuestions
   readonly due: DueJobs
   #deliver: Deliver | undefined
   #paused: Set<() => void> | undefined
@@ -79,21 +83,24 @@ export class Process {
     const events = { append: (tx: Tx, list: Parameters<EventLog['append']>[1]) => this.#append(tx, list) } as EventLog
     const store = new JobStore({ database, queue, clock, events: () => events })
     const queries = new JobQueries(database)
-    this.due = new DueJobs({ store, queries, database, clock, log, sweepMs: config.sweep_ms })
+    const waiting = new Waiting(store)
+    this.due = new DueJobs({ store, queries, waiting, database, clock, log, sweepMs: config.sweep_ms })
     const work = jobType('work', ctx => new Promise((resolve, reject) => {
       const { token, done } = this.worker.find(ctx.job.id)!
       this.attempts.push({ id: ctx.job.id, token, ctx, done, resolve, reject })
     }))
     const all = [{ plugin: 'walk', value: work }]
     this.worker = new Worker({
-      store, database, queue, due: this.due, clock, log, config, owner: name, access: live(access as Access),
+      store, database, queue, due: this.due, waiting, family: () => family, clock, log, config, owner: name, access: live(access as Access),
       types: { all, away: [], watch() {}, [Symbol.iterator]: () => all.map(each => each.value)[Symbol.iterator]() },
       ready: async () => {}, settled() {},
       settling: async () => { if (this.vetoes > 0) { this.vetoes--; throw new Error(VETO) } },
     })
     const control = new JobControl(this.worker, queries, new Cancellations(this.worker, live(undefined), log))
     const backlog = new Backlog(queries, clock, config.max_queued)
-    this.service = new JobService({ worker: this.worker, queries, control, backlog, runs: new JobRuns(this.worker, control, nobody), events: () => events })
+    this.service = new JobService({ worker: this.worker, queries, control, backlog, runs: new JobRuns(this.worker, control, nobody, queries), events: () => events })
+    const family = new Family({ worker: this.worker, queries, control, backlog, log, insert: (rows, tx) => this.service.insertAll(rows, tx) })
+    this.questions = new JobQuestions(this.worker)
   }
 
   /** Takes up to `count` jobs off the queue, as the embedded engine does. */
