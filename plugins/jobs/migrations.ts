@@ -109,4 +109,10 @@ export const migrations: readonly Migration[] = [{
     })
     await knex.raw("CREATE INDEX job_questions_open ON job_questions (job_id, name) WHERE state = 'open'")
   },
+}, {
+  name: '0004-handed',
+  async up(knex) {
+    // Asked each second: without it all that waits is read, 140 ms of 100,000.
+    await knex.raw("CREATE INDEX jobs_handed ON jobs (type, handed_at) WHERE status = 'queued'")
+  },
 }]

@@ -16,6 +16,7 @@ import { config as configSchema } from '../../../plugins/jobs/config.ts'
 import { backoff } from '../../../plugins/jobs/failure.ts'
 import jobsPlugin from '../../../plugins/jobs/index.ts'
 import type { JobService } from '../../../plugins/jobs/jobs.ts'
+import { JobStore } from '../../../plugins/jobs/store.ts'
 import { jobType, openAccess, operator, runtime, until } from './kit.ts'
 
 const double = jobType('double', async ({ input }) => input * 2)
@@ -457,6 +458,28 @@ describe('jobs', () => {
     assert.equal(await t.get(JobQueue).depth(), 0)
     ahead = 61_000
     await eventually('the entry to be back', async () => await t.get(JobQueue).depth() === 1)
+  })
+
+  it('looks for what the queue lost without reading all that waits', async () => {
+    await using t = await runtime({ types: [double], config: { concurrency: 0, sweep_ms: 3_600_000 } })
+    const [database, first] = [t.get(Database), await t.get(Jobs).submit(operator, { type: 'double', input: 'x'.repeat(2_000) })]
+    const rows = await database.knex()('jobs').where({ id: first.id })
+    const many = 20_000
+    for (let from = 0; from < many; from += 500) {
+      await database.transaction(tx => database.knex(tx)('jobs').insert(Array.from({ length: 500 }, (_, at) => ({ ...rows[0], id: `${from + at}` }))))
+    }
+    const store = new JobStore({ database, queue: t.get(JobQueue), clock: new SystemClock(), events: () => undefined })
+    const took = async (work: () => Promise<unknown>) => {
+      const times: number[] = []
+      for (let at = 0; at < 5; at++) { const from = performance.now(); await work(); times.push(performance.now() - from) }
+      return Math.min(...times)
+    }
+    const all = await took(() => database.knex()('jobs').where('status', 'queued').where('priority', '>', 9))
+    const quick = await took(() => store.unhanded(rows[0].handed_at, ['double'], 200))
+    assert.ok(quick < all / 5, `${quick} ms, and ${all} ms to read all`)
+    await database.knex()('jobs').where('id', 'like', '7%').update({ handed_at: 0 })
+    assert.equal((await store.unhanded(rows[0].handed_at, ['double'], 200)).length, 200)
+    assert.deepEqual(await store.unhanded(rows[0].handed_at, ['other'], 200), [])
   })
 
   it('hands everything that is queued over at start', async () => {
