@@ -26,6 +26,14 @@ function agentOf({ type, agent }: JobRequest, input: unknown): string | null {
   return agent ?? (type === 'agent' && typeof named === 'string' ? named : null)
 }
 
+function dedupeKeyOf({ type, dedupe }: JobRequest): string | null {
+  if (dedupe === undefined) return null
+  const { key } = dedupe
+  if (typeof key === 'string' && key !== '' && key.length <= 200) return key
+  const [path, message] = ['dedupe.key', 'not a text of 1 to 200 characters']
+  throw JobErrors.INPUT_INVALID({ type, reason: `${path}: ${message}`, errors: [{ path, message }] })
+}
+
 /** Does something for one job of a batch; what it rejects with says which. */
 export async function atIndex<T>(at: number, work: () => Promise<T>): Promise<T> {
   try { return await work() } catch (error) {
@@ -75,7 +83,7 @@ export class Admission {
       traceparent: scope.current?.traceparent ?? null, input: text, result: null, error: null,
       priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts,
       timeout_ms: request.timeout_ms ?? config.timeout_ms, ...schedule,
-      seq: 1, idempotency_key: request.idempotency_key ?? null, substance, metadata, lease_owner: null, lease_until: null, token: 0,
+      seq: 1, idempotency_key: request.idempotency_key ?? null, dedupe_key: dedupeKeyOf(request), substance, metadata, lease_owner: null, lease_until: null, token: 0,
       created_at: now, started_at: null, finished_at: null, handed_at: queue.can.transactional && schedule.status === 'queued' ? now : 0,
     }
   }

@@ -52,17 +52,21 @@ export class JobService implements Jobs {
 
   async submit(caller: Caller, request: JobRequest): Promise<Job> {
     const row = await this.#admission.admit(caller, request)
-    return toJob((await this.deps.backlog.add(1, () => this.#submissions.add(row))).row)
+    const inserted = await this.deps.backlog.add(1, () => this.#submissions.add(row))
+    await this.#checkShown(caller, [inserted])
+    return toJob(inserted.row)
   }
 
   async submitMany(caller: Caller, requests: readonly JobRequest[]): Promise<readonly Job[]> {
     const rows = await this.#admission.admitMany(caller, requests)
     if (!rows.length) return []
     const { database } = this.worker.deps
-    return this.deps.backlog.add(rows.length, () => database.transaction(async tx => {
-      const inserted = await this.insertAll(rows, tx)
-      return Promise.all(inserted.map((each, at) => atIndex(at, async () => toJob(written(each).row))))
+    const inserted = await this.deps.backlog.add(rows.length, () => database.transaction(async tx => {
+      const made = await this.insertAll(rows, tx)
+      return Promise.all(made.map((each, at) => atIndex(at, async () => written(each))))
     }))
+    await this.#checkShown(caller, inserted)
+    return inserted.map(each => toJob(each.row))
   }
 
   async admit(caller: Caller, request: JobRequest): Promise<AdmittedJob> {
@@ -89,6 +93,7 @@ export class JobService implements Jobs {
     const { row, created } = await (here
       ? this.#submissions.add({ ...admitted, ...claimed })
       : this.deps.backlog.add(1, () => this.#submissions.add(admitted)))
+    await this.#checkShown(caller, [{ row, created }])
     return this.deps.runs.finish(row, created, options)
   }
 
@@ -132,6 +137,13 @@ export class JobService implements Jobs {
   async discard(caller: Caller, id: string): Promise<void> {
     await this.#read(caller, id, 'jobs:discard')
     await this.deps.control.discard(id)
+  }
+
+  /** A job that was there already, by its dedupe key, may be another's. */
+  async #checkShown(caller: Caller, inserted: readonly Exclude<Inserted, Error>[]): Promise<void> {
+    for (const { row: { id, project_id, created_by }, created } of inserted) {
+      if (!created && created_by !== caller.id) await this.#access().check(caller, 'jobs:read', { kind: 'job', id, project_id })
+    }
   }
 
   #access(): Access { return accessOf(this.worker.deps) }

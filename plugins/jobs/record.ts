@@ -25,6 +25,8 @@ export interface JobRow {
   readonly backoff: string | null
   readonly seq: number
   readonly idempotency_key: string | null
+  /** No other unfinished job of the project has it. */
+  readonly dedupe_key: string | null
   /** A hash of what was asked for with the key; null without one. */
   readonly substance: string | null
   readonly metadata: string

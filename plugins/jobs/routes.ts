@@ -27,6 +27,7 @@ const request = z.strictObject({
   backoff: z.strictObject({ base_ms: pause.optional(), max_ms: pause.optional() }).optional().describe('The pause after a failed attempt, and where it stops doubling.'),
   timeout_ms: z.int().min(1).max(86_400_000).optional().describe('Of one attempt.'),
   idempotency_key: z.string().min(1).max(200).optional().describe('Your same request with this key gets the first job.'),
+  dedupe: z.strictObject({ key: z.string().min(1).max(200) }).optional().describe('While an unfinished job of the project has this key, you get that one.'),
   metadata: z.record(z.string().max(200), z.unknown()).optional(),
 }).refine(({ agent, type }) => (agent === undefined) !== (type === undefined), { message: 'give either "agent" or "type"', path: ['agent'] })
   .refine(({ delay_ms, run_at }) => delay_ms === undefined || run_at === undefined, { message: 'give either "delay_ms" or "run_at"', path: ['run_at'] })

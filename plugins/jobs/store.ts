@@ -9,7 +9,7 @@ import { dataOf, type JobRow } from './record.ts'
 
 const COLUMNS = [
   'id', 'type', 'agent', 'project_id', 'parent_id', 'depth', 'created_by', 'principal_id', 'traceparent', 'status', 'input', 'result', 'error',
-  'priority', 'attempt', 'max_attempts', 'timeout_ms', 'backoff', 'seq', 'idempotency_key', 'substance', 'metadata', 'lease_owner', 'lease_until', 'token',
+  'priority', 'attempt', 'max_attempts', 'timeout_ms', 'backoff', 'seq', 'idempotency_key', 'dedupe_key', 'substance', 'metadata', 'lease_owner', 'lease_until', 'token',
   'created_at', 'run_at', 'started_at', 'finished_at', 'handed_at',
 ] as const satisfies readonly (keyof JobRow)[]
 const CHANGING = [
@@ -55,6 +55,7 @@ export class JobStore {
   readonly #byId: Statement<JobRow>
   readonly #locked: ManyStatement<JobRow>
   readonly #byKey: Statement<JobRow>
+  readonly #byDedupe: Statement<JobRow>
   readonly #insert: ManyStatement<{ id: string }>
   readonly #change: ManyStatement<{ id: string }>
   readonly #remove: Statement
@@ -73,8 +74,9 @@ export class JobStore {
     const lock = database.dialect === 'postgres' ? 'ORDER BY id FOR UPDATE' : ''
     this.#locked = database.prepareMany(`SELECT * FROM jobs WHERE id IN (VALUES :rows) ${lock}`, ['text'])
     this.#byKey = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND created_by = ? AND idempotency_key = ?')
+    this.#byDedupe = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND dedupe_key = ?')
     this.#insert = database.prepareMany(
-      `INSERT INTO jobs (${COLUMNS.join(', ')}) VALUES :rows ON CONFLICT (project_id, created_by, idempotency_key) DO NOTHING RETURNING id`, typesOf(COLUMNS))
+      `INSERT INTO jobs (${COLUMNS.join(', ')}) VALUES :rows ON CONFLICT DO NOTHING RETURNING id`, typesOf(COLUMNS))
     this.#change = database.prepareMany(
       `UPDATE jobs SET ${CHANGING.map((each, at) => `${each} = given.column${at + 3}`).join(', ')}, seq = jobs.seq + 1
        FROM (VALUES :rows) AS given WHERE jobs.id = given.column1 AND jobs.seq = given.column2 RETURNING jobs.id`, typesOf(['id', 'seq', ...CHANGING]))
@@ -100,8 +102,8 @@ export class JobStore {
   }
 
   /**
-   * Each row, or the one that has its idempotency key already: of the same principal, or somebody would be shown the job of another.
-   * It is refused with JOBS_KEY_REUSED if that was made for something else. A queued one is in the queue with it; a running one is claimed.
+   * Each row, or the one that has its idempotency key already (of the same principal, or somebody would be shown the job of another), or the
+   * unfinished one of its project that has its dedupe key. It is refused with JOBS_KEY_REUSED if that was made for something else. A queued one is in the queue with it; a running one is claimed.
    */
   async insertAll(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]> {
     const written = new Set((await this.#insert.all(rows.map(row => COLUMNS.map(column => row[column])), tx)).map(each => each.id))
@@ -124,9 +126,13 @@ export class JobStore {
     }
   }
 
-  async #first({ project_id, created_by, idempotency_key, substance }: JobRow, tx: Tx): Promise<Inserted> {
-    const row = (await this.#byKey.get([project_id, created_by, idempotency_key], tx))!
-    return row.substance === substance ? { row, created: false } : JobErrors.KEY_REUSED({ key: idempotency_key! })
+  async #first(refused: JobRow, tx: Tx): Promise<Inserted> {
+    const { project_id, created_by, idempotency_key, dedupe_key, substance } = refused
+    const row = idempotency_key === null ? undefined : await this.#byKey.get([project_id, created_by, idempotency_key], tx)
+    if (row) return row.substance === substance ? { row, created: false } : JobErrors.KEY_REUSED({ key: idempotency_key! })
+    const same = dedupe_key === null ? undefined : await this.#byDedupe.get([project_id, dedupe_key], tx)
+    // The one that was in its way has ended meanwhile.
+    return same ? { row: same, created: false } : (await this.insertAll([refused], tx))[0]!
   }
 
   /** One step of the machine. Rejects with JOBS_LEASE_LOST if it has no such step, or the row has changed since it was read. */
@@ -152,9 +158,15 @@ export class JobStore {
     const ended = made.filter(({ row }) => row.status === 'running')
     await this.#begin.run(begun.map(({ after }) => [after.id, after.token, after.attempt, after.lease_owner, now]), tx)
     await this.#end.run(ended.map(({ row, event, after }) => [row.id, row.token, now, outcomeOf(event, after), after.error]), tx)
+    await this.#forgetKeys(made.filter(({ after }) => after.dedupe_key !== null && isFinal(after.status)), tx)
     await this.#tell(made.map(({ event, after, data }) => [after, after.status === 'dead' ? 'job.dead' : PAST[event], data]), tx)
     const results = new Map(made.map(({ after }) => [after.id, after]))
     return steps.map(({ row }) => results.get(row.id))
+  }
+
+  /** A job that has ended stands in nobody's way, and nobody in its way if it is run again. */
+  async #forgetKeys(ended: readonly Made[], tx: Tx): Promise<void> {
+    if (ended.length) await this.deps.database.knex(tx)('jobs').whereIn('id', ended.map(({ after }) => after.id)).update({ dedupe_key: null })
   }
 
   /** Deletes a job with its attempts and steps; the log keeps what happened to it. Rejects with JOBS_LEASE_LOST if the row has changed. */

@@ -10,9 +10,10 @@ const sorted = (_key: string, value: unknown): unknown => {
 
 /** Tells requests apart that were sent with one idempotency key; `agent`, `input` and `metadata` as they are stored. A hash: inputs may be large. */
 export function substanceOf(request: JobRequest, agent: string | null, input: unknown, metadata: unknown): string {
-  const { type, priority, max_attempts, timeout_ms, delay_ms, run_at, backoff, parent_id } = request
+  const { type, priority, max_attempts, timeout_ms, delay_ms, run_at, backoff, parent_id, dedupe } = request
   const how = [priority, max_attempts, timeout_ms, delay_ms, run_at, backoff].map(each => each ?? null)
-  if (parent_id !== undefined) how.push(parent_id)
+  // Only if they are there: what was sent before they could be must be the same request still.
+  if (parent_id !== undefined || dedupe) how.push(parent_id ?? null, dedupe?.key ?? null)
   const text = JSON.stringify([type, agent, input, metadata, ...how], sorted)
   return createHash('sha256').update(text).digest('base64url')
 }
