@@ -4,7 +4,7 @@ const OPERATOR: Caller = Object.freeze({ id: 'operator', kind: 'operator', name:
 
 const isLoopbackAddress = (address: string): boolean => address === '::1' || /^(?:::ffff:)?127(?:\.\d{1,3}){3}$/i.test(address)
 /** Names that need no resolver: what a resolver answers is exactly what a DNS rebinding attack controls. */
-const isLoopbackName = (name: string): boolean => name === 'localhost' || name === '[::1]' || /^127(?:\.\d{1,3}){3}$/.test(name)
+export const isLoopbackName = (name: string): boolean => name === 'localhost' || name === '[::1]' || /^127(?:\.\d{1,3}){3}$/.test(name)
 
 /** The form of a Host header: name and port. */
 const HOST = /^(\[[\da-f:.]+\]|[^:[\]/\\@?#\s]+)(?::\d{1,5})?$/i
@@ -17,10 +17,10 @@ const PROXIED = new Set([
 const proxied = (header: string): boolean => PROXIED.has(header) || header.startsWith('x-forwarded')
 
 /** Everybody who reaches the server over loopback is the operator; whatever else could bring a request here is refused. */
-export function createOpenAccess(): Access {
+export function createOpenAccess(origins: readonly string[] = []): Access {
   return {
     async identify(credentials) {
-      admit(credentials)
+      admit(credentials, origins)
       return OPERATOR
     },
     async check() {},
@@ -36,7 +36,7 @@ export function createOpenAccess(): Access {
   }
 }
 
-function admit({ headers, address }: Credentials): void {
+function admit({ headers, address }: Credentials, origins: readonly string[]): void {
   const one = (name: string): string | undefined => { const value = headers[name]; return typeof value === 'string' ? value : value?.join(', ') }
   if (!isLoopbackAddress(address)) throw AccessErrors.PEER_REFUSED({ peer: address || 'an unknown address' })
   // A proxy on this machine comes over loopback, and may write its own name into Host; who is behind it need not be here.
@@ -46,7 +46,7 @@ function admit({ headers, address }: Credentials): void {
   if (name === undefined || !isLoopbackName(name)) throw AccessErrors.HOST_REFUSED({ host })
   const origin = one('origin')?.toLowerCase()
   if (origin !== undefined) {
-    if (origin !== `http://${host}` && origin !== `https://${host}`) throw AccessErrors.ORIGIN_REFUSED({ origin })
+    if (origin !== `http://${host}` && origin !== `https://${host}` && !origins.includes(origin)) throw AccessErrors.ORIGIN_REFUSED({ origin })
     return
   }
   // Images, scripts and forms of other sites come without an Origin, but a browser says where from.

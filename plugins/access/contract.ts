@@ -54,7 +54,10 @@ export const AccessErrors = defineErrors('ACCESS', {
   UNAUTHENTICATED: { message: '{reason}', fix: 'Send `Authorization: Bearer <key>`.', status: 401, expose: true },
   FORBIDDEN: { message: 'this needs the permission "{permission}": {reason}', fix: 'Ask an administrator for a role that has it.', status: 403, expose: true },
   HOST_REFUSED: { message: 'requests for the host "{host}" are refused', fix: 'Call the server by a loopback name (localhost, 127.0.0.1, [::1]), or load a plugin that identifies callers.', status: 403, expose: true },
-  ORIGIN_REFUSED: { message: 'requests from the origin "{origin}" are refused', fix: 'Call from a page that this server serves, or load a plugin that identifies callers.', status: 403, expose: true },
+  ORIGIN_REFUSED: {
+    message: 'requests from the origin "{origin}" are refused', status: 403, expose: true,
+    fix: 'Call from a page that this server serves, name a dev server of this machine in plugins.access-open.config.origins, or load a plugin that identifies callers.',
+  },
   PEER_REFUSED: { message: 'requests from {peer} are refused', fix: 'Call from the same machine, without a proxy, or load a plugin that identifies callers.', status: 403, expose: true },
   BIND_REFUSED: { message: 'listening on "{host}" is refused: {reason}', fix: 'Listen on 127.0.0.1, or load a plugin that identifies callers.' },
 })

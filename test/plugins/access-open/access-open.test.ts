@@ -52,6 +52,26 @@ describe('access-open', () => {
     assert.equal(await codeOf(ask({ host: 'localhost:8000', origin })), admitted ? 'admitted' : 'ACCESS_ORIGIN_REFUSED')
   })
 
+  it('admits pages of a dev server that config names, and of no other, and lets the browser read the answers', async () => {
+    const dev = 'http://localhost:5173'
+    await using t = await createTestRuntime({ plugins: [{ plugin: accessOpen, config: { origins: [dev] } },
+      httpEntry({ cors: { origins: [dev, 'http://localhost:3000'] } }), routesPlugin('a', route('/a'))] })
+    const url = `${t.get(HttpServer).url}/a`
+    const from = async (origin: string) => {
+      const answer = await fetch(url, { headers: { origin } })
+      return [answer.status, answer.headers.get('access-control-allow-origin'), ((await answer.json()) as { code?: string }).code]
+    }
+    assert.deepEqual(await from(dev), [200, dev, undefined])
+    assert.deepEqual(await from('http://localhost:3000'), [403, 'http://localhost:3000', 'ACCESS_ORIGIN_REFUSED'])
+    assert.deepEqual(await from(`${dev}0`), [403, null, 'ACCESS_ORIGIN_REFUSED'])
+  })
+
+  for (const origin of ['https://app.example.com', 'http://localhost.evil.example', 'http://localhost:5173/', 'http://10.0.0.1', 'http://127.1', '*', 'null', 'file://']) {
+    it(`takes no config that names the origin ${JSON.stringify(origin)}`, async () => {
+      await assert.rejects(createTestRuntime({ plugins: [{ plugin: accessOpen, config: { origins: [origin] } }] }), /must be an origin on this machine/)
+    })
+  }
+
   it('refuses what other sites load without an Origin, but lets a link be followed', async () => {
     const from = (site: string, mode: string) => codeOf(ask({ host: 'localhost', 'sec-fetch-site': site, 'sec-fetch-mode': mode }))
     assert.equal(await from('cross-site', 'no-cors'), 'ACCESS_ORIGIN_REFUSED')
