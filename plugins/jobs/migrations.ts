@@ -110,10 +110,20 @@ export const migrations: readonly Migration[] = [{
     await knex.raw("CREATE INDEX job_questions_open ON job_questions (job_id, name) WHERE state = 'open'")
   },
 }, {
-  name: '0004-handed',
+  name: '0004-sweeps',
   async up(knex) {
-    // Asked each second: without it all that waits is read, 140 ms of 100,000.
-    await knex.raw("CREATE INDEX jobs_handed ON jobs (type, handed_at) WHERE status = 'queued'")
+    // What each sweep asks, every second. The status comes first, though it is always the same: SQLite would else take (status, id) and read
+    // every job that is queued, waiting or was ever cancelled, 140 ms of 100,000.
+    for (const [name, columns, where] of [
+      ['jobs_handed', 'type, handed_at', "status = 'queued'"],
+      ['jobs_leases', 'status, lease_until', "status = 'running'"],
+      ['jobs_waiting', 'status, wake_at', "status = 'waiting'"],
+      ['jobs_waiting_parents', 'status, for_children', "status = 'waiting' AND for_children = 1"],
+      ['jobs_cancelled_parents', 'status, has_children', "status = 'cancelled' AND has_children = 1"],
+    ]) {
+      await knex.raw(`DROP INDEX IF EXISTS ${name}`)
+      await knex.raw(`CREATE INDEX ${name} ON jobs (${columns}) WHERE ${where}`)
+    }
   },
 }, {
   name: '0005-dedupe',

@@ -225,7 +225,7 @@ export class JobStore {
 
   /** Ids of running jobs whose lease is over. */
   async expired(limit: number): Promise<string[]> {
-    // The status is written out: the index of leases is not used for one that is a parameter.
+    // The status is written out, here and below: an index of some jobs is not used for one that is a parameter.
     return this.#jobs.whereRaw("status = 'running'").where('lease_until', '<=', this.now).orderBy('lease_until').limit(limit).pluck('id')
   }
   /** Ids of jobs whose time has come. */

@@ -16,7 +16,9 @@ import { config as configSchema } from '../../../plugins/jobs/config.ts'
 import { backoff } from '../../../plugins/jobs/failure.ts'
 import jobsPlugin from '../../../plugins/jobs/index.ts'
 import type { JobService } from '../../../plugins/jobs/jobs.ts'
+import { JobQueries } from '../../../plugins/jobs/queries.ts'
 import { JobStore } from '../../../plugins/jobs/store.ts'
+import { Waiting } from '../../../plugins/jobs/waiting.ts'
 import { jobType, openAccess, operator, runtime, until } from './kit.ts'
 
 const double = jobType('double', async ({ input }) => input * 2)
@@ -460,7 +462,7 @@ describe('jobs', () => {
     await eventually('the entry to be back', async () => await t.get(JobQueue).depth() === 1)
   })
 
-  it('looks for what the queue lost without reading all that waits', async () => {
+  it('looks for what a sweep may have to do without reading all that waits, or ever ended', async () => {
     await using t = await runtime({ types: [double], config: { concurrency: 0, sweep_ms: 3_600_000 } })
     const [database, first] = [t.get(Database), await t.get(Jobs).submit(operator, { type: 'double', input: 'x'.repeat(2_000) })]
     const rows = await database.knex()('jobs').where({ id: first.id })
@@ -474,9 +476,19 @@ describe('jobs', () => {
       for (let at = 0; at < 5; at++) { const from = performance.now(); await work(); times.push(performance.now() - from) }
       return Math.min(...times)
     }
+    const queries = new JobQueries(database)
     const all = await took(() => database.knex()('jobs').where('status', 'queued').where('priority', '>', 9))
-    const quick = await took(() => store.unhanded(rows[0].handed_at, ['double'], 200))
-    assert.ok(quick < all / 5, `${quick} ms, and ${all} ms to read all`)
+    const isQuick = async (work: () => Promise<unknown>) => { const ms = await took(work); assert.ok(ms < all / 5, `${ms} ms, and ${all} ms to read all: ${work}`) }
+    await isQuick(() => store.unhanded(rows[0].handed_at, ['double'], 200))
+    await database.knex()('jobs').update({ status: 'waiting' })
+    await isQuick(() => store.overdue(200))
+    await isQuick(() => queries.nextOverdue(Date.now()))
+    await isQuick(() => new Waiting(store).forgotten(100))
+    await database.knex()('jobs').update({ status: 'cancelled' })
+    await isQuick(() => queries.cancelledParents(100))
+    await database.knex()('jobs').update({ status: 'running', lease_until: Date.now() + 60_000 })
+    await isQuick(() => store.expired(200))
+    await database.knex()('jobs').update({ status: 'queued' })
     await database.knex()('jobs').where('id', 'like', '7%').update({ handed_at: 0 })
     assert.equal((await store.unhanded(rows[0].handed_at, ['double'], 200)).length, 200)
     assert.deepEqual(await store.unhanded(rows[0].handed_at, ['other'], 200), [])
