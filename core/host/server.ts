@@ -58,8 +58,11 @@ class Server {
     const end = new AbortController()
     let fatal = false
     world.onStray(stray => { if (!this.#attribute(stray)) { fatal = true; end.abort() } })
-    const ended = new Promise<void>(resolve => AbortSignal.any([end.signal, world.signal]).addEventListener('abort', () => resolve(), { once: true }))
-    if (world.signal.aborted) end.abort()
+    // AbortSignal.any of one that is aborted already, as by SIGTERM while plugins are loaded, calls no listener; and what only it holds may be collected.
+    const ended = new Promise<void>(resolve => {
+      for (const signal of [end.signal, world.signal]) signal.addEventListener('abort', () => resolve(), { once: true })
+      if (world.signal.aborted) resolve()
+    })
     for (const warning of this.#deployment.warnings) this.#log.warn(warning)
     try {
       const started = this.#runtime.start()

@@ -105,6 +105,16 @@ describe('a running process', function () {
     assert.ok(!said(run).includes('started'))
   })
 
+  it('is stopped by a SIGTERM that comes while its plugins are read', async () => {
+    const slow = 'console.log(\'{"msg":"is read"}\')\nawait new Promise(done => setTimeout(done, 500))\n'
+    await using place = workplace({ ...files(), 'worker.js': slow + PLUGIN })
+    const run = place.start(['start', '--no-watch'])
+    await run.line('the reading', msg('is read'))
+    run.process.kill('SIGTERM')
+    assert.equal(await run.ended, 0, run.err)
+    assert.ok(!said(run).includes('started'))
+  })
+
   for (const [word, where] of [['reject', 'unhandled rejection'], ['throw', 'uncaught exception']] as const) {
     it(`goes on after an ${where} of a plugin, which is put down to it`, async () => {
       await using place = workplace(files())
