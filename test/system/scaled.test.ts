@@ -35,12 +35,12 @@ describe('config/scaled.yaml', () => {
     await using database = await postgres.newDatabase()
     await using place = workplace({})
     const env = { DATABASE_URL: database.url, REDIS_URL: redis.url, PORT: '0' }
-    const start = (dataDir: string, more: Record<string, string> = {}) =>
-      place.start(['start', '--no-watch', '--config', join(root, 'config/scaled.yaml')], { ...env, ...more, DATA_DIR: join(place.folder, dataDir), BACKPLANE__log__format: 'json' })
-    const api = start('api', { BACKPLANE__plugins__jobs__config__concurrency: '0' })
+    const start = (roles: string) => place.start(
+      ['start', '--no-watch', '--roles', roles, '--config', join(root, 'config/scaled.yaml')], { ...env, DATA_DIR: join(place.folder, roles), BACKPLANE__log__format: 'json' })
+    const api = start('api')
     const url = await urlOf(api)
     const worker = start('worker')
-    await urlOf(worker)
+    await worker.line('the start', started)
     assert.equal((await readiness(url)).status, 200)
     await done(url, (await submit(url, '2+40')).id)
 
