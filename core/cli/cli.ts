@@ -143,7 +143,7 @@ async function runOfPlugin(plugin: string, command: Command, { args, options, wo
   const runtime = command.needs === 'runtime' && !server ? await setUp(plugin, command, deployment, world) : undefined
   if (runtime === 'broken' || (command.needs === 'config' && told(deployment, world))) return 2
   const io: CommandIo = {
-    args, options, json: options['json'] === true, tty: world.tty, signal: world.signal, server, ...lines(world), write: world.out,
+    args, options, json: options['json'] === true, tty: world.tty, signal: world.signal, server, stdin: world.stdin, ...lines(world), write: world.out,
     get<T>(ref: ServiceRef<T>): T {
       if (!runtime) throw HostErrors.NO_RUNTIME({ command: command.name })
       return runtime.get(ref)

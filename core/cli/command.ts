@@ -10,6 +10,8 @@ export interface CommandIo {
   /** Is standard output a terminal? */
   readonly tty: boolean
   readonly signal: AbortSignal
+  /** Standard input; rejects when the signal aborts. */
+  stdin(): AsyncIterable<Uint8Array>
   /** One line, or several; the last line's end is added. */
   out(text: string): void
   /** As `out`, with nothing added: for an answer that comes in pieces. */

@@ -1,3 +1,4 @@
+import { addAbortSignal } from 'node:stream'
 import { scope } from '../scope.ts'
 import { maskSecrets } from '../secret.ts'
 import type { Stray, World } from './world.ts'
@@ -34,6 +35,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   const world: World = {
     cwd: process.cwd(), env: process.env, pid: process.pid, node: process.execPath, tty: process.stdout.isTTY === true, signal: stop.signal,
     alive: pid => { try { return process.kill(pid, 0) } catch (error) { return (error as NodeJS.ErrnoException).code === 'EPERM' } },
+    stdin: () => addAbortSignal(stop.signal, process.stdin),
     out: text => void process.stdout.write(text),
     err: text => void process.stderr.write(text),
     onStray: next => { listener = next },

@@ -16,6 +16,8 @@ export interface World {
   alive(pid: number): boolean
   /** Aborts at the first SIGINT, SIGTERM or SIGHUP. */
   readonly signal: AbortSignal
+  /** Standard input, from when it is first asked for; rejects when the signal aborts. */
+  stdin(): AsyncIterable<Uint8Array>
   out(text: string): void
   err(text: string): void
   /** From now on strays go to this listener; without one they end the process, unless its work is over. */

@@ -1,4 +1,3 @@
-import { createReadStream } from 'node:fs'
 import { BackplaneError, reasonOf, type Command, type CommandIo } from '#core'
 import { Access, type Caller } from '#contracts/access'
 import { AgentErrors, Agents, type AgentAnswer, type AgentInfo } from '#contracts/agents'
@@ -38,20 +37,23 @@ class Screen {
   said = ''
   constructor(readonly io: CommandIo) {}
 
+  /** What a model says must not steer a terminal. */
+  #plain(text: string): string { return this.io.tty ? text.replace(/[^\P{Cc}\n\t]/gu, '') : text }
+
   show(progress: JobProgress): void {
     const { io } = this
     if (progress.type === 'token' && !io.json) {
       this.said += progress.content
-      io.write(progress.content)
-    } else if (progress.type === 'tool_start') io.err(`→ ${progress.tool} ${JSON.stringify(progress.input)}`)
-    else if (progress.type === 'tool_end' && progress.error) io.err(`✗ ${progress.tool}: ${progress.error.message}`)
-    else if (progress.type === 'progress' && progress.message) io.err(`· ${progress.message}`)
+      io.write(this.#plain(progress.content))
+    } else if (progress.type === 'tool_start') io.err(this.#plain(`→ ${progress.tool} ${JSON.stringify(progress.input)}`))
+    else if (progress.type === 'tool_end' && progress.error) io.err(this.#plain(`✗ ${progress.tool}: ${progress.error.message}`))
+    else if (progress.type === 'progress' && progress.message) io.err(this.#plain(`· ${progress.message}`))
   }
 
   /** What was streamed may be more (text before a tool call) or less (an answer that was stored already). */
   close(text: string | undefined): void {
     if (text === undefined) { if (this.said) this.io.out('') } else if (this.said.endsWith(text)) this.io.out('')
-    else this.io.out(this.said ? `\n${text}` : text)
+    else this.io.out(this.#plain(this.said ? `\n${text}` : text))
   }
 }
 
@@ -81,22 +83,26 @@ async function runOnServer(io: CommandIo, agent: string, input: unknown, screen:
 }
 
 /** The words, standard input for `-`, or the data of --input-json. */
-async function inputOf({ args: [agent, ...words], options }: CommandIo): Promise<unknown> {
+async function inputOf(io: CommandIo): Promise<unknown> {
+  const { args: [agent, ...words], options } = io
   const json = options['inputJson'] as string | undefined
   if (json !== undefined) {
-    try { return JSON.parse(json === '-' ? await stdin() : json) } catch (error) { throw AgentErrors.INPUT({ agent, reason: `it is not JSON: ${reasonOf(error)}` }) }
+    try { return JSON.parse(json === '-' ? await readAll(io) : json) } catch (error) {
+      if (io.signal.aborted || AgentErrors.INPUT.is(error)) throw error
+      throw AgentErrors.INPUT({ agent, reason: `it is not JSON: ${reasonOf(error)}` })
+    }
   }
   if (!words.length) throw AgentErrors.NO_INPUT()
-  return words.length === 1 && words[0] === '-' ? (await stdin()).trimEnd() : words.join(' ')
+  return words.length === 1 && words[0] === '-' ? (await readAll(io)).trimEnd() : words.join(' ')
 }
 
-async function stdin(): Promise<string> {
-  const chunks: Buffer[] = []
+async function readAll({ args: [agent], stdin }: CommandIo): Promise<string> {
+  const chunks: Uint8Array[] = []
   let bytes = 0
-  for await (const chunk of createReadStream('', { fd: 0, autoClose: false })) {
-    bytes += (chunk as Buffer).length
-    if (bytes > MAX_STDIN) throw AgentErrors.INPUT({ agent: '-', reason: `standard input has more than ${MAX_STDIN} bytes` })
-    chunks.push(chunk as Buffer)
+  for await (const chunk of stdin()) {
+    bytes += chunk.length
+    if (bytes > MAX_STDIN) throw AgentErrors.INPUT({ agent, reason: `standard input has more than ${MAX_STDIN} bytes` })
+    chunks.push(chunk)
   }
   return Buffer.concat(chunks).toString()
 }
@@ -104,7 +110,8 @@ async function stdin(): Promise<string> {
 async function runAgent(io: CommandIo): Promise<number> {
   const agent = io.args[0]!
   const screen = new Screen(io)
-  const input = await inputOf(io)
+  let input: unknown
+  try { input = await inputOf(io) } catch (error) { if (io.signal.aborted) return INTERRUPTED; throw error }
   const { job_id, text, status, error, job } = await (io.server ? runOnServer : runHere)(io, agent, input, screen)
   if (io.json && !io.signal.aborted) io.out(JSON.stringify(job ?? await read(io, `/api/v1/jobs/${encodeURIComponent(job_id)}`), null, 2))
   else if (!io.json) screen.close(text)

@@ -204,7 +204,7 @@ describe('agents: registry', () => {
 function terminal(t: TestRuntime, args: string[], { url, ...parts }: Partial<CommandIo> & { url?: string | undefined } = {}) {
   const printed = { out: '', err: '', pieces: 0 }
   const io: CommandIo = {
-    args, options: {}, json: false, tty: false, signal: new AbortController().signal, get: ref => t.get(ref),
+    args, options: {}, json: false, tty: false, signal: new AbortController().signal, get: ref => t.get(ref), stdin: async function* () {},
     out: text => { printed.out += `${text}\n` }, write: text => { printed.out += text; printed.pieces++ }, err: text => { printed.err += `${text}\n` },
     server: url === undefined ? undefined : serverAt(url), ...parts,
   }
@@ -284,6 +284,25 @@ describe('agents: commands', () => {
     const job = await eventually('the job', async () => { const each = await t.get(Jobs).get(operator, id!); return each.status !== 'running' && each })
     assert.deepEqual([job.status, job.error?.code], ['cancelled', 'JOBS_CANCELLED'])
     assert.ok(aborted - from < 1_000, `${aborted - from} ms`)
+  })
+  it('run: reads standard input for `-`, until Ctrl-C', async () => {
+    await using t = await everything()
+    const { io, printed } = terminal(t, ['math', '-'], { stdin: async function* () { yield Buffer.from('What is 2+'); yield Buffer.from('2?\n') } })
+    assert.deepEqual([await command('run').run(io), printed.out.split('\n')[0]], [0, '2+2 = 4'])
+    const large = async function* () { for (;;) yield Buffer.alloc(64 * 1024, 'x') }
+    await assert.rejects(command('run').run(terminal(t, ['math', '-'], { stdin: large }).io) as Promise<unknown>, { code: 'AGENTS_INPUT', message: /more than/ })
+    const stop = new AbortController()
+    const stdin = async function* () { yield Buffer.from('2+2'); stop.abort(new Error('Ctrl-C')); throw new Error('aborted') }
+    assert.equal(await command('run').run(terminal(t, ['math', '-'], { stdin, signal: stop.signal }).io), 130)
+  })
+  it('run: keeps control characters of what a model says from a terminal, and from no file', async () => {
+    const model = new ScriptedModel(() => answer('a\x1b[2J', 'b\u009b1m\tc'))
+    await using t = await everything(contribute(ModelProvider, scriptedProvider(model)), contribute(Agent, { name: 'sly', summary: '', model: 'scripted/m' }))
+    for (const tty of [true, false]) {
+      const { io, printed } = terminal(t, ['sly', 'x'], { tty })
+      await command('run').run(io)
+      assert.equal(printed.out, tty ? 'a[2Jb1m\tc\n' : 'a\x1b[2Jb\u009b1m\tc\n')
+    }
   })
   it('run: takes data with --input-json, and says what is missing or no JSON', async () => {
     const double = defineAgent({ name: 'double', summary: '', input: z.strictObject({ n: z.number() }), run: async (_, { n }) => ({ twice: 2 * n }) })

@@ -17,7 +17,7 @@ async function run(t: TestRuntime, name: string, args: string[] = [], more: Part
   const err: string[] = []
   const command = commands.find(each => each.name === name)!
   const io: CommandIo = {
-    args, options: {}, json: false, tty: false, signal: new AbortController().signal, server: undefined,
+    args, options: {}, json: false, tty: false, stdin: async function* () {}, signal: new AbortController().signal, server: undefined,
     out: text => out.push(text), write: text => out.push(text), err: text => err.push(text), get: ref => t.get(ref), ...more,
   }
   return { code: await command.run(io) ?? 0, out, err }

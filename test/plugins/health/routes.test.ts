@@ -113,7 +113,7 @@ describe('the health command', () => {
     const out: string[] = []
     const err: string[] = []
     const io = {
-      args, json, options: {}, tty: false, signal: new AbortController().signal, out: (text: string) => out.push(text),
+      args, json, options: {}, tty: false, stdin: async function* () {}, signal: new AbortController().signal, out: (text: string) => out.push(text),
         err: (text: string) => err.push(text), get: () => { throw new Error('no runtime here') },
       server: { url, fetch: (path: string, init: RequestInit = {}) => fetch(`${url}${path}`, { ...init, headers }) },
     } as unknown as CommandIo

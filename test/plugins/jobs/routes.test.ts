@@ -4,6 +4,7 @@ import type { HttpRoute } from '#contracts/http'
 import { HttpRoute as Routes } from '#contracts/http'
 import type { Job } from '#contracts/jobs'
 import { eventually, type TestRuntime } from '#core/testing'
+import { Database } from '#contracts/database'
 import commands from '../../../plugins/jobs/commands.ts'
 import { jobType, operator, runtime, until } from './kit.ts'
 
@@ -119,7 +120,7 @@ describe('the commands of jobs', () => {
     const out: string[] = []
     const err: string[] = []
     const io: CommandIo = {
-      args, options, json, tty: false, signal: new AbortController().signal,
+      args, options, json, tty: false, stdin: async function* () {}, signal: new AbortController().signal,
       out: text => void out.push(text), write: text => void out.push(text), err: text => void err.push(text), get: () => assert.fail(),
       server: {
         url: 'http://x', events: () => assert.fail(),
@@ -158,6 +159,10 @@ describe('the commands of jobs', () => {
     const text = terminal(t, [id])
     assert.equal(await find('jobs show').run(text.io), 0)
     assert.match(text.out.join('\n'), /input: \{/)
+    await t.get(Database).knex()('jobs').where({ id }).update({ result: JSON.stringify('red: \u001b[31m\u0007') })
+    const screen = terminal(t, [id])
+    assert.equal(await find('jobs show').run({ ...screen.io, tty: true }), 0)
+    assert.ok(screen.out.includes('result: red: [31m'), 'nothing steers the terminal')
   })
 
   it('cancel, run again, and replay', async () => {

@@ -10,7 +10,7 @@ describe('jobs watch', () => {
   async function watch(t: { url: string }, id: string, { json = false, tty = false, signal = new AbortController().signal } = {}) {
     const printed = { out: '', err: '' }
     const code = await commands.find(each => each.name === 'jobs watch')!.run({
-      args: [id], options: {}, json, tty, signal, get: () => assert.fail(), server: serverAt(t.url),
+      args: [id], options: {}, json, tty, signal, stdin: async function* () {}, get: () => assert.fail(), server: serverAt(t.url),
       out: text => { printed.out += `${text}\n` }, write: text => { printed.out += text }, err: text => { printed.err += `${text}\n` },
     })
     return { code, ...printed }
