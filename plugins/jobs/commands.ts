@@ -2,7 +2,7 @@ import type { Command, CommandIo } from '#core'
 import type { Job, Page } from '#contracts/jobs'
 import type { Question } from '#contracts/questions'
 import type { JobDetail } from './record.ts'
-import { watch } from './watch.ts'
+import { plain, watch } from './watch.ts'
 
 interface Refusal { readonly code?: string; readonly detail?: string; readonly title?: string; readonly fix?: string }
 
@@ -69,15 +69,16 @@ const show: Command = {
     const job = await ask<JobDetail>(io, pathOf(io))
     if (!job) return 1
     if (io.json) { io.out(JSON.stringify(job, null, 2)); return 0 }
-    io.out(line(job))
-    io.out(`input: ${text(job.input)}`)
-    if (job.result !== null) io.out(`result: ${text(job.result)}`)
-    if (job.error) io.out(`error: ${job.error.code}: ${job.error.message}`)
+    const tell = (told: string) => io.out(plain(io, told))
+    tell(line(job))
+    tell(`input: ${text(job.input)}`)
+    if (job.result !== null) tell(`result: ${text(job.result)}`)
+    if (job.error) tell(`error: ${job.error.code}: ${job.error.message}`)
     for (const { attempt, outcome, started_at, finished_at, error } of job.attempts) {
-      io.out(`attempt ${attempt}: ${outcome ?? 'running'}  ${started_at} to ${finished_at ?? 'now'}${error ? `  ${error.code}` : ''}`)
+      tell(`attempt ${attempt}: ${outcome ?? 'running'}  ${started_at} to ${finished_at ?? 'now'}${error ? `  ${error.code}` : ''}`)
     }
-    for (const each of job.questions.filter(({ state }) => state === 'open')) io.out(asked(each))
-    for (const each of job.steps) io.out(`step ${each.name}: attempt ${each.attempt}, ${each.finished_at}`)
+    for (const each of job.questions.filter(({ state }) => state === 'open')) tell(asked(each))
+    for (const each of job.steps) tell(`step ${each.name}: attempt ${each.attempt}, ${each.finished_at}`)
     return 0
   },
 }
@@ -102,7 +103,7 @@ const answer: Command = {
     const { question } = io.options
     const closed = await post<Question>(io, `${pathOf(io)}/answer`, { answer, ...(question !== undefined && { question }) })
     if (!closed) return 1
-    io.out(io.json ? JSON.stringify(closed, null, 2) : `${closed.job_id}  ${closed.name} answered: ${text(closed.answer)}`)
+    io.out(io.json ? JSON.stringify(closed, null, 2) : plain(io, `${closed.job_id}  ${closed.name} answered: ${text(closed.answer)}`))
     return 0
   },
 }

@@ -112,9 +112,8 @@ export class JobService implements Jobs {
     const projects = await this.#access().projects(caller, 'jobs:read')
     const limit = Math.min(Math.max(1, Math.trunc(filter.limit ?? 20)), 100)
     const { status, cursor } = filter
-    const rows = await this.deps.queries.list({ ...chosen(filter), ...(status && { status }), ...(cursor && { cursor }), projects, limit: limit + 1 })
-    const items = rows.slice(0, limit).map(toJob)
-    return { items, next: rows.length > limit ? items.at(-1)!.id : null }
+    const { rows, next } = await this.deps.queries.list({ ...chosen(filter), ...(status && { status }), ...(cursor && { cursor }), projects, limit })
+    return { items: rows.map(toJob), next }
   }
 
   async cancel(caller: Caller, id: string): Promise<Job> {

@@ -16,6 +16,8 @@ export interface Selection {
 }
 
 const PARAMETERS = 500
+/** Of inputs and results in one page: the event loop stands still while they are read and written. */
+const PAGE_BYTES = 4 * 1_048_576
 
 /** What is asked of the tables of jobs. */
 export class JobQueries {
@@ -23,11 +25,16 @@ export class JobQueries {
 
   get #jobs() { return this.database.knex()('jobs') }
 
-  /** The newest first. */
-  async list({ limit, cursor, ...filter }: Selection): Promise<JobRow[]> {
-    const query = this.#matching(filter).orderBy('id', 'desc').limit(limit)
+  /** The newest first; fewer of those that are large. `next`: the cursor of the rest. */
+  async list({ limit, cursor, ...filter }: Selection): Promise<{ rows: JobRow[]; next: string | null }> {
+    const query = this.#matching(filter).orderBy('id', 'desc').limit(limit + 1)
+      .select('id', this.database.knex().raw('octet_length(input) + octet_length(metadata) + coalesce(octet_length(result), 0) AS bytes'))
     if (cursor !== undefined) query.where('id', '<', cursor)
-    return query
+    const found: { id: string; bytes: number }[] = await query
+    let bytes = 0
+    const ids = found.slice(0, limit).filter((each, at) => (bytes += Number(each.bytes)) <= PAGE_BYTES || at === 0).map(each => each.id)
+    const rows = ids.length ? await this.#jobs.whereIn('id', ids).orderBy('id', 'desc') : []
+    return { rows, next: found.length > ids.length ? ids.at(-1)! : null }
   }
 
   /** Ids after that one, the oldest first. */

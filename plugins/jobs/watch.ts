@@ -11,7 +11,7 @@ export const watch: Command = {
   summary: 'Shows what a job says and does, from its beginning until its end; exits with 1 if it is dead, 3 if it was cancelled',
   needs: 'server',
   arguments: [{ name: '<id>', summary: 'the id of the job' }],
-  examples: ['backplane jobs watch job_01…', 'backplane jobs watch job_01… --json | jq .type'],
+  examples: ['backplane jobs watch 01kazr3xj7fw0v5j9q0m8d2c4e', 'backplane jobs watch 01kazr3xj7fw0v5j9q0m8d2c4e --json | jq .type'],
   async run(io) {
     const id = io.args[0] ?? ''
     const screen = new Screen(io)
@@ -27,6 +27,9 @@ export const watch: Command = {
     return INTERRUPTED
   },
 }
+
+/** What a model says must not steer a terminal. */
+export const plain = ({ tty }: Pick<CommandIo, 'tty'>, text: string): string => (tty ? text.replace(/[^\P{Cc}\n\t]/gu, '') : text)
 
 const short = (value: unknown): string => {
   const text = typeof value === 'string' ? value : JSON.stringify(value) ?? ''
@@ -44,7 +47,7 @@ class Screen {
     const { type, attempt, error } = update
     if (type === 'token') return this.#say(String(update['content']))
     const told = this.#line(update)
-    if (told !== undefined) { this.endLine(); this.io.err(this.#plain(told)) }
+    if (told !== undefined) { this.endLine(); this.io.err(plain(this.io, told)) }
     if (type === 'started' && attempt > 0) this.#said = ''
     if (type === 'completed') this.#result(update.result)
     if (type === 'gap' && update.final && update.job && !error) this.#result(update.job.result)
@@ -56,11 +59,8 @@ class Screen {
     this.#midLine = false
   }
 
-  /** What a model says must not steer a terminal. */
-  #plain(text: string): string { return this.io.tty ? text.replace(/[^\P{Cc}\n\t]/gu, '') : text }
-
   #say(said: string): void {
-    const text = this.#plain(said)
+    const text = plain(this.io, said)
     this.io.write(text)
     this.#said += text
     this.#midLine = !text.endsWith('\n')
@@ -69,7 +69,7 @@ class Screen {
   /** Unless it was said already. */
   #result(result: unknown): void {
     if (result === null || result === undefined || this.#said !== '') return
-    this.io.out(this.#plain(typeof result === 'string' ? result : JSON.stringify(result, null, 2)))
+    this.io.out(plain(this.io, typeof result === 'string' ? result : JSON.stringify(result, null, 2)))
   }
 
   #line({ type, status, attempt, error, ...rest }: JobUpdate): string | undefined {

@@ -611,6 +611,21 @@ describe('jobs', () => {
   })
 
   describe('showing', () => {
+    it('gives fewer of those that are large in one page, and all of them in the end', async () => {
+      await using t = await runtime({ types: [double], config: { concurrency: 0 } })
+      const ids: string[] = []
+      for (let at = 0; at < 9; at++) ids.unshift((await t.get(Jobs).submit(operator, { type: 'double', input: 'x'.repeat(at % 3 ? 1_000_000 : 1) })).id)
+      const [found, sizes]: [string[], number[]] = [[], []]
+      for (let cursor: string | null | undefined; cursor !== null;) {
+        const { items, next }: Awaited<ReturnType<Jobs['list']>> = await t.get(Jobs).list(operator, { limit: 100, ...(cursor && { cursor }) })
+        found.push(...items.map(job => job.id))
+        sizes.push(JSON.stringify(items).length)
+        cursor = next
+      }
+      assert.deepEqual([...found].sort(), [...ids].sort())
+      assert.ok(sizes.length === 2 && Math.max(...sizes) < 4_300_000, String(sizes))
+    })
+
     it('pages from the newest, by status and agent', async () => {
       await using t = await runtime({ types: [double], config: { concurrency: 0 } })
       const jobs = t.get(Jobs)

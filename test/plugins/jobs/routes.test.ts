@@ -5,6 +5,7 @@ import { HttpRoute as Routes } from '#contracts/http'
 import type { Job } from '#contracts/jobs'
 import { eventually, type TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
+import { Database } from '#contracts/database'
 import commands from '../../../plugins/jobs/commands.ts'
 import { jobType, operator, runtime, until } from './kit.ts'
 
@@ -159,6 +160,10 @@ describe('the commands of jobs', () => {
     const text = terminal(t, [id])
     assert.equal(await find('jobs show').run(text.io), 0)
     assert.match(text.out.join('\n'), /input: \{/)
+    await t.get(Database).knex()('jobs').where({ id }).update({ result: JSON.stringify('red: \u001b[31m\u0007') })
+    const screen = terminal(t, [id])
+    assert.equal(await find('jobs show').run({ ...screen.io, tty: true }), 0)
+    assert.ok(screen.out.includes('result: red: [31m'), 'nothing steers the terminal')
     await t.get(Database).knex()('jobs').where({ id }).update({ result: JSON.stringify('red: \u001b[31m\u0007') })
     const screen = terminal(t, [id])
     assert.equal(await find('jobs show').run({ ...screen.io, tty: true }), 0)
