@@ -83,5 +83,6 @@ export const ScheduleErrors = defineErrors('SCHEDULES', {
     fix: 'Change it there: plugins.schedules.config.schedules. It can be paused, resumed and run here.',
   },
   TOO_MANY: { message: 'project "{project}" has {limit} schedules, and may have no more', fix: 'Remove some, or raise plugins.schedules.config.max_schedules.', status: 409, expose: true },
+  FAILED: { message: 'the firing failed; the server\'s log has the reason', fix: 'Look there for schedule "{name}".', expose: true },
   OVERLAP: { message: 'job {job} of the time before has not ended', fix: 'Nothing to do, or set overlap to allow.', expose: true },
 })

@@ -102,7 +102,7 @@ export class ScheduleLeader {
       log.info('a schedule fired', { ...fields, job_id: job })
       return true
     } catch (error) {
-      const failure = failureOf(error)
+      const failure = failureOf(error, row.name)
       if (failure.retryable) {
         log.warn('a schedule could not fire for now, and is tried again', { ...fields, reason: reasonOf(error) })
         return store.postpone(row, lease.token, clock.now() + config.retry_ms, failure)
@@ -152,10 +152,11 @@ export class ScheduleLeader {
 }
 
 /** What is shown of a firing that brought no job. One that may pass is tried again. */
-function failureOf(error: unknown): JobError {
+function failureOf(error: unknown, name: string): JobError {
   const root = rootOf(error)
   const typed = root instanceof BackplaneError ? root : undefined
+  const hidden = ScheduleErrors.FAILED({ name })
   const retryable = typed?.retryable === true || AccessErrors.UNAVAILABLE.is(error)
-  const message = typed?.expose ? maskSecrets(reasonOf(typed)).slice(0, 1_000) : 'the firing failed; the server\'s log has the reason'
-  return { code: typed?.code ?? 'SCHEDULES_FAILED', message, retryable }
+  const message = typed?.expose ? maskSecrets(reasonOf(typed)).slice(0, 1_000) : hidden.message
+  return { code: typed?.code ?? hidden.code, message, retryable }
 }

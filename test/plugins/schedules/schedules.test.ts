@@ -105,6 +105,14 @@ describe('schedules', () => {
     assert.deepEqual([(await get(t)).last_error, (await timesOf(t)).length], [null, 1])
   })
 
+  it('tell nobody what was not written for callers, and are not stuck by it', async () => {
+    const clock = new FakeClock(new Date('2026-01-01T00:30:00Z'))
+    await using t = await runtime({ clock, access: { restore: async () => { throw new Error('password of the directory') } } })
+    await t.get(Schedules).put(operator, hourly)
+    await to(t, clock, '2026-01-01T01:00:00Z')
+    assert.deepEqual((await get(t)).last_error, { code: 'SCHEDULES_FAILED', message: 'the firing failed; the server\'s log has the reason', retryable: false })
+  })
+
   it('try a firing again that could not be done for now, and lose no time by it', async () => {
     const clock = new FakeClock(new Date('2026-01-01T00:30:00Z'))
     let away = true
