@@ -1,0 +1,51 @@
+// npm run chaos -- --all [--show 1,3] [--engine embedded-sqlite] [--seed N] [--scale 0.1] [--json] [--write] [--host FOLDER]
+import { cpus } from 'node:os'
+import { resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { snapshot } from './host.ts'
+import { text, write } from './report.ts'
+import { ENGINES, type Result } from './show.ts'
+import { isOn, perform, SHOWS } from './shows.ts'
+
+function refuse(why: string): never {
+  console.error(`chaos: ${why}`)
+  process.exit(2)
+}
+
+/** What was named of what there is; all of it if nothing was. */
+function chosen<T>(what: string, named: string | undefined, all: readonly T[], nameOf: (each: T) => string): readonly T[] {
+  const names = named?.split(',').map(each => each.trim())
+  for (const name of names ?? []) if (!all.some(each => nameOf(each) === name)) refuse(`there is no ${what} "${name}"; there are ${all.map(nameOf).join(', ')}`)
+  return all.filter(each => names?.includes(nameOf(each)) ?? true)
+}
+
+const { values } = parseArgs({ options: {
+  all: { type: 'boolean' }, show: { type: 'string' }, engine: { type: 'string' }, seed: { type: 'string' }, scale: { type: 'string' },
+  json: { type: 'boolean' }, write: { type: 'boolean' }, host: { type: 'string' },
+} })
+const shows = chosen('show', values.show, SHOWS, each => String(each.number))
+const engines = chosen('engine', values.engine, ENGINES, each => each.name)
+const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31))
+const scale = Number(values.scale ?? 1)
+if (!Number.isInteger(seed) || seed < 0) refuse('--seed takes a whole number')
+if (!(scale > 0 && scale <= 10)) refuse('--scale takes a number above 0, as in --scale 0.1')
+
+// `--host`: another version that is built already.
+const host = values.host ? { folder: resolve(values.host), remove() {} } : await snapshot()
+process.once('exit', () => host.remove())
+const machine = `${cpus().length} cores of ${cpus()[0]?.model.trim() ?? process.arch}, Node ${process.versions.node}`
+const results: Result[] = []
+for (const show of shows) for (const engine of engines.filter(each => isOn(show, each))) {
+  const say = (line: string) => console.error(`  show ${show.number} ${engine.name}: ${line}`)
+  console.error(`chaos: show ${show.number}, ${show.title}, on ${engine.name}, seed ${seed}, scale ${scale}`)
+  results.push(await perform(show, { engine, host: host.folder, seed, scale, say }))
+}
+const broken = results.filter(each => each.violations.length > 0)
+if (values.json) console.log(JSON.stringify({ machine, results }))
+else {
+  console.log(`\n${machine}, seed ${seed}, scale ${scale}\n\n${text(results)}`)
+  for (const { show, engine, violations } of broken) for (const each of violations) console.log(`\nshow ${show} on ${engine}: ${each}`)
+  console.log(`\n${results.length - broken.length} of ${results.length} shows kept every promise`)
+}
+if (values.write) write(results, machine)
+process.exitCode = broken.length ? 1 : 0
