@@ -5,7 +5,6 @@ import { HttpRoute as Routes } from '#contracts/http'
 import type { Job } from '#contracts/jobs'
 import { eventually, type TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
-import { Database } from '#contracts/database'
 import commands from '../../../plugins/jobs/commands.ts'
 import { jobType, operator, runtime, until } from './kit.ts'
 
@@ -15,8 +14,8 @@ const errors = async (route: HttpRoute, part: 'body' | 'query', value: unknown):
   return (checked.issues ?? []).map(issue => `${(issue.path ?? []).join('.')}: ${issue.message}`)
 }
 /** As http calls it, once the schemas let it through. */
-interface Parts { readonly params?: object; readonly query?: object; readonly body?: unknown }
-async function call(t: TestRuntime, method: string, path: string, { params = {}, query = {}, body }: Parts = {}) {
+interface Parts { readonly params?: object; readonly query?: object; readonly body?: unknown; readonly headers?: Record<string, string> }
+async function call(t: TestRuntime, method: string, path: string, { params = {}, query = {}, body, headers = {} }: Parts = {}) {
   const route = t.runtime.collect(Routes).find(each => each.method === method && each.path === path)!
   const read = async (part: 'params' | 'query' | 'body', value: unknown) => {
     const checked = await route[part]?.['~standard'].validate(value)
@@ -25,7 +24,7 @@ async function call(t: TestRuntime, method: string, path: string, { params = {},
   }
   return route.handler({
     id: 'r', method, path, params: await read('params', params), query: await read('query', query), body: await read('body', body),
-    headers: {}, caller: operator, signal: new AbortController().signal, address: '127.0.0.1',
+    headers, caller: operator, signal: new AbortController().signal, address: '127.0.0.1',
   })
 }
 
@@ -45,6 +44,18 @@ describe('the routes of jobs', () => {
     const listed = await call(t, 'GET', '/api/v1/jobs', { query: { agent: 'math', limit: '5', status: 'completed' } })
     assert.deepEqual((listed.body as { items: Job[] }).items.map(each => each.id), [job.id])
     await assert.rejects(call(t, 'GET', '/api/v1/jobs/:id', { params: { id: '../x' } }), { code: 'JOBS_NOT_FOUND', status: 404 })
+  })
+
+  it('take the idempotency key from its header too, and refuse another one in the body', async () => {
+    await using t = await runtime({ types: [agent] })
+    const submit = async (key: string, more = {}) =>
+      (await call(t, 'POST', '/api/v1/jobs', { body: { agent: 'math', input: '1', ...more }, headers: { 'idempotency-key': key } })).body as Job
+    const first = await submit('monday')
+    assert.deepEqual([(await submit('monday')).id, (await submit('monday', { idempotency_key: 'monday' })).id], [first.id, first.id])
+    assert.notEqual((await submit('tuesday')).id, first.id)
+    await assert.rejects(submit('monday', { input: '2' }), { code: 'JOBS_KEY_REUSED' })
+    await assert.rejects(submit('monday', { idempotency_key: 'tuesday' }), { code: 'HTTP_INVALID', status: 400 })
+    for (const key of ['', '""', 'x'.repeat(201)]) await assert.rejects(submit(key), { code: 'HTTP_INVALID' })
   })
 
   it('take in many, cancel, run again, and keep the dead-letter queue', async () => {
@@ -160,10 +171,6 @@ describe('the commands of jobs', () => {
     const text = terminal(t, [id])
     assert.equal(await find('jobs show').run(text.io), 0)
     assert.match(text.out.join('\n'), /input: \{/)
-    await t.get(Database).knex()('jobs').where({ id }).update({ result: JSON.stringify('red: \u001b[31m\u0007') })
-    const screen = terminal(t, [id])
-    assert.equal(await find('jobs show').run({ ...screen.io, tty: true }), 0)
-    assert.ok(screen.out.includes('result: red: [31m'), 'nothing steers the terminal')
     await t.get(Database).knex()('jobs').where({ id }).update({ result: JSON.stringify('red: \u001b[31m\u0007') })
     const screen = terminal(t, [id])
     assert.equal(await find('jobs show').run({ ...screen.io, tty: true }), 0)
