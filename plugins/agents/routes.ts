@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { Agents } from '#contracts/agents'
-import { defineRoute, type HttpRoute } from '#contracts/http'
+import { defineRoute, idempotencyKeyOf, type HttpRoute } from '#contracts/http'
 import { MAX_WAIT_MS, type AgentCalls } from './calls.ts'
 
 const info = z.strictObject({
@@ -32,7 +32,7 @@ export const routes = (agents: Agents, calls: AgentCalls): HttpRoute[] => [
     answers: { 200: z.looseObject({ id: z.string(), status: z.literal('completed'), result: z.unknown() }) },
     handler(http) {
       const { params: { name: agent }, body: { input, ...rest } } = http
-      return calls.answer(http, { ...rest, type: 'agent', agent, input: { agent, input } })
+      return calls.answer(http, { ...rest, idempotency_key: idempotencyKeyOf(http, rest.idempotency_key), type: 'agent', agent, input: { agent, input } })
     },
   }),
 ]

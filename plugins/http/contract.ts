@@ -125,3 +125,14 @@ export const HttpErrors = defineErrors('HTTP', {
   TLS_INVALID: { message: 'the certificate or key of the server can\'t be used: {reason}', fix: 'Set plugins.http.config.tls to a certificate and its key as PEM, each by a `file` reference.' },
   LISTEN_FAILED: { message: 'can\'t listen on {host}:{port}: {reason}', fix: 'Set another port with PORT or plugins.http.config.port (0 takes a free one).' },
 })
+
+/** The key of a request that may be sent again: the header `Idempotency-Key` (quoted or not), or what its body says. Throws HTTP_INVALID. */
+export function idempotencyKeyOf({ headers }: Pick<HttpRequest, 'headers'>, inBody?: string): string | undefined {
+  const header = headers['idempotency-key']
+  if (header === undefined) return inBody
+  const key = String(header).replace(/^"(.*)"$/, '$1')
+  const message = key === '' || key.length > 200 ? 'must have 1 to 200 characters' : inBody !== undefined && inBody !== key ? 'is not the idempotency_key of the body' : undefined
+  if (message === undefined) return key
+  const path = 'headers.idempotency-key'
+  throw HttpErrors.INVALID({ reason: `${path} ${message}`, errors: [{ path, message }] })
+}

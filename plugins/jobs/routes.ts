@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { defineRoute, type HttpRoute } from '#contracts/http'
+import { defineRoute, idempotencyKeyOf, type HttpRoute } from '#contracts/http'
 import { JobErrors, type JobRequest } from '#contracts/jobs'
 import { ID_PATTERN } from './id.ts'
 import type { JobQuestions } from './answers.ts'
@@ -74,8 +74,10 @@ function known({ id }: { readonly id: string }): string {
 export const routes = (jobs: JobService, questions: JobQuestions): HttpRoute[] => [
   defineRoute({
     method: 'POST', path: '/api/v1/jobs', summary: 'Submits a job', permission: 'jobs:submit', body: request, answers: { 202: job },
-    async handler({ caller, body }) {
-      const made = await jobs.submit(caller, workOf(body))
+    async handler(http) {
+      const { caller, body } = http
+      const idempotency_key = idempotencyKeyOf(http, body.idempotency_key)
+      const made = await jobs.submit(caller, workOf({ ...body, idempotency_key }))
       return { status: 202, headers: { Location: `/api/v1/jobs/${made.id}` }, body: made }
     },
   }),

@@ -37,8 +37,8 @@ async function serve(script: Script, agent: Partial<Agent> = {}, more: TestPlugi
 }
 
 function callsTo(url: string) {
-  const post = (body: object, { accept = 'text/event-stream', name = 'tester', signal }: { accept?: string; name?: string; signal?: AbortSignal } = {}) =>
-    fetch(`${url}/api/v1/agents/${name}/run`, { method: 'POST', headers: { accept, 'content-type': 'application/json' }, body: JSON.stringify(body), ...(signal && { signal }) })
+  const post = (body: object, { accept = 'text/event-stream', name = 'tester', signal, headers = {} }: { accept?: string; name?: string; signal?: AbortSignal; headers?: object } = {}) =>
+    fetch(`${url}/api/v1/agents/${name}/run`, { method: 'POST', headers: { accept, 'content-type': 'application/json', ...headers }, body: JSON.stringify(body), ...(signal && { signal }) })
   const frames = async (from: Response, until?: (frame: Frame) => boolean): Promise<Frame[]> => {
     const all: Frame[] = []
     for await (const { data } of readEvents(from)) {
@@ -199,6 +199,16 @@ describe('agents: a run by HTTP', () => {
     const again = await it.frames(await it.post(body))
     assert.deepEqual(again.map(each => [each.type, each['job_id']]), [['start', first.id], ['done', first.id]])
     assert.equal(it.model.calls.length, 2)
+  })
+
+  it('takes the key from the header Idempotency-Key too, and refuses two that differ', async () => {
+    await using it = await serve(tooled)
+    const run = async (key: string, more = {}) =>
+      await (await it.post({ input: 'please', ...more }, { accept: 'application/json', headers: { 'idempotency-key': key } })).json() as Job & { code: string }
+    const first = await run('k2')
+    assert.deepEqual([(await run('"k2"')).id, (await run('k2', { idempotency_key: 'k2' })).id], [first.id, first.id])
+    assert.equal(it.model.calls.length, 2)
+    for (const [key, more] of [['k2', { idempotency_key: 'k3' }], ['', {}], ['x'.repeat(201), {}]] as const) assert.equal((await run(key, more)).code, 'HTTP_INVALID')
   })
 })
 
