@@ -40,3 +40,7 @@ export function backoff(attempt: number, { base_ms, max_ms }: Retry, random = Ma
   const pause = Math.min(max_ms, base_ms * 2 ** Math.max(0, attempt - 1))
   return Math.round(pause * (0.8 + random() * 0.4))
 }
+
+/** Its workers died under it until one attempt was left: it may be what killed them. */
+export const isSuspect = ({ attempt, max_attempts, error }: Pick<JobRow, 'attempt' | 'max_attempts' | 'error'>): boolean =>
+  attempt > 0 && attempt >= max_attempts - 1 && error !== null && (JSON.parse(error) as { code?: unknown }).code === 'JOBS_INTERRUPTED'

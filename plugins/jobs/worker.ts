@@ -8,7 +8,7 @@ import { Batch } from './batch.ts'
 import type { JobsConfig } from './config.ts'
 import type { DueJobs } from './due.ts'
 import { Execution } from './execution.ts'
-import { failureOf, pauseAfter } from './failure.ts'
+import { failureOf, isSuspect, pauseAfter } from './failure.ts'
 import type { Family } from './family.ts'
 import { checkInput } from './input.ts'
 import { instruments } from './instruments.ts'
@@ -176,11 +176,19 @@ export class Worker {
       await store.setAside(id, tx)
     }
     const changes = this.lease()
-    const claimed = await store.changeAll(queued.filter(runnable).map(row => ({ row, event: 'claim', changes })), tx)
+    const claimed = await store.changeAll((await this.#apart(queued.filter(runnable), tx)).map(row => ({ row, event: 'claim', changes })), tx)
     tx.afterCommit(() => {
       for (const row of claimed) if (row) this.#outside.runInAsyncScope(() => void this.begin(row).catch(() => {}))
       this.#report()
     })
+  }
+
+  /** One suspect at a time: those that died with a job that kills its process would lose their last attempts beside it, too. */
+  async #apart(rows: readonly JobRow[], tx: Tx): Promise<readonly JobRow[]> {
+    const room = [...this.#running].some(({ row }) => isSuspect(row)) ? 0 : 1
+    const later = rows.filter(isSuspect).slice(room)
+    for (const { id } of later) await this.deps.store.setAside(id, tx)
+    return rows.filter(row => !later.includes(row))
   }
 
   /** The columns that say who has a job from now on. */
