@@ -5,6 +5,11 @@ const DAY = 86_400_000
 const interval = (min: number) => z.int().min(min).max(DAY)
 const timeout = (min: number) => z.int().min(min).max(30 * DAY)
 
+const limit = z.strictObject({
+  concurrency: z.int().min(1).max(100_000).optional().describe('Jobs that run at once.'),
+  per_minute: z.int().min(1).max(10_000_000).optional().describe('Attempts that begin in one minute of the clock.'),
+})
+
 export const config = z.strictObject({
   concurrency: z.int().min(0).max(1_000).default(10).describe('Jobs that this process runs at once from the queue; 0 takes none.'),
   lease: z.strictObject({
@@ -21,6 +26,13 @@ export const config = z.strictObject({
     base_ms: interval(1).default(1_000).describe('Pause after the first failed attempt; it doubles with each.'),
     max_ms: interval(1).default(60_000).describe('Where it stops doubling. Each pause is up to a fifth shorter or longer.'),
   }).prefault({}),
+  limits: z.strictObject({
+    per_project: limit.prefault({}).describe('Of each project.'),
+    per_agent: limit.prefault({}).describe('Of each agent.'),
+    projects: z.record(z.string().min(1).max(200), limit).default({}).describe('Of these projects, by id, instead of `per_project`.'),
+    agents: z.record(z.string().min(1).max(200), limit).default({}).describe('Of these agents, by name, instead of `per_agent`.'),
+  }).prefault({}).describe('Counted over all processes that share the database. A job beyond them waits and holds up no other.'),
+  aging_ms: interval(100).default(60_000).describe('A queued job gains one priority for each such time that it waits; it is looked at every `rehand_ms`.'),
   max_queued: z.int().min(1).max(10_000_000).default(100_000)
     .describe('Jobs that may wait (queued, delayed, or between attempts); more are answered 429 with Retry-After.'),
   max_children: z.int().min(1).max(100_000).default(1_000).describe('Children of one job, in all.'),

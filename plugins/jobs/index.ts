@@ -21,6 +21,7 @@ import { JobFollower } from './follow.ts'
 import { healthCheck } from './health.ts'
 import { instruments } from './instruments.ts'
 import { JobService } from './jobs.ts'
+import { Limits } from './limits.ts'
 import { migrations } from './migrations.ts'
 import { permissions } from './permission.ts'
 import { JobQueries } from './queries.ts'
@@ -40,14 +41,15 @@ export default definePlugin({
   commands: () => import('./commands.ts'),
   async setup(ctx, { host, database, queue, access, events, broadcast }) {
     await database.migrate('jobs', migrations)
-    const store = new JobStore({ database, queue, clock: ctx.clock, events: () => events.current })
+    const store = new JobStore({ database, queue, clock: ctx.clock, events: () => events.current, agingMs: ctx.config.aging_ms })
     const queries = new JobQueries(database)
     const waiting = new Waiting(store)
+    const limits = new Limits({ database, store, clock: ctx.clock, config: ctx.config })
     const due = new DueJobs({ store, queries, waiting, database, clock: ctx.clock, log: ctx.log, sweepMs: ctx.config.sweep_ms })
     // Whoever takes no jobs sweeps all the same: a job must not wait because its worker, or the scheduler, was the only one.
     const concurrency = host.roles.includes('worker') ? ctx.config.concurrency : 0
     const worker = new Worker({
-      store, database, queue, due, waiting, family: () => family, access, clock: ctx.clock, log: ctx.log, config: { ...ctx.config, concurrency }, owner: host.instanceId, types: ctx.collect(JobType),
+      store, database, queue, due, waiting, limits, family: () => family, access, clock: ctx.clock, log: ctx.log, config: { ...ctx.config, concurrency }, owner: host.instanceId, types: ctx.collect(JobType),
       ready: () => ctx.ready(JobSettling),
       settling: (job, tx) => ctx.call(JobSettling, { job, tx }),
       settled: job => void ctx.call(JobSettled, { job }),

@@ -88,7 +88,7 @@ export class JobService implements Jobs {
     const { store } = worker.deps
     const admitted = await this.#admission.admit(caller, request)
     if (options.signal?.aborted) throw JobErrors.CANCELLED({}, { cause: options.signal.reason })
-    const here = worker.takes && admitted.status === 'queued'
+    const here = worker.takes && admitted.status === 'queued' && !worker.deps.limits.concern(admitted)
     const claimed = { status: 'running' as const, attempt: 1, token: 1, started_at: store.now, ...worker.lease() }
     const { row, created } = await (here
       ? this.#submissions.add({ ...admitted, ...claimed })

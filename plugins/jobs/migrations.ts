@@ -132,4 +132,19 @@ export const migrations: readonly Migration[] = [{
     await knex.schema.alterTable('jobs', t => t.text('dedupe_key'))
     await knex.raw('CREATE UNIQUE INDEX jobs_dedupe ON jobs (project_id, dedupe_key) WHERE dedupe_key IS NOT NULL')
   },
+}, {
+  name: '0006-limits',
+  async up(knex) {
+    await knex.schema.alterTable('jobs', t => {
+      // Of a queued job that a limit kept from beginning: which one, and 1 until it is given to the queue again.
+      t.text('held_by')
+      t.integer('held').notNullable().defaultTo(0)
+    })
+    await knex.raw("CREATE INDEX jobs_held ON jobs (held_by, held, priority, run_at) WHERE held_by IS NOT NULL AND status = 'queued'")
+    await knex.schema.createTable('job_limits', t => {
+      t.text('scope').primary()
+      t.bigInteger('minute').notNullable()
+      t.bigInteger('started').notNullable()
+    })
+  },
 }]

@@ -54,7 +54,8 @@ export class JobRuns {
       const seen = (await store.read(id, tx))!
       if (signal?.aborted || !['queued', 'failed', 'delayed'].includes(seen.status)) return seen
       const queued = seen.status === 'queued' ? seen : await store.change(seen, 'due', {}, tx)
-      return store.change(queued, 'claim', this.worker.lease(), tx)
+      const [admitted] = await this.worker.deps.limits.admit([queued], tx)
+      return admitted ? store.change(admitted, 'claim', this.worker.lease(), tx) : queued
     })
     if (row.status !== 'running') return toJob(row)
     const stop = () => this.worker.find(id)?.abort(JobErrors.CANCELLED({}, { cause: signal?.reason }))

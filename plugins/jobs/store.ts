@@ -36,8 +36,7 @@ interface Made extends Step { readonly after: JobRow }
 export type Inserted = { readonly row: JobRow; readonly created: boolean } | Error
 
 /** What the queue is told of a job. */
-type Handed = Pick<JobRow, 'id' | 'priority'>
-const entriesOf = (rows: readonly Handed[]) => rows.map(({ id, priority }) => ({ id, priority }))
+type Handed = Pick<JobRow, 'id' | 'priority' | 'run_at'>
 
 /** Who holds a job, and under which token. */
 export interface Claim { readonly id: string; readonly token: number; readonly owner: string }
@@ -47,6 +46,8 @@ export interface StoreDeps {
   readonly queue: JobQueue
   readonly clock: Clock
   readonly events: () => EventLog | undefined
+  /** A queued job gains one priority in such a time. */
+  readonly agingMs?: number
 }
 
 /** The tables of jobs: every change of a state is made here, by the machine, with its event in the same transaction. */
@@ -175,12 +176,43 @@ export class JobStore {
     await this.#tell([[{ ...row, seq: row.seq + 1 }, 'job.discarded']], tx)
   }
 
+  /** Whoever waits long enough goes first. */
+  #entriesOf(rows: readonly Handed[]): { id: string; priority: number }[] {
+    const { now, deps: { agingMs = Infinity } } = this
+    return rows.map(({ id, priority, run_at }) => ({ id, priority: aged(priority, now - run_at, agingMs) }))
+  }
+
+  /** A limit keeps them from beginning. */
+  async keepBack(ids: readonly string[], scope: string, tx: Tx): Promise<void> {
+    await this.deps.database.knex(tx)('jobs').whereIn('id', [...ids]).where('status', 'queued').update({ held: 1, held_by: scope })
+  }
+  async letGo(ids: readonly string[], tx: Tx): Promise<void> {
+    const rows = [...(await this.readAll(ids, tx)).values()].filter(row => row.status === 'queued' && row.held)
+    await this.handOver(rows, tx)
+  }
+  get #held() { return this.#jobs.whereRaw("held_by IS NOT NULL AND status = 'queued'") }
+  /** What keeps any job back. */
+  async keptBackScopes(): Promise<string[]> { return this.#held.distinct('held_by').where('held', 1).pluck('held_by') }
+  /** Those that go first; of each priority by age, since by their number and age together no index has them in order. */
+  async keptBack(scope: string, count: number): Promise<string[]> {
+    const rows: Handed[] = []
+    for (let priority = 9; priority >= 0; priority--) {
+      rows.push(...await this.#held.where({ held_by: scope, held: 1, priority }).orderBy('run_at').limit(count).select('id', 'priority', 'run_at'))
+    }
+    const at = new Map(this.#entriesOf(rows).map(entry => [entry.id, entry.priority]))
+    return rows.sort((a, b) => at.get(b.id)! - at.get(a.id)! || a.run_at - b.run_at).slice(0, count).map(row => row.id)
+  }
+  /** Jobs that were let go and did not begin yet; it stops counting there. */
+  async promised(scope: string, most: number): Promise<number> {
+    return (await this.#held.where({ held_by: scope, held: 0 }).limit(Math.min(most, 10_000)).pluck('id')).length
+  }
+
   /** Gives queued jobs to the queue: in `tx` if it can, else after commit, and what is lost then the sweep finds by `handed_at`. */
   async handOver(rows: readonly Handed[], tx: Tx, fresh = false): Promise<void> {
     const { queue } = this.deps
     if (!rows.length) return
     if (queue.can.transactional) {
-      await queue.enqueue(entriesOf(rows), tx)
+      await queue.enqueue(this.#entriesOf(rows), tx)
       if (!fresh) await this.#handed(rows, tx)
     } else tx.afterCommit(() => this.#handOverNow(rows))
   }
@@ -196,7 +228,7 @@ export class JobStore {
 
   /** False if the queue is away: the sweep hands over what was not. */
   async #handOverNow(rows: readonly Handed[]): Promise<boolean> {
-    try { await this.deps.queue.enqueue(entriesOf(rows)) } catch (error) {
+    try { await this.deps.queue.enqueue(this.#entriesOf(rows)) } catch (error) {
       if ((error as { retryable?: boolean }).retryable !== true) throw error
       return false
     }
@@ -205,7 +237,7 @@ export class JobStore {
   }
 
   async #handed(rows: readonly Handed[], tx?: Tx): Promise<void> {
-    await this.deps.database.knex(tx)('jobs').whereIn('id', rows.map(row => row.id)).where('status', 'queued').update({ handed_at: this.now })
+    await this.deps.database.knex(tx)('jobs').whereIn('id', rows.map(row => row.id)).where('status', 'queued').update({ handed_at: this.now, held: 0 })
   }
 
   /** True while this claim stands; its lease is longer then. */
@@ -248,8 +280,8 @@ export class JobStore {
   }
   /** Queued jobs that were last given to the queue before that moment, and may be lost to it. In no order: to sort all that waits takes long. */
   async unhanded(before: number, types: readonly string[], limit: number, tx?: Tx): Promise<Handed[]> {
-    return this.deps.database.knex(tx)('jobs').select('id', 'priority')
-      .whereRaw("status = 'queued'").where('handed_at', '<', before).whereIn('type', [...types]).limit(limit)
+    return this.deps.database.knex(tx)('jobs').select('id', 'priority', 'run_at')
+      .whereRaw("status = 'queued'").where('handed_at', '<', before).where('held', 0).whereIn('type', [...types]).limit(limit)
   }
   /** Nothing here can run it now: the sweep looks at it again. */
   async setAside(id: string, tx: Tx): Promise<void> {
@@ -279,6 +311,8 @@ function stepped({ row, event, changes }: Step, now: number): JobRow | undefined
     handed_at: standing.status === 'queued' && row.status !== 'queued' ? 0 : changes.handed_at ?? row.handed_at,
   }
 }
+
+const aged = (priority: number, waited: number, agingMs: number): number => Math.min(9, priority + Math.max(0, Math.floor(waited / agingMs)))
 
 const outcomeOf = (event: JobEvent, { status }: JobRow): string =>
   (event === 'interrupt' ? 'interrupted' : event === 'hand_back' ? 'handed_back' : status)

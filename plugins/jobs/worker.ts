@@ -14,6 +14,7 @@ import { checkInput } from './input.ts'
 import { instruments } from './instruments.ts'
 import { jsonOf } from './json.ts'
 import { isFinal, type JobEvent } from './machine.ts'
+import type { Limits } from './limits.ts'
 import { checkRun } from './permission.ts'
 import { ProgressStore } from './progress.ts'
 import { toJob, type JobRow } from './record.ts'
@@ -31,6 +32,7 @@ export interface WorkerDeps {
   readonly queue: JobQueue
   readonly due: DueJobs
   readonly waiting: Waiting
+  readonly limits: Limits
   readonly family: () => Family
   readonly clock: Clock
   readonly log: Logger
@@ -176,7 +178,8 @@ export class Worker {
       await store.setAside(id, tx)
     }
     const changes = this.lease()
-    const claimed = await store.changeAll((await this.#apart(queued.filter(runnable), tx)).map(row => ({ row, event: 'claim', changes })), tx)
+    const admitted = await this.deps.limits.admit(await this.#apart(queued.filter(runnable), tx), tx)
+    const claimed = await store.changeAll(admitted.map(row => ({ row, event: 'claim', changes })), tx)
     tx.afterCommit(() => {
       for (const row of claimed) if (row) this.#outside.runInAsyncScope(() => void this.begin(row).catch(() => {}))
       this.#report()
@@ -307,8 +310,9 @@ export class Worker {
   }
 
   async #ended(rows: readonly JobRow[], tx: Tx): Promise<Job[]> {
-    const { store, waiting } = this.deps
+    const { store, waiting, limits } = this.deps
     await store.handOver([...rows.filter(row => row.status === 'queued'), ...await waiting.childrenEnded(rows, tx)], tx)
+    tx.afterCommit(() => limits.freed(rows))
     const jobs: Job[] = []
     for (const row of rows) {
       const job = toJob(row)
@@ -380,6 +384,7 @@ export class Worker {
     await Promise.all((await store.expired(BATCH)).map(id => this.#interrupt(id)))
     await this.deps.due.wake()
     await this.deps.family().sweep()
+    await this.deps.limits.release()
     const types = access.current ? [...this.deps.types].map(type => type.type).filter(type => this.typeOf(type)) : []
     const before = all ? from : from - config.rehand_ms
     const more = () => this.#state === 'running' && store.handOverAgain(before, types, BATCH)

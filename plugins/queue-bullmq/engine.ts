@@ -17,7 +17,7 @@ const isLost = (error: unknown) => typeof (error as { code?: unknown }).code ===
 /** BullMQ's own scripts, on a connection that is handed in; its Worker runs one processor for each id, and would fail what it has seen stall. */
 export class Engine {
   readonly #backend: RedisQueueBackend
-  constructor(client: RedisClient, prefix: string, name: string, lockMs: number) {
+  constructor(readonly client: RedisClient, prefix: string, name: string, lockMs: number) {
     this.#backend = createRedisBackend(name, {
       // Braces: in a cluster all keys of a queue must be in one slot.
       connection: client, prefix: `{${prefix}}`, skipVersionCheck: true, skipWaitingForReady: true,
@@ -32,9 +32,19 @@ export class Engine {
 
   async add(entries: readonly QueueEntry[], now: number): Promise<void> {
     for (let from = 0; from < entries.length; from += BULK) {
-      await this.#backend.addJobs(entries.slice(from, from + BULK).map(entry => ({ jobId: entry.id, job: toJob(entry, now) })))
+      const some = entries.slice(from, from + BULK)
+      // Asked in the same round trip, before they are added: what was not there has no priority yet.
+      const [before] = await Promise.all([
+        Promise.all(some.map(({ id }) => this.client.hget(this.#backend.toKey(id), 'priority'))),
+        this.#backend.addJobs(some.map(entry => ({ jobId: entry.id, job: toJob(entry, now) }))),
+      ])
+      const raised = some.filter((entry, at) => before[at] !== null && Number(before[at]) > priorityOf(entry))
+      await Promise.all(raised.map(entry => this.#raise(entry)))
     }
   }
+
+  /** It may have been delivered meanwhile. */
+  async #raise(entry: QueueEntry): Promise<void> { await this.#unlessLost(this.#backend.changePriority(entry.id, priorityOf(entry))) }
 
   /** How many wait. */
   async waiting(): Promise<number> { return (await this.#backend.getCounts(['wait', 'prioritized'])).reduce((sum, each) => sum + each, 0) }

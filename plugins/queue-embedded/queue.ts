@@ -89,7 +89,9 @@ export class EmbeddedQueue implements JobQueue {
   readonly #any: Statement
 
   constructor(readonly database: Database, readonly clock: Clock, readonly log: Logger) {
-    this.#insert = database.prepareMany('INSERT INTO queue_entries (id, priority) VALUES :rows ON CONFLICT (id) DO NOTHING', ['text', 'bigint'])
+    this.#insert = database.prepareMany(
+      `INSERT INTO queue_entries (id, priority) VALUES :rows
+       ON CONFLICT (id) DO UPDATE SET priority = excluded.priority WHERE excluded.priority > queue_entries.priority`, ['text', 'bigint'])
     const head = 'SELECT position FROM queue_entries ORDER BY priority DESC, position LIMIT ?'
     // An array: as a plain IN, PostgreSQL may run the inner part more than once, and take more than the limit.
     const chosen = database.dialect === 'postgres' ? `= ANY(ARRAY(${head} FOR UPDATE SKIP LOCKED))` : `IN (${head})`

@@ -77,6 +77,17 @@ export const queueConformance = defineConformance<QueueSubject, 'transactional'>
       assert.equal(await queue.depth(), 2)
     },
   },
+  'raises an id that is there already to a higher priority, and lowers none': {
+    async run({ queue }) {
+      await queue.enqueue([{ id: 'a', priority: 5 }, { id: 'b', priority: 1 }, { id: 'c', priority: 7 }])
+      await queue.enqueue([{ id: 'b', priority: 9 }, { id: 'c', priority: 0 }, { id: 'd', priority: 5 }])
+      assert.equal(await queue.depth(), 4)
+      const { got, consumer } = await collect(queue, 10)
+      await eventually('all', () => got.length === 4)
+      assert.deepEqual(got, ['b', 'c', 'a', 'd'])
+      await consumer[Symbol.asyncDispose]()
+    },
+  },
   'removes what is asked and passes over the rest': {
     async run({ queue }) {
       await queue.enqueue(entries('a', 'b', 'c'))

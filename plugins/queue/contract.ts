@@ -27,6 +27,7 @@ export interface JobQueue {
     /** Reaches workers on other machines. */
     readonly distributed: boolean
   }
+  /** An id that is there already stays one; a higher priority raises it. */
   enqueue(entries: readonly QueueEntry[], tx?: Tx): Promise<void>
   consume(deliver: Deliver): Promise<Consumer>
   /** Ids that are not there are passed over. */

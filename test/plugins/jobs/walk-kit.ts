@@ -18,6 +18,7 @@ import { JobService } from '../../../plugins/jobs/jobs.ts'
 import { JobQueries } from '../../../plugins/jobs/queries.ts'
 import { JobRuns } from '../../../plugins/jobs/run.ts'
 import { JobStore } from '../../../plugins/jobs/store.ts'
+import { Limits } from '../../../plugins/jobs/limits.ts'
 import { Waiting } from '../../../plugins/jobs/waiting.ts'
 import { Worker } from '../../../plugins/jobs/worker.ts'
 import { jobType, operator } from './kit.ts'
@@ -84,6 +85,7 @@ export class Process {
     const store = new JobStore({ database, queue, clock, events: () => events })
     const queries = new JobQueries(database)
     const waiting = new Waiting(store)
+    const limits = new Limits({ database, store, clock, config })
     this.due = new DueJobs({ store, queries, waiting, database, clock, log, sweepMs: config.sweep_ms })
     const work = jobType('work', ctx => new Promise((resolve, reject) => {
       const { token, done } = this.worker.find(ctx.job.id)!
@@ -91,7 +93,7 @@ export class Process {
     }))
     const all = [{ plugin: 'walk', value: work }]
     this.worker = new Worker({
-      store, database, queue, due: this.due, waiting, family: () => family, clock, log, config, owner: name, access: live(access as Access),
+      store, database, queue, due: this.due, waiting, limits, family: () => family, clock, log, config, owner: name, access: live(access as Access),
       types: { all, away: [], watch() {}, [Symbol.iterator]: () => all.map(each => each.value)[Symbol.iterator]() },
       ready: async () => {}, settled() {},
       settling: async () => { if (this.vetoes > 0) { this.vetoes--; throw new Error(VETO) } },

@@ -1,0 +1,137 @@
+import type { Clock } from '#core'
+import type { Database, ManyStatement, Statement, Tx } from '#contracts/database'
+import type { JobsConfig } from './config.ts'
+import type { JobRow } from './record.ts'
+import type { JobStore } from './store.ts'
+
+const MINUTE_MS = 60_000
+/** Jobs that are let go in one transaction. */
+const BATCH = 100
+
+interface Limit { readonly concurrency?: number | undefined; readonly per_minute?: number | undefined }
+/** Something that is limited: `project:default`, `agent:math`. */
+interface Scope { readonly name: string; readonly limit: Limit }
+type Limited = Pick<JobRow, 'project_id' | 'agent'>
+
+/** What a scope may still begin. */
+class Room {
+  constructor(public slots: number, public starts: number) {}
+  get left(): number { return Math.max(0, Math.min(this.slots, this.starts)) }
+  take(): void { this.slots--; this.starts-- }
+}
+
+export interface LimitsDeps {
+  readonly database: Database
+  readonly store: JobStore
+  readonly clock: Clock
+  readonly config: Pick<JobsConfig, 'limits'>
+}
+
+/**
+ * How many jobs of a project or an agent run at once, and begin in a minute, in the whole deployment. Whoever claims counts in the transaction of the
+ * claim, one after another by the row of the scope. A job that may not begin is kept back: the queue has it no more, until there is room for it.
+ */
+export class Limits {
+  readonly #lock: ManyStatement<{ scope: string; started: number }>
+  readonly #count: ManyStatement
+  readonly #running: Statement<{ project_id: string; agent: string | null; count: number }>
+  #releasing: Promise<void> | undefined
+  #again = false
+
+  constructor(readonly deps: LimitsDeps) {
+    const { database } = deps
+    this.#lock = database.prepareMany(
+      `INSERT INTO job_limits (scope, minute, started) VALUES :rows ON CONFLICT (scope) DO UPDATE SET
+         started = CASE WHEN excluded.minute > job_limits.minute THEN 0 ELSE job_limits.started END,
+         minute = CASE WHEN excluded.minute > job_limits.minute THEN excluded.minute ELSE job_limits.minute END
+       RETURNING scope, started`, ['text', 'bigint', 'bigint'])
+    this.#count = database.prepareMany(
+      'UPDATE job_limits SET started = started + given.column2 FROM (VALUES :rows) AS given WHERE scope = given.column1', ['text', 'bigint'])
+    this.#running = database.prepare("SELECT project_id, agent, count(*) AS count FROM jobs WHERE status = 'running' GROUP BY project_id, agent")
+  }
+
+  /** Is there any limit that this job may come up against? */
+  concern(job: Limited): boolean { return this.#scopesOf(job).length > 0 }
+
+  /** Those that may begin in this transaction, in their order; the others are kept back. */
+  async admit(rows: readonly JobRow[], tx: Tx): Promise<JobRow[]> {
+    const scopes = new Map(rows.flatMap(row => this.#scopesOf(row).map(scope => [scope.name, scope] as const)))
+    if (!scopes.size) return [...rows]
+    const room = await this.#roomOf([...scopes.values()], tx)
+    const started = new Map<string, number>()
+    const back = new Map<string, string[]>()
+    const admitted = rows.filter(row => {
+      const mine = this.#scopesOf(row)
+      const full = mine.find(({ name }) => !room.get(name)!.left)
+      if (full) { back.set(full.name, [...back.get(full.name) ?? [], row.id]); return false }
+      for (const { name } of mine) { room.get(name)!.take(); started.set(name, (started.get(name) ?? 0) + 1) }
+      return true
+    })
+    await this.#count.run([...started].sort(), tx)
+    for (const [scope, ids] of back) await this.deps.store.keepBack(ids, scope, tx)
+    return admitted
+  }
+
+  /** Jobs have left `running`: others may begin in their place. */
+  freed(jobs: readonly Limited[]): void {
+    if (jobs.some(job => this.concern(job))) this.release().catch(() => {}) // The sweep does it then.
+  }
+
+  /** Gives the queue as many of those that were kept back as there is room for, by priority and age. */
+  release(): Promise<void> {
+    this.#again = true
+    return (this.#releasing ??= this.#releaseAll().finally(() => { this.#releasing = undefined }))
+  }
+
+  async #releaseAll(): Promise<void> {
+    const { store, database } = this.deps
+    while (this.#again) {
+      this.#again = false
+      for (const name of await store.keptBackScopes()) {
+        const limit = this.#limitOf(name)
+        // Nobody limits it any more: all of them, by and by.
+        const room = limit ? await this.#freeOf({ name, limit }) : BATCH
+        if (room <= 0) continue
+        const ids = await store.keptBack(name, Math.min(room, BATCH))
+        await database.transaction(tx => store.letGo(ids, tx))
+        if (!limit && ids.length === BATCH) this.#again = true
+      }
+    }
+  }
+
+  /** Room that is not promised to jobs which the queue has already. Read without a lock: the claim has the last word. */
+  async #freeOf({ name, limit }: Scope): Promise<number> {
+    const { database, store, clock } = this.deps
+    const row: { minute: number; started: number } | undefined = await database.knex()('job_limits').where({ scope: name }).first('minute', 'started')
+    const started = row && Number(row.minute) >= Math.floor(clock.now() / MINUTE_MS) ? Number(row.started) : 0
+    const left = roomOf(name, limit, started, await this.#running.all([])).left
+    return left > 0 ? left - await store.promised(name, left) : 0
+  }
+
+  async #roomOf(scopes: readonly Scope[], tx: Tx): Promise<Map<string, Room>> {
+    const minute = Math.floor(this.deps.clock.now() / MINUTE_MS)
+    // All lock in one order, so that nobody waits in a circle.
+    const names = scopes.map(({ name }) => name).sort()
+    const started = new Map((await this.#lock.all(names.map(name => [name, minute, 0]), tx)).map(row => [row.scope, Number(row.started)]))
+    const running = await this.#running.all([], tx)
+    return new Map(scopes.map(({ name, limit }) => [name, roomOf(name, limit, started.get(name) ?? 0, running)]))
+  }
+
+  #scopesOf({ project_id, agent }: Limited): Scope[] {
+    return [`project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])].flatMap(name => { const limit = this.#limitOf(name); return limit ? [{ name, limit }] : [] })
+  }
+
+  #limitOf(name: string): Limit | undefined {
+    const { per_project, per_agent, projects, agents } = this.deps.config.limits
+    const [all, own] = name.startsWith('project:') ? [per_project, own_(projects, name.slice(8))] : [per_agent, own_(agents, name.slice(6))]
+    const { concurrency, per_minute } = { ...all, ...own }
+    return concurrency === undefined && per_minute === undefined ? undefined : { concurrency, per_minute }
+  }
+}
+
+const own_ = (limits: Readonly<Record<string, Limit>>, name: string): Limit | undefined => (Object.hasOwn(limits, name) ? limits[name] : undefined)
+
+function roomOf(name: string, { concurrency = Infinity, per_minute = Infinity }: Limit, started: number, running: readonly { project_id: string; agent: string | null; count: number }[]): Room {
+  const mine = running.filter(({ project_id, agent }) => name === `project:${project_id}` || name === `agent:${agent}`)
+  return new Room(concurrency - mine.reduce((sum, { count }) => sum + Number(count), 0), per_minute - started)
+}

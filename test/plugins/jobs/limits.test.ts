@@ -1,0 +1,170 @@
+import assert from 'node:assert/strict'
+import { eventually, FakeClock, type TestRuntime } from '#core/testing'
+import { Database } from '#contracts/database'
+import { Jobs, type Job } from '#contracts/jobs'
+import { JobQueue } from '#contracts/queue'
+import { postgresOrSkip } from '../../support/services.ts'
+import { jobType, operator, runtime, until, type KitOptions } from './kit.ts'
+
+/** Ends jobs when it is told to, and knows how many of a project or an agent run at once. */
+function gauge() {
+  const running = new Map<string, number>()
+  const most = new Map<string, number>()
+  const order: unknown[] = []
+  const ends: (() => void)[] = []
+  let held = false
+  const type = jobType('agent', async ({ job, input }) => {
+    const names = [`project:${job.project_id}`, `agent:${job.agent}`]
+    order.push(input.n ?? job.project_id)
+    for (const name of names) {
+      running.set(name, (running.get(name) ?? 0) + 1)
+      most.set(name, Math.max(most.get(name) ?? 0, running.get(name)!))
+    }
+    await (held ? new Promise<void>(resolve => ends.push(resolve)) : new Promise(resolve => setTimeout(resolve, 2)))
+    for (const name of names) running.set(name, running.get(name)! - 1)
+    return null
+  })
+  return { type, running, most, order, ends, hold() { held = true }, go() { held = false; for (const end of ends.splice(0)) end() } }
+}
+type Gauge = ReturnType<typeof gauge>
+const start = (it: Gauge, limits: object, { config = {}, ...more }: KitOptions = {}) => runtime({ types: [it.type], config: { sweep_ms: 20, concurrency: 20, limits, ...config }, ...more })
+const request = (project_id: string, agent = 'a', more: object = {}) => ({ type: 'agent', agent, project_id, input: { agent, ...more }, ...('priority' in more && { priority: more.priority as number }) })
+const submit = (t: TestRuntime, count: number, project: string, agent?: string) => t.get(Jobs).submitMany(operator, Array.from({ length: count }, () => request(project, agent)))
+const unfinished = async (t: TestRuntime) => Number((await t.get(Database).knex()('jobs').whereNull('finished_at').count({ count: '*' }).first())!.count)
+const done = (t: TestRuntime, ms = 20_000) => eventually('all jobs to be over', async () => await unfinished(t) === 0, ms)
+
+async function fair(url?: string) {
+  const it = gauge()
+  const limits = { per_project: { concurrency: 3 }, projects: { vip: { concurrency: 6 } }, agents: { slow: { concurrency: 1 } } }
+  const place = url === undefined ? {} : { url }
+  await using t = await start(it, limits, place)
+  for (const [project, agent] of [['p1', 'a'], ['p2', 'b'], ['vip', 'a'], ['p3', 'slow'], ['vip', 'slow']] as const) await submit(t, 20, project, agent)
+  const ran = await t.get(Jobs).run(operator, request('p1'))
+  assert.equal(ran.status, 'completed')
+  await done(t)
+  assert.deepEqual(Object.fromEntries(it.most), { 'project:p1': 3, 'project:p2': 3, 'project:vip': 6, 'project:p3': 1, 'agent:a': it.most.get('agent:a'), 'agent:b': 3, 'agent:slow': 1 })
+}
+
+describe('jobs: limits', () => {
+  it('run no more of a project, or of an agent, at once than may, and all of them in the end', () => fair()).timeout(30_000)
+
+  it('do so on PostgreSQL', async function () {
+    const server = await postgresOrSkip(this)
+    this.timeout(40_000)
+    await using place = await server.newDatabase()
+    await fair(place.url)
+  })
+
+  it('hold over several workers at every sample', async function () {
+    const server = await postgresOrSkip(this)
+    this.timeout(40_000)
+    await using place = await server.newDatabase()
+    const its = [gauge(), gauge(), gauge()]
+    const limits = { per_project: { concurrency: 4 } }
+    await using one = await start(its[0]!, limits, { url: place.url })
+    await using two = await start(its[1]!, limits, { url: place.url })
+    await using three = await start(its[2]!, limits, { url: place.url })
+    for (const t of [one, two, three]) await submit(t, 60, 'p')
+    let [most, samples] = [0, 0]
+    while (await unfinished(one)) {
+      const row = await one.get(Database).knex()('jobs').where({ status: 'running' }).count({ count: '*' }).first()
+      most = Math.max(most, Number(row!.count))
+      samples++
+    }
+    assert.ok(most <= 4 && most >= 2 && samples > 20, `${most} at once, of ${samples} samples`)
+    // Each looks for what is left open in the process, and the others are in it.
+    await Promise.all([one, two, three].map(each => each.runtime.stop()))
+  })
+
+  it('take thousands of jobs of a blocked project once, and let those of others pass', async function () {
+    this.timeout(60_000)
+    const it = gauge()
+    it.hold()
+    await using t = await start(it, { projects: { blocked: { concurrency: 1 } } }, { config: { concurrency: 5, sweep_ms: 20, max_batch: 10_000 } })
+    await submit(t, 5_000, 'blocked')
+    await eventually('the queue to be empty', async () => await t.get(JobQueue).depth() === 0, 30_000)
+    assert.equal(it.order.length, 1)
+    const knex = t.get(Database).knex()
+    assert.equal(Number((await knex('jobs').where({ held: 1 }).count({ count: '*' }).first())!.count), 4_999)
+    const from = performance.now()
+    await submit(t, 1, 'free')
+    await eventually('the other', () => it.order.includes('free'))
+    assert.ok(performance.now() - from < 1_000)
+    // Some sweeps later nothing was taken again.
+    await new Promise(resolve => setTimeout(resolve, 100))
+    assert.equal(Number((await knex('jobs').where({ held: 1 }).count({ count: '*' }).first())!.count), 4_999)
+    it.ends.shift()!()
+    await eventually('the next of them', () => it.order.length === 3)
+    await t.get(Jobs).list(operator, { status: 'queued', limit: 1 })
+    it.go()
+    await knex('jobs').where({ held: 1 }).delete()
+  })
+
+  it('let the highest priority go first among those kept back, and the oldest within it', async () => {
+    const it = gauge()
+    it.hold()
+    await using t = await start(it, { per_project: { concurrency: 1 } })
+    await t.get(Jobs).submit(operator, request('p', 'a', { n: 'first' }))
+    await eventually('the first', () => it.order.length === 1)
+    for (const [n, priority] of [['a', 1], ['b', 5], ['c', 9], ['d', 5]] as const) await t.get(Jobs).submit(operator, request('p', 'a', { n, priority }))
+    await eventually('all to be kept back', async () => await t.get(JobQueue).depth() === 0)
+    for (let ran = 2; ran <= 5; ran++) { it.ends.shift()!(); await eventually('the next', () => it.order.length === ran) }
+    assert.deepEqual(it.order, ['first', 'c', 'b', 'd', 'a'])
+    it.go()
+    await done(t)
+  })
+
+  it('begin no more in a minute than may, and the others when the next one opens', async () => {
+    const it = gauge()
+    const clock = new FakeClock()
+    await clock.advance(60_000 - (clock.now() % 60_000))
+    await using t = await start(it, { per_agent: { per_minute: 3 } }, { clock, config: { sweep_ms: 1_000 } })
+    const jobs = await submit(t, 8, 'p')
+    const over = async () => (await Promise.all(jobs.map(({ id }) => t.get(Jobs).get(operator, id)))).filter(({ status }) => status === 'completed').length
+    await eventually('three', async () => await over() === 3)
+    await clock.advance(58_000)
+    assert.equal(await over(), 3)
+    await clock.advance(3_000)
+    await eventually('six', async () => await over() === 6)
+    await clock.advance(60_000)
+    await eventually('all', async () => await over() === 8)
+  })
+
+  it('let all go that were kept back, once nobody limits them any more', async () => {
+    const { mkdtempSync, rmSync } = await import('node:fs')
+    const dataDir = mkdtempSync('/tmp/backplane-limits-')
+    const it = gauge()
+    try {
+      {
+        it.hold()
+        await using t = await start(it, { per_project: { concurrency: 1 } }, { host: { dataDir } })
+        await submit(t, 10, 'p')
+        await eventually('all to be kept back', async () => await t.get(JobQueue).depth() === 0)
+        it.go()
+      }
+      await using t = await start(it, {}, { host: { dataDir } })
+      await done(t)
+    } finally { rmSync(dataDir, { recursive: true }) }
+  })
+})
+
+describe('jobs: aging', () => {
+  it('lets a job that waits long enough go before those that came later with a higher priority', async () => {
+    const it = gauge()
+    it.hold()
+    const clock = new FakeClock()
+    await using t = await start(it, {}, { clock, config: { concurrency: 1, aging_ms: 10_000, rehand_ms: 5_000, sweep_ms: 1_000 } })
+    await t.get(Jobs).submit(operator, request('p', 'a', { n: 'first' }))
+    await eventually('the first', () => it.order.length === 1)
+    const low = await t.get(Jobs).submit(operator, request('p', 'a', { n: 'low', priority: 0 })) as Job
+    for (let at = 0; at < 12; at++) await clock.advance(10_000)
+    await t.get(Jobs).submit(operator, request('p', 'a', { n: 'high', priority: 8 }))
+    await eventually('a high place', async () => (await t.get(Database).knex()('queue_entries').where({ id: low.id }).first())?.priority === 9)
+    it.ends.shift()!()
+    await eventually('the next', () => it.order.length === 2)
+    assert.deepEqual(it.order, ['first', 'low'])
+    it.go()
+    await until(t, low.id, 'completed')
+    await done(t)
+  })
+})
