@@ -6,15 +6,18 @@ export const PRELUDE = `(function (print, limit) {
   'use strict'
   const { stringify } = JSON
   const { apply } = Reflect
-  const { Map, Set, Error, Array, String } = globalThis
+  const { Map, Set, Error, Array, String, RegExp, Number } = globalThis
   const { slice } = String.prototype
+  const { isFinite } = Number
   const bounded = text => apply(slice, text, [0, limit])
   const plain = (key, value) => {
     if (typeof value === 'bigint') return String(value) + 'n'
+    if (typeof value === 'number' && !isFinite(value)) return String(value)
     if (typeof value === 'function') return '[function ' + (value.name || 'anonymous') + ']'
     if (typeof value === 'symbol') return String(value)
     if (value instanceof Map) return Array.from(value)
     if (value instanceof Set) return Array.from(value)
+    if (value instanceof RegExp) return String(value)
     if (value instanceof Error) return value.name + ': ' + value.message
     return value
   }
@@ -33,7 +36,8 @@ export const PRELUDE = `(function (print, limit) {
   }
   globalThis.console = { log, info: log, warn: log, error: log, debug: log }
   return {
-    result: value => value === undefined ? 'undefined' : bounded(json(value)),
+    // Not as text: what is no string must not look like one, and NaN is not null.
+    result: value => bounded(typeof value === 'string' || (typeof value === 'object' && value !== null) ? json(value) : String(plain('', value))),
     error: error => stringify(error instanceof Error
       ? { message: bounded(error.name + ': ' + error.message), stack: bounded(String(error.stack)) }
       : { message: 'uncaught: ' + bounded(word(error)) }),

@@ -22,7 +22,7 @@ const outcome = z.strictObject({
   output: z.string(),
   /** It printed more than that. */
   cut: z.boolean(),
-  /** The value of its last expression as JSON; missing if there is an error. */
+  /** The value of its last expression, as JSON where it is a text or an object; missing if there is an error. */
   result: z.string().optional(),
   error: failure.optional(),
 })

@@ -30,6 +30,7 @@ export class AgentCalls {
   /** Answers as soon as the job exists, long before a model has spoken; what is refused before that is a problem answer. */
   async #stream(caller: Caller, request: AgentRequest, signal: AbortSignal): Promise<HttpAnswer> {
     const from = performance.now()
+    const jobs = this.#jobs()
     const model = this.registry.find(request.agent).value.model ?? DEFAULT_MODEL
     const client = new Client(signal)
     // Who is too slow hears no more, but the run goes on: leaving after that must not cancel it.
@@ -37,7 +38,7 @@ export class AgentCalls {
     let started = false
     const begun = new Promise<void>((resolve, reject) => {
       const onBegin = (job: Job) => { if (!started) stream.start(job, model); started = true; resolve() }
-      this.#jobs().run(caller, request, { signal: client.gone, onBegin, onProgress: progress => stream.progress(progress) })
+      jobs.run(caller, request, { signal: client.gone, onBegin, onProgress: progress => stream.progress(progress) })
         .then(job => { onBegin(job); stream.end(job, Math.round(performance.now() - from)) })
         .catch(error => { stream.fail(error); reject(error) })
         .finally(() => client.forget())

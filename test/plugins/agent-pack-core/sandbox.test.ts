@@ -26,12 +26,12 @@ describe('the sandbox', function () {
   after(async () => { await sandbox[Symbol.asyncDispose](); assert.deepEqual(sandboxes(), []) })
   const run = (code: string) => sandbox.run(code, never)
 
-  it('answers with the value of the last expression as JSON, and what was printed', async () => {
+  it('answers with the value of the last expression, of which none looks like another, and what was printed', async () => {
     assert.deepEqual(await run('const a = [1, 2, 3]\nconsole.log("sum", a, { b: 1n })\na.map(x => x * 2)'),
       { output: 'sum [1,2,3] {"b":"1n"}\n', cut: false, result: '[2,4,6]' })
     for (const [code, result] of [
-      ['"text"', '"text"'], ['let x = 5', 'undefined'], ['2n ** 64n', '"18446744073709551616n"'], ['new Map([[1, new Set([2])]])', '[[1,[2]]]'],
-      ['(function twice() {})', '"[function twice]"'], ['for (const x of [1, 2]) x * 10', '20'], ['NaN', 'null'], ['null', 'null'], ['({ toJSON() {} })', 'undefined'],
+      ['"text"', '"text"'], ['let x = 5', 'undefined'], ['2n ** 64n', '18446744073709551616n'], ['new Map([[1, new Set([2])]])', '[[1,[2]]]'],
+      ['(function twice() {})', '[function twice]'], ['for (const x of [1, 2]) x * 10', '20'], ['0/0', 'NaN'], ['-1/0', '-Infinity'], ['[0/0]', '["NaN"]'], ['/a+/g', '"/a+/g"'], ['Number.isFinite = () => true; 0/0', 'NaN'], ['null', 'null'], ['({ toJSON() {} })', 'undefined'],
       ['const a = {}; a.a = a; a', '[no JSON: circular reference]'],
     ] as const) assert.equal((await run(code)).result, result, code)
   })

@@ -1,18 +1,20 @@
 import assert from 'node:assert/strict'
 import { z } from 'zod'
-import { definePlugin, type Command, type CommandIo } from '#core'
+import { definePlugin, type Clock, type Command, type CommandIo, type Live } from '#core'
 import { contribute, createTestRuntime, eventually, fake, type TestPlugin, type TestRuntime } from '#core/testing'
 import { Access, AccessErrors } from '#contracts/access'
 import { Agent, Agents, defineAgent } from '#contracts/agents'
 import { HealthCheck } from '#contracts/health'
-import { HttpServer } from '#contracts/http'
+import { HttpServer, type HttpRequest } from '#contracts/http'
 import { Jobs, JobType, type Job } from '#contracts/jobs'
 import { ModelProvider, type LanguageModelV3CallOptions } from '#contracts/models'
 import { serverAt } from '../../../core/cli/client.ts'
 import accessOpen from '../../../plugins/access-open/index.ts'
 import pack from '../../../plugins/agent-pack-core/index.ts'
+import { AgentCalls } from '../../../plugins/agents/calls.ts'
 import commands from '../../../plugins/agents/commands.ts'
 import agents from '../../../plugins/agents/index.ts'
+import type { AgentRegistry } from '../../../plugins/agents/registry.ts'
 import database from '../../../plugins/database/index.ts'
 import http from '../../../plugins/http/index.ts'
 import jobs from '../../../plugins/jobs/index.ts'
@@ -139,6 +141,14 @@ describe('agents: the provider swapped under a run', () => {
 })
 
 describe('agents: registry', () => {
+  it('keeps no timer for a stream that could not begin', async () => {
+    let timers = 0
+    const clock = { every() { timers++; return () => { timers-- } } } as unknown as Clock
+    const calls = new AgentCalls({ current: undefined } as Live<Jobs>, { find: () => ({ value: {} }) } as unknown as AgentRegistry, clock)
+    const request = { headers: { accept: 'text/event-stream' }, signal: new AbortController().signal } as unknown as HttpRequest
+    await assert.rejects(calls.answer(request, { type: 'agent', agent: 'a', input: {} }), { code: 'SERVICE_UNAVAILABLE' })
+    assert.equal(timers, 0)
+  })
   const config = { agents: { helper: { summary: 'Helps', model: 'offline/deterministic', instructions: 'Help.', tools: ['calculator'], max_steps: 3 } } }
   const declared: TestPlugin = { plugin: agents, config }
   const plugins: TestPlugin[] = [accessOpen, database, queue, jobs, models, declared, pack]
