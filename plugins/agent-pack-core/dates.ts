@@ -166,7 +166,7 @@ export class Dates {
     const value = b!.diff(a!, unit).as(unit)
     const all = ([unit, ...smaller] as Unit[]).map(each => ({ each, count: Math.trunc(parts[each] ?? 0) }))
     const words = all.filter(({ each, count }) => count !== 0 || each === unit).map(({ each, count }) => counts(Math.abs(count), each)).join(', ')
-    return { value: Math.round(value * 1e6) / 1e6, text: `There are ${words} ${between}${value < 0 ? ', which is before it' : ''}` }
+    return { value: Math.round(value * 1e6) / 1e6, text: `There ${/^1 \D+$/.test(words) ? 'is' : 'are'} ${words} ${between}${value < 0 ? ', which is before it' : ''}` }
   }
 
   #zone(name = this.zone): string {

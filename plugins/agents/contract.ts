@@ -139,5 +139,6 @@ export const AgentErrors = defineErrors('AGENTS', {
   TOO_MANY_TOOL_CALLS: { message: 'agent "{agent}" wanted more than {limit} tool calls in one run', fix: 'Make the task smaller, or raise limits.max_tool_calls.', status: 500, expose: true },
   TOO_MANY_TOKENS: { message: 'agent "{agent}" wrote {tokens} tokens in one run, and {limit} were allowed', fix: 'Make the task smaller, or raise limits.max_output_tokens.', status: 500, expose: true },
   LOOP: { message: 'agent "{agent}" called "{tool}" {times} times with the same arguments and result', fix: 'Make its instructions clearer.', status: 500, expose: true },
+  WITHHELD: { message: 'the provider withheld the answer of agent "{agent}" by its content filter', fix: 'Change the request or the instructions, or use another model.', status: 502, expose: true },
   STREAM_SLOW: { message: 'the client read too slowly: {bytes} bytes were waiting for it', fix: 'The run goes on; follow it at /sse/jobs/{job_id}, and read as fast as it comes.', status: 503, expose: true },
 })

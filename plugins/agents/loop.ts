@@ -38,6 +38,8 @@ export async function answer(deps: LoopDeps, run: AgentRun, request: AnswerReque
       prompt: [...prompt], ...optionsOf(settings, meter.tokensLeft()), ...(output && { responseFormat: { type: 'json', schema: jsonSchemaOf(output) } }),
     })
     meter.turn(turn)
+    // What was said until then is no answer.
+    if (turn.finish === 'content-filter') throw AgentErrors.WITHHELD({ agent: agent.name })
     if (!turn.calls.length) return { text: turn.text, usage: used(before, meter.usage), model: turn.model }
     // It has no turn left to read what the tools return.
     if (steps >= max_steps) throw AgentErrors.TOO_MANY_STEPS({ agent: agent.name, steps })

@@ -7,7 +7,7 @@ export type Script = (options: LanguageModelV3CallOptions, nth: number) => Parts
 export const usage = (input: number, output: number): LanguageModelV3Usage => ({
   inputTokens: { total: input, noCache: input, cacheRead: 0, cacheWrite: 0 }, outputTokens: { total: output, text: output, reasoning: 0 },
 })
-export const finish = (reason: 'stop' | 'tool-calls' = 'stop', input = 10, output = 5): LanguageModelV3StreamPart =>
+export const finish = (reason: 'stop' | 'tool-calls' | 'content-filter' = 'stop', input = 10, output = 5): LanguageModelV3StreamPart =>
   ({ type: 'finish', finishReason: { unified: reason, raw: undefined }, usage: usage(input, output) })
 export const say = (...words: string[]): LanguageModelV3StreamPart[] =>
   [{ type: 'text-start', id: 't' }, ...words.map(delta => ({ type: 'text-delta' as const, id: 't', delta })), { type: 'text-end', id: 't' }]

@@ -149,6 +149,11 @@ describe('agents: what a model gets wrong', () => {
       assert.equal((await runJob(it.type, input)).result.text, 'done')
     }
   })
+  it('fails when the provider withholds the answer, rather than to answer with less', async () => {
+    await using it = await setUp(() => [...say('Well'), finish('content-filter')])
+    const { error, result } = await runJob(it.type, input)
+    assert.deepEqual([error?.code, error?.retryable, result], ['AGENTS_WITHHELD', false, undefined])
+  })
   it('may repeat a call whose result changes', async () => {
     let n = 0
     await using it = await setUp(
