@@ -11,7 +11,9 @@ const LONGEST = 2_000
 export function failureOf(error: unknown, id: string): JobError {
   const root = rootOf(error) as Partial<BackplaneError> | undefined
   const typed = root instanceof Error && typeof root.code === 'string' && typeof root.fix === 'string'
-  if (typed && root.expose) return { code: root.code!, message: storable(maskSecrets(reasonOf(root)).slice(0, LONGEST)), retryable: root.retryable === true }
+  if (typed && root.expose) {
+    return { code: root.code!, message: storable(maskSecrets(reasonOf(root)).slice(0, LONGEST)), retryable: root.retryable === true }
+  }
   const hidden = JobErrors.FAILED({ id })
   return {
     code: typed ? root.code! : hidden.code,
