@@ -9,7 +9,7 @@ export interface ErrorShape {
   readonly status?: number
   /** May the same call succeed later? `jobs` retries only these. */
   readonly retryable?: boolean
-  /** Is what it needs only being swapped? `jobs` then hands a run back, which costs it no attempt. */
+  /** Is what it needs only away for a while? `jobs` then hands a run back, which costs it no attempt, or puts it off for `retry_after` seconds of its details. */
   readonly away?: boolean
   /** May message and details be shown to a caller from outside? */
   readonly expose?: boolean

@@ -31,10 +31,25 @@ const LONGEST_PAUSE_MS = 3_600_000
 
 /** Milliseconds until the next attempt: as the job or the config says, and no sooner than the failure itself asks for (`retry_after`, in seconds). */
 export function pauseAfter(error: unknown, { attempt, backoff: own }: Pick<JobRow, 'attempt' | 'backoff'>, retry: Retry, random = Math.random): number {
-  const root = rootOf(error) as { details?: { retry_after?: unknown } } | undefined
-  const asked = Number(root?.details?.retry_after)
+  const asked = askedBy(error)
   const pause = backoff(attempt, { ...retry, ...(own === null ? {} : JSON.parse(own)) }, random)
-  return Number.isFinite(asked) ? Math.max(pause, Math.min(asked * 1_000, LONGEST_PAUSE_MS)) : pause
+  return asked === undefined ? pause : Math.max(pause, asked)
+}
+
+/** What `retry_after` asks for, in milliseconds. */
+function askedBy(error: unknown): number | undefined {
+  const asked = Number((rootOf(error) as { details?: { retry_after?: unknown } } | undefined)?.details?.retry_after)
+  return Number.isFinite(asked) ? Math.min(Math.max(0, asked) * 1_000, LONGEST_PAUSE_MS) : undefined
+}
+
+/** A job that began so long ago is put off no more: then it costs an attempt, or it would never end. */
+const PUT_OFF_FOR_MS = 86_400_000
+
+/** How an attempt ends that met something `away`: put off for the time it asks for, up to a fifth longer; handed back if it asks for none; as a failure after a day. */
+export function awayFor(error: unknown, sinceMs: number, random = Math.random) {
+  const asked = askedBy(error)
+  if (asked === undefined) return { is: 'away' } as const
+  return sinceMs < PUT_OFF_FOR_MS ? { is: 'put_off', error, ms: Math.round(asked * (1 + random() * 0.2)) } as const : { is: 'failed', error } as const
 }
 
 /** Milliseconds to wait after so many failed attempts. Up to a fifth more or less, so that what failed together does not come back together. */

@@ -11,10 +11,11 @@ export interface Standing {
 /**
  * `claim`: a worker begins an attempt. `fail`: the attempt threw; `refuse`: it threw something that no attempt can mend.
  * `interrupt`: its worker gave no sign of life. `hand_back`: its worker had to stop, through no fault of the job. `due`: its time has come.
+ * `put_off`: what it needs asks to be left alone for a while; the attempt does not count.
  * `park`: the attempt ended since the job waits for an answer or its children; it does not count. `wake`: the waiting is over.
  * `retry`: somebody wants it to run now, and once it had ended, with all its attempts.
  */
-export const JOB_EVENTS = ['claim', 'complete', 'fail', 'refuse', 'interrupt', 'hand_back', 'due', 'park', 'wake', 'cancel', 'retry'] as const
+export const JOB_EVENTS = ['claim', 'complete', 'fail', 'refuse', 'interrupt', 'hand_back', 'put_off', 'due', 'park', 'wake', 'cancel', 'retry'] as const
 export type JobEvent = (typeof JOB_EVENTS)[number]
 
 export const FINAL: readonly JobStatus[] = ['completed', 'dead', 'cancelled']
@@ -41,6 +42,7 @@ export function next(job: Standing, event: JobEvent): Standing | undefined {
     case 'refuse': return to('dead')
     case 'interrupt': return to(attemptsLeft(job) ? 'queued' : 'dead')
     case 'hand_back': return to('queued', job.attempt - 1)
+    case 'put_off': return to('delayed', job.attempt - 1)
     case 'park': return to('waiting', job.attempt - 1)
   }
 }

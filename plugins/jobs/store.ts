@@ -23,7 +23,7 @@ type Changes = Partial<Pick<JobRow, 'result' | 'run_at' | 'lease_owner' | 'lease
 
 const PAST = {
   claim: 'job.started', complete: 'job.completed', fail: 'job.failed', refuse: 'job.dead', interrupt: 'job.interrupted',
-  hand_back: 'job.handed_back', due: 'job.queued', park: 'job.waiting', wake: 'job.resumed', cancel: 'job.cancelled', retry: 'job.retried',
+  hand_back: 'job.handed_back', put_off: 'job.handed_back', due: 'job.queued', park: 'job.waiting', wake: 'job.resumed', cancel: 'job.cancelled', retry: 'job.retried',
 } as const satisfies Record<JobEvent, string>
 /** An event holds at most 64 KiB; a result that is larger is read from the job. */
 const EVENT_RESULT = 32_768
@@ -315,7 +315,7 @@ function stepped({ row, event, changes }: Step, now: number): JobRow | undefined
 const aged = (priority: number, waited: number, agingMs: number): number => Math.min(9, priority + Math.max(0, Math.floor(waited / agingMs)))
 
 const outcomeOf = (event: JobEvent, { status }: JobRow): string =>
-  (event === 'interrupt' ? 'interrupted' : event === 'hand_back' ? 'handed_back' : status)
+  (event === 'interrupt' ? 'interrupted' : event === 'hand_back' || event === 'put_off' ? 'handed_back' : status)
 
 function eventOf(row: JobRow, type: string, data?: object): NewEvent {
   const { id, agent, status, attempt, seq, project_id, created_by } = row

@@ -8,7 +8,7 @@ import { Batch } from './batch.ts'
 import type { JobsConfig } from './config.ts'
 import type { DueJobs } from './due.ts'
 import { Execution } from './execution.ts'
-import { failureOf, isSuspect, pauseAfter } from './failure.ts'
+import { awayFor, failureOf, isSuspect, pauseAfter } from './failure.ts'
 import type { Family } from './family.ts'
 import { checkInput } from './input.ts'
 import { instruments } from './instruments.ts'
@@ -49,6 +49,8 @@ export interface WorkerDeps {
 type Outcome =
   | { readonly is: 'completed'; readonly result: string }
   | { readonly is: 'failed' | 'cancelled'; readonly error: unknown }
+  /** What it needs asks to be left alone for so long. */
+  | { readonly is: 'put_off'; readonly error: unknown; readonly ms: number }
   /** `stopped`: this process ends, others may go on at once. `away`: what it needs is away, so it waits for the sweep. */
   | { readonly is: 'stopped' | 'away' | 'lost' | 'waiting' }
 
@@ -58,7 +60,7 @@ interface Ending { readonly execution: Execution; readonly event: JobEvent; read
 const frameOf = ({ id, project_id, traceparent }: JobRow): ScopeFields => ({ job_id: id, project_id, ...(traceparent !== null && { traceparent }) })
 
 /** Its attempt has come to an end of its own. */
-const isOver = ({ status }: JobRow): boolean => status !== 'queued' && status !== 'waiting'
+const isOver = ({ status }: JobRow): boolean => !['queued', 'delayed', 'waiting'].includes(status)
 
 /** Claims, runs and settles jobs in this process, and takes back those of workers that are gone. */
 export class Worker {
@@ -211,6 +213,7 @@ export class Worker {
       case 'completed': return this.#settle(execution, 'complete', { result: outcome.result, error: null })
       case 'cancelled': return this.#settle(execution, 'cancel', { error: failureOf(outcome.error, row.id) })
       case 'failed': return this.#fail(execution, outcome.error)
+      case 'put_off': return this.#putOff(execution, outcome)
       case 'lost': return this.#dropped(execution)
       case 'waiting': return this.#settle(execution, 'park', {})
       default: return this.#handBack(execution, outcome.is === 'stopped')
@@ -241,7 +244,7 @@ export class Worker {
       // A plugin that is going takes its runs down with it; that is not the job's fault.
       if (this.typeOf(row.type) !== type) return { is: 'away' }
       const failure: unknown = signal.aborted ? reason : error
-      return failure instanceof BackplaneError && failure.away ? { is: 'away' } : { is: 'failed', error: failure }
+      return failure instanceof BackplaneError && failure.away ? awayFor(failure, this.deps.store.now - Number(row.started_at)) : { is: 'failed', error: failure }
     }
   }
 
@@ -259,6 +262,13 @@ export class Worker {
     log.error('an attempt failed', { job_id: row.id, type: row.type, attempt: row.attempt, code: failure.code, err: error })
     instruments.attemptsFailed.inc({ type: row.type })
     return this.#settle(execution, failure.retryable ? 'fail' : 'refuse', { error: failure, run_at: store.now + pauseAfter(error, row, config.retry) })
+  }
+
+  #putOff(execution: Execution, { error, ms }: { readonly error: unknown; readonly ms: number }): Promise<Job> {
+    const { log, store } = this.deps
+    const failure = failureOf(error, execution.id)
+    log.info('a job is put off', { job_id: execution.id, code: failure.code, ms })
+    return this.#settle(execution, 'put_off', { error: failure, run_at: store.now + ms })
   }
 
   /** State, result, event and what the handlers of JobSettling write, in one transaction. Their veto makes a result a failure. */
@@ -324,7 +334,7 @@ export class Worker {
   }
 
   #tell(row: JobRow, job: Job): void {
-    if (row.status === 'failed') this.expect(row.run_at)
+    if (row.status === 'failed' || row.status === 'delayed') this.expect(row.run_at)
     if (row.status === 'waiting' && row.wake_at) this.expect(row.wake_at)
     if (row.status === 'completed') instruments.completed.inc({ type: row.type })
     else if (isFinal(row.status)) instruments.failed.inc({ reason: job.error?.code ?? row.status })

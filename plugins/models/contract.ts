@@ -92,10 +92,13 @@ export const ModelErrors = defineErrors('MODELS', {
   BAD_REQUEST: { message: 'the provider of model "{model}" refused the request: {reason}', fix: 'Correct what it names: the model\'s name, the length of the prompt, or a tool\'s schema.', status: 400, expose: true },
   STREAM_BROKEN: { message: 'the answer of model "{model}" broke off: {reason}', fix: 'Try again.', status: 502, retryable: true, expose: true },
   CIRCUIT_OPEN: {
-    message: 'model provider "{provider}" failed {failures} times in a row, and is left alone for a while', status: 503, retryable: true, expose: true,
+    message: 'model provider "{provider}" failed {failures} times in a row, and is left alone for a while', status: 503, retryable: true, away: true, expose: true,
     fix: 'Try again after `retry_after` seconds, or name a fallback for the model.',
   },
-  BUSY: { message: 'model provider "{provider}" has as many calls under way and waiting as may be', fix: 'Try again, or raise plugins.models.config.providers.{provider}.limits.', status: 503, retryable: true, expose: true },
+  BUSY: {
+    message: 'model provider "{provider}" has as many calls under way and waiting as may be', status: 503, retryable: true, away: true, expose: true,
+    fix: 'Try again after `retry_after` seconds, or raise plugins.models.config.providers.{provider}.limits.',
+  },
   FAILED: { message: 'model "{model}" failed: {reason}', fix: 'See the provider\'s status page and the log.', status: 502, expose: true },
   GUARD_FAILED: { message: 'the call to model "{model}" was not made, because a check before it failed', fix: 'See the log for what it was.', retryable: true, expose: true },
   ABORTED: { message: 'the call to model "{model}" was aborted', fix: 'Nothing to do, if that was wanted.', expose: true },

@@ -4,6 +4,9 @@ import { pause } from './pause.ts'
 
 export interface Limits { readonly concurrency: number; readonly queue: number; readonly tokens_per_minute?: number | undefined }
 
+/** When somebody who found no place in the queue may come again. */
+const FULL_S = 5
+
 /** Bounds the calls of one provider: so many at once, so many waiting, and so many tokens a minute. */
 export class Limiter {
   #limits: Limits
@@ -45,7 +48,7 @@ export class Limiter {
   }
 
   #turn(signal: AbortSignal): Promise<void> {
-    if (this.#waiting.size >= this.limits.queue) throw ModelErrors.BUSY({ provider: this.provider })
+    if (this.#waiting.size >= this.limits.queue) throw ModelErrors.BUSY({ provider: this.provider, retry_after: FULL_S })
     return new Promise((resolve, reject) => {
       const settle = () => { this.#waiting.delete(go); signal.removeEventListener('abort', aborted) }
       const go = () => { settle(); resolve() }
