@@ -120,6 +120,7 @@ export const HttpErrors = defineErrors('HTTP', {
   ROLE: { message: '{path} is not served by this process, which has the roles {roles}', fix: 'Ask a process that has the role api, or give it to this one (runtime.roles).', status: 503, expose: true },
   AWAY: { message: '{path} belongs to plugin "{plugin}", which is being restarted', fix: 'Try again after the time in Retry-After.', status: 503, retryable: true, expose: true },
   STARTING: { message: 'the server is {state}', fix: 'Try again after the time in Retry-After.', status: 503, retryable: true, expose: true },
+  UNAVAILABLE: { message: 'something that this needs does not answer', fix: 'Try again after the time in Retry-After; request {request_id} in the server\'s log has the reason.', status: 503, retryable: true, expose: true },
   INTERNAL: { message: 'something went wrong here', fix: 'Look for request {request_id} in the server\'s log.', status: 500, expose: true },
   ROUTE_INVALID: { message: 'route {method} {path} of plugin "{plugin}" can\'t be registered: {reason}', fix: 'Give it a `permission`, or `public: true` if everybody may call it.' },
   TLS_INVALID: { message: 'the certificate or key of the server can\'t be used: {reason}', fix: 'Set plugins.http.config.tls to a certificate and its key as PEM, each by a `file` reference.' },

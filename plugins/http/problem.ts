@@ -19,7 +19,7 @@ const isFieldProblem = (each: unknown): each is FieldProblem =>
 /** What a caller may hear of a failure. Only errors that say `expose` speak for themselves. */
 export function problemAnswer(error: unknown, requestId: string): ProblemAnswer {
   const root = rootOf(error)
-  const shown = root instanceof BackplaneError && root.expose ? root : HttpErrors.INTERNAL({ request_id: requestId })
+  const shown = root instanceof BackplaneError && root.expose ? root : hiding(root, requestId)
   const { status, code, details } = shown
   const named = Array.isArray(details['errors']) ? details['errors'].filter(isFieldProblem) : []
   const errors = named.map(({ path, message }) => ({ path, message: maskSecrets(message) }))
@@ -33,6 +33,12 @@ export function problemAnswer(error: unknown, requestId: string): ProblemAnswer 
   if (status === 401) headers['WWW-Authenticate'] = 'Bearer'
   if (status === 405) headers['Allow'] = String(details['allowed'])
   return { problem, headers, hidden: shown !== root }
+}
+
+/** Callers hear no more of it than whether it is worth to try again. */
+function hiding(error: unknown, request_id: string): BackplaneError {
+  const passes = error instanceof BackplaneError && error.retryable && error.status === 503
+  return passes ? HttpErrors.UNAVAILABLE({ request_id }) : HttpErrors.INTERNAL({ request_id })
 }
 
 const retryAfter = ({ retry_after }: Readonly<Record<string, unknown>>): number =>

@@ -5,7 +5,8 @@ import { problemOf, route, routesPlugin, serve } from '../../support/http.ts'
 
 const Errors = defineErrors('T', {
   SHOWN: { message: '"{name}" is taken', fix: 'Choose another name.', status: 409, expose: true },
-  HIDDEN: { message: 'SELECT * FROM users failed at /srv/data.db', fix: 'Mend it.', status: 503, retryable: true },
+  HIDDEN: { message: 'SELECT * FROM users failed at /srv/data.db', fix: 'Mend it.', status: 503 },
+  PASSING: { message: 'connect 10.0.0.1:5432 refused at /srv', fix: 'Mend it.', status: 503, retryable: true },
   LATER: { message: 'too many', fix: 'Wait.', status: 429, retryable: true, expose: true },
 })
 
@@ -45,6 +46,15 @@ describe('http problems', () => {
       assert.deepEqual([line?.fields['plugin'], line?.fields['request_id'], line?.fields['route']], ['owner', problem['request_id'], '/a'])
     })
   }
+
+  it('says that something is away for a moment, and not what', async () => {
+    await using t = await serve([routesPlugin('owner', route('/a', () => { throw Errors.PASSING() }))])
+    const answer = await fetch(`${t.url}/a`)
+    const text = await answer.text()
+    assert.deepEqual([answer.status, answer.headers.get('retry-after'), JSON.parse(text).code], [503, '1', 'HTTP_UNAVAILABLE'])
+    assert.doesNotMatch(text, /10\.0|srv|connect/)
+    assert.equal(t.lines.filter(each => each.level === 'error').length, 1)
+  })
 
   it('says when to try again what may succeed later', async () => {
     await using t = await serve([routesPlugin('a', route('/a', () => { throw Errors.LATER() }),
