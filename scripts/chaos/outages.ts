@@ -1,3 +1,4 @@
+import type { Instance } from './instance.ts'
 import { ask, post } from './load.ts'
 import { pause } from './random.ts'
 import type { Show } from './show.ts'
@@ -19,13 +20,13 @@ function servicesOf({ redis, postgres }: Stage): Service[] {
 }
 
 /** It answers within its time what it must while the service is away. */
-async function submits(stage: Stage, url: string, { name, accepts }: Service): Promise<void> {
+async function submits(stage: Stage, { url, lines }: Instance, { name, accepts }: Service): Promise<void> {
   const answers = await Promise.all(Array.from({ length: 5 }, () => post(`${url}/api/v1/jobs`, request)))
   const slowest = Math.round(Math.max(...answers.map(each => each.ms)))
   stage.measure(`ms to answer without ${name}`, slowest)
   const wanted = accepts ? 202 : 503
   const others = answers.filter(each => each.status !== wanted)
-  stage.expect(others.length === 0, `without ${name} submitting was answered ${others[0]?.status}, not ${wanted}: ${JSON.stringify(others[0]?.body)}`)
+  stage.expect(others.length === 0, `without ${name} submitting was answered ${others[0]?.status}, not ${wanted}: ${JSON.stringify(others[0]?.body)}\n${lines.filter(line => line.includes('"error"')).at(-1)}`)
   stage.expect(slowest <= ANSWER_MS, `without ${name} an answer took ${slowest} ms`)
 }
 
@@ -37,7 +38,7 @@ async function away(stage: Stage, service: Service, ms: number): Promise<void> {
     const { status, body } = await ready(instance.url)
     return status === 503 && says.test(JSON.stringify(body))
   }, 10_000)
-  await submits(stage, instance.url, service)
+  await submits(stage, instance, service)
   await pause(ms)
   stage.expect(instance.up, `the process ended while ${name} was away: ${instance.lines.slice(-5).join('\n')}`)
   await service.restart()
@@ -75,7 +76,7 @@ async function atStart(stage: Stage, service: Service): Promise<void> {
     const { status, body } = await ready(instance.url)
     stage.expect(status === 503, `readiness without ${name} at the start was ${status} ${JSON.stringify(body)}`)
     stage.measure(`at the start without ${name}`, says.test(JSON.stringify(body)) ? 'told' : JSON.stringify(body?.reasons ?? body))
-    await submits(stage, instance.url, service)
+    await submits(stage, instance, service)
   } else if (alive) stage.expect(false, `without ${name} at the start nothing listens after 8 s`)
   await service.restart()
   if (!alive) return
