@@ -18,27 +18,25 @@ const kept = ({ violations }: Result) => (violations.length ? `${violations.leng
 export const text = (results: readonly Result[]): string => table(['show', 'engine', 'promises', 'seconds', 'numbers'],
   results.map(each => [`${each.show}`, each.engine, kept(each), `${each.seconds}`, numbersOf(each)]))
 
-/** What a page shows of one show: each engine with its command, and every broken promise. */
-function section(results: readonly Result[], machine: string): string {
-  const commandOf = ({ show, engine, seed, scale }: Result) =>
-    `npm run chaos -- --all --show ${show} --engine ${engine} --seed ${seed}${scale === 1 ? '' : ` --scale ${scale}`}`
-  const broken = results.flatMap(each => each.violations.map(violation => `- ${each.engine}: ${violation.split('\n')[0]}`))
-  return [
-    table(['engine', 'promises', 'seconds', 'numbers'], results.map(each => [each.engine, kept(each), `${each.seconds}`, numbersOf(each)])),
-    ...(broken.length ? [`Broken:\n\n${broken.join('\n')}`] : []),
-    ['Measured with', ...results.map(each => `\`${commandOf(each)}\``)].join('\n- ').replace('Measured with\n', `Measured on ${machine} with\n\n`),
-  ].join('\n\n')
+/** What a page shows of one show on one engine, with its command and every broken promise. */
+function entry(result: Result, machine: string): string {
+  const { show, engine, seed, scale, seconds, violations } = result
+  const command = `npm run chaos -- --all --show ${show} --engine ${engine} --seed ${seed}${scale === 1 ? '' : ` --scale ${scale}`}`
+  const broken = violations.map(violation => `\n  - Broken: ${violation.split('\n')[0]!.slice(0, 300)}`)
+  return `- **${engine}**: ${kept(result)}. ${numbersOf(result)}. ${seconds} s; \`${command}\`, ${machine}.${broken.join('')}`
 }
 
-/** Puts these results into the page; those of other shows stay. */
+/** Puts these results into the page; those of other shows and engines stay. */
 export function write(results: readonly Result[], machine: string): void {
   const file = join(ROOT, PAGE)
   let page = readFileSync(file, 'utf8')
-  for (const show of new Set(results.map(each => each.show))) {
-    const [open, close] = ['begin', 'end'].map(mark => `<!-- chaos:${show}:${mark} -->`) as [string, string]
+  for (const result of results) {
+    const [open, close] = ['begin', 'end'].map(mark => `<!-- chaos:${result.show}:${mark} -->`) as [string, string]
     const [from, to] = [page.indexOf(open), page.indexOf(close)]
-    if (from < 0 || to < from) throw new Error(`${PAGE} has no ${open} … ${close}; put both lines where the numbers of show ${show} belong`)
-    page = `${page.slice(0, from + open.length)}\n\n${section(results.filter(each => each.show === show), machine)}\n\n${page.slice(to)}`
+    if (from < 0 || to < from) throw new Error(`${PAGE} has no ${open} … ${close}; put both lines where the numbers of show ${result.show} belong`)
+    const entries = page.slice(from + open.length, to).split(/\n(?=- \*\*)/).map(each => each.trim()).filter(Boolean)
+    const others = entries.filter(each => !each.startsWith(`- **${result.engine}**`))
+    page = `${page.slice(0, from + open.length)}\n\n${[...others, entry(result, machine)].toSorted().join('\n')}\n\n${page.slice(to)}`
   }
   writeFileSync(file, page)
 }
