@@ -4,7 +4,7 @@ import { JobType, type Job, type JobContext, type JobProgress } from 'backplane/
 import plugin from './index.ts'
 
 const job: Job = {
-  id: 'j1', type: '{{name}}', agent: null, project_id: 'default', created_by: 'ann', status: 'running', input: {}, result: null, error: null,
+  id: 'j1', type: '{{name}}', agent: null, project_id: 'default', created_by: 'ann', parent_id: null, status: 'running', input: {}, result: null, error: null,
   priority: 5, attempt: 1, max_attempts: 3, seq: 2, created_at: '2026-01-01T00:00:00.000Z', run_at: '2026-01-01T00:00:00.000Z',
   started_at: '2026-01-01T00:00:01.000Z', finished_at: null, metadata: {},
 }
@@ -15,6 +15,8 @@ function context(texts: string[], signal = new AbortController().signal) {
   const ctx: JobContext = {
     job, input: { texts }, signal, log: recordLog(), caller: { id: 'ann', kind: 'user', name: 'Ann', project_id: 'default' },
     step: (name, run) => { steps.push(name); return run() },
+    ask: () => assert.fail('nobody is asked'),
+    children: () => assert.fail('no other job is needed'),
     emit: progress => void told.push(progress),
   }
   return { ctx, steps, told }
