@@ -20,6 +20,13 @@ const pathOf = (io: CommandIo, id = io.args[0] ?? '') => `/api/v1/jobs/${encodeU
 
 const line = (job: Job) =>
   [job.id, job.status.padEnd(9), (job.agent ?? job.type).padEnd(16), `${job.attempt}/${job.max_attempts}`, job.created_at].join('  ')
+const MINUTE = 60_000
+/** How long it has been running, if it is. */
+function runningFor({ status, started_at }: Job): string[] {
+  if (status !== 'running' || started_at === null) return []
+  const ms = Math.max(0, Date.now() - Date.parse(started_at))
+  return [`for ${ms < 2 * MINUTE ? `${Math.floor(ms / 1_000)} s` : ms < 120 * MINUTE ? `${Math.floor(ms / MINUTE)} min` : `${Math.floor(ms / (60 * MINUTE))} h`}`]
+}
 const text = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value, null, 2))
 
 const filters = [
@@ -51,12 +58,14 @@ const list: Command = {
     const page = await ask<Page<Job>>(io, `/api/v1/jobs?${query}`)
     if (!page) return 1
     if (io.json) io.out(JSON.stringify(page, null, 2))
-    else for (const job of page.items) io.out(line(job))
+    else for (const job of page.items) io.out([line(job), ...runningFor(job)].join('  '))
     if (!io.json && !page.items.length) io.err('no jobs')
     if (!io.json && page.next) io.err(`more: --cursor ${page.next}`)
     return 0
   },
 }
+
+const isFinal = (outcome: string | null): boolean => outcome === 'dead' || outcome === 'cancelled'
 
 const one = [{ name: '<id>', summary: 'the id of the job' }]
 
@@ -73,8 +82,14 @@ const show: Command = {
     tell(line(job))
     tell(`input: ${text(job.input)}`)
     if (job.result !== null) tell(`result: ${text(job.result)}`)
-    if (job.error) tell(`error: ${job.error.code}: ${job.error.message}`)
-    for (const { attempt, outcome, started_at, finished_at, error } of job.attempts) {
+    if (job.error) tell(`error: ${job.error.code}: ${job.error.message}${job.error.fix === undefined ? '' : `\n  fix: ${job.error.fix}`}`)
+    if (job.status === 'failed' || job.status === 'delayed') tell(`next attempt: ${job.run_at}`)
+    let last: JobDetail['attempts'][number] | undefined
+    for (const each of job.attempts) {
+      const { attempt, outcome, started_at, finished_at, error } = each
+      // Its numbers begin anew then; those that were handed back are used again.
+      if (last && attempt <= last.attempt && isFinal(last.outcome)) tell('run again, with all its attempts:')
+      last = each
       tell(`attempt ${attempt}: ${outcome ?? 'running'}  ${started_at} to ${finished_at ?? 'now'}${error ? `  ${error.code}` : ''}`)
     }
     for (const each of job.questions.filter(({ state }) => state === 'open')) tell(asked(each))

@@ -29,8 +29,8 @@ export const config = z.strictObject({
   limits: z.strictObject({
     per_project: limit.prefault({}).describe('Of each project.'),
     per_agent: limit.prefault({}).describe('Of each agent.'),
-    projects: z.record(z.string().min(1).max(200), limit).default({}).describe('Of these projects, by id, instead of `per_project`.'),
-    agents: z.record(z.string().min(1).max(200), limit).default({}).describe('Of these agents, by name, instead of `per_agent`.'),
+    projects: z.record(z.string().min(1).max(200), limit).default({}).describe('Of these projects, by id; what is left out is that of `per_project`.'),
+    agents: z.record(z.string().min(1).max(200), limit).default({}).describe('Of these agents, by name; what is left out is that of `per_agent`.'),
   }).prefault({}).describe('Counted over all processes that share the database. A job beyond them waits and holds up no other.'),
   aging_ms: interval(100).default(60_000).describe('A queued job gains one priority for each such time that it waits; it is looked at every `rehand_ms`.'),
   max_queued: z.int().min(1).max(10_000_000).default(100_000)

@@ -6,7 +6,7 @@ import type { Ask } from '#contracts/questions'
 /** `failed` is between attempts, `waiting` for an answer or for its children; `completed`, `dead` and `cancelled` are final. */
 export type JobStatus = 'queued' | 'delayed' | 'running' | 'waiting' | 'completed' | 'failed' | 'dead' | 'cancelled'
 
-export interface JobError { readonly code: string; readonly message: string; readonly retryable: boolean }
+export interface JobError { readonly code: string; readonly message: string; /** What the reader should do. */ readonly fix?: string; readonly retryable: boolean }
 
 /** The record, as every API shows it. Times are ISO 8601. */
 export interface Job {

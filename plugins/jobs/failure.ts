@@ -12,16 +12,19 @@ export function failureOf(error: unknown, id: string): JobError {
   const root = rootOf(error) as Partial<BackplaneError> | undefined
   const typed = root instanceof Error && typeof root.code === 'string' && typeof root.fix === 'string'
   if (typed && root.expose) {
-    return { code: root.code!, message: storable(maskSecrets(reasonOf(root)).slice(0, LONGEST)), retryable: root.retryable === true }
+    return { code: root.code!, message: shown(reasonOf(root)), fix: shown(root.fix!), retryable: root.retryable === true }
   }
   const hidden = JobErrors.FAILED({ id })
   return {
     code: typed ? root.code! : hidden.code,
     message: hidden.message,
+    fix: hidden.fix,
     // An error that nobody described may well be a passing one.
     retryable: typed ? root.retryable === true : (root as { retryable?: unknown } | undefined)?.retryable !== false,
   }
 }
+
+const shown = (text: string): string => storable(maskSecrets(text).slice(0, LONGEST))
 
 /** PostgreSQL reads nothing out of JSON that holds NUL or half a character: the end of the attempt could not be written. */
 const storable = (text: string): string => text.replace(/\u0000|\p{Surrogate}/gu, '\ufffd')

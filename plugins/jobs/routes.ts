@@ -36,7 +36,7 @@ const request = z.strictObject({
 const workOf = ({ agent, type, input, ...rest }: z.output<typeof request>): JobRequest =>
   ({ ...rest, ...(agent === undefined ? { type: type!, input } : { type: 'agent', agent, input: { agent, input } }) })
 
-const error = z.strictObject({ code: z.string(), message: z.string(), retryable: z.boolean() })
+const error = z.strictObject({ code: z.string(), message: z.string(), fix: z.string().optional(), retryable: z.boolean() })
 const job = z.object({
   id, type: z.string(), agent: z.string().nullable(), project_id: z.string(), created_by: z.string(), parent_id: z.string().nullable(), status: z.enum(STATUSES),
   input: z.unknown(), result: z.unknown(), error: error.nullable(),

@@ -325,7 +325,8 @@ function eventOf(row: JobRow, type: string, data?: object): NewEvent {
     type, project_id, created_by, job_id: id, seq,
     topics: [`job:${id}`, `project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])],
     data: {
-      id, type: row.type, agent, status, attempt, error: dataOf(row.error),
+      // An attempt that begins has not failed, whatever the last one did.
+      id, type: row.type, agent, status, attempt, error: status === 'running' ? null : dataOf(row.error),
       ...data, ...(fits ? { result: dataOf(result) } : { result_bytes: Buffer.byteLength(result) }),
     },
   }

@@ -31,6 +31,14 @@ export const watch: Command = {
 /** What a model says must not steer a terminal. */
 export const plain = ({ tty }: Pick<CommandIo, 'tty'>, text: string): string => (tty ? text.replace(/[^\P{Cc}\n\t]/gu, '') : text)
 
+function waiting({ job_id, questions, children }: Record<string, unknown>): string {
+  const asked = (questions as { name: string; question: string }[] | undefined) ?? []
+  const answer = `to answer: backplane jobs answer ${job_id} <answer>`
+  return [...asked.map(({ name, question }) => `asks (${name}): ${short(question)}`), ...(asked.length ? [answer] : []), ...(children ? ['waits for its children'] : [])].join('\n')
+}
+
+const whyOf = ({ code, message, fix }: JobError): string => `${code}: ${message}${fix === undefined ? '' : `\n  fix: ${fix}`}`
+
 const short = (value: unknown): string => {
   const text = typeof value === 'string' ? value : JSON.stringify(value) ?? ''
   return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text
@@ -73,12 +81,13 @@ class Screen {
   }
 
   #line({ type, status, attempt, error, ...rest }: JobUpdate): string | undefined {
-    const why = error && `${(error as JobError).code}: ${(error as JobError).message}`
+    const why = error && whyOf(error as JobError)
     switch (type) {
       case 'started': return `started, attempt ${attempt}`
       case 'tool_start': return `> ${rest['tool']} ${short(rest['input'])}`
       case 'tool_end': return `< ${rest['tool']} ${why ?? short(rest['output'])}`
       case 'progress': return [rest['percent'] === undefined ? '' : `${rest['percent']} %`, rest['message'] ?? ''].join(' ').trim()
+      case 'waiting': return waiting(rest)
       case 'failed': return `attempt ${attempt} failed, and another one follows: ${why}`
       case 'gap': return `what happened before is no longer kept; the job is ${status}`
       case 'token': return undefined

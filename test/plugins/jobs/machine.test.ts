@@ -15,7 +15,7 @@ describe('the states of a job', () => {
       for (const { attempt, status } of walk(max, list)) {
         assert.ok(attempt >= 0 && attempt <= max)
         if (status === 'running' || status === 'completed' || status === 'failed') assert.ok(attempt >= 1)
-        if (status === 'queued' || status === 'failed') assert.ok(attempt < max, 'it waits for an attempt that it does not have')
+        if (status === 'queued' || status === 'failed' || status === 'waiting') assert.ok(attempt < max, 'it waits for an attempt that it does not have')
       }
     }))
   })
@@ -54,6 +54,16 @@ describe('the states of a job', () => {
       assert.equal(last.status, counted >= max ? 'dead' : 'queued')
       assert.equal(last.attempt, Math.min(counted, max))
     }))
+  })
+
+  it('wait without an attempt, and go on from nowhere but there', () => {
+    const running = next({ status: 'queued', attempt: 2, max_attempts: 3 }, 'claim')!
+    const waiting = next(running, 'park')!
+    assert.deepEqual(waiting, { status: 'waiting', attempt: 2, max_attempts: 3 })
+    assert.deepEqual(next(waiting, 'wake'), { status: 'queued', attempt: 2, max_attempts: 3 })
+    assert.equal(next(waiting, 'cancel')?.status, 'cancelled')
+    for (const event of JOB_EVENTS.filter(each => each !== 'wake' && each !== 'cancel')) assert.equal(next(waiting, event), undefined, event)
+    for (const status of STATUSES.filter(each => each !== 'waiting')) assert.equal(next({ status, attempt: 1, max_attempts: 3 }, 'wake'), undefined, status)
   })
 
   it('give an attempt back that was not the job\'s fault', () => {

@@ -11,11 +11,11 @@ import { postgresOrSkip } from '../../support/services.ts'
 import { operator, runtime } from './kit.ts'
 import { fly, Killed, Process, VETO, type Attempt, type World } from './walk-kit.ts'
 
-const RUNS = process.env['BACKPLANE_CHAOS'] ? 10_000 : { sqlite: 150, postgres: 40 }
+const RUNS = process.env['BACKPLANE_CHAOS'] ? 10_000 : { sqlite: 150, postgres: 30 }
 const LONGEST_MS = process.env['BACKPLANE_CHAOS'] ? 7_200_000 : 120_000
 const KINDS = [
   'submit', 'submit', 'run', 'burst', 'delayed', 'batch', 'claim', 'claim', 'claim', 'claim', 'complete', 'complete', 'fail', 'fail', 'refuse', 'refuse', 'step', 'step', 'emit', 'cancel', 'retry',
-  'retry', 'replay', 'replayAll', 'discard', 'wait', 'wait', 'sweep', 'sweep', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'killSoon', 'failSoon', 'veto', 'wipe',
+  'retry', 'replay', 'replayAll', 'discard', 'wait', 'wait', 'sweep', 'sweep', 'ask', 'ask', 'askSoon', 'answer', 'answer', 'answer', 'children', 'children', 'keyed', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'killSoon', 'failSoon', 'veto', 'wipe',
 ] as const
 type Kind = (typeof KINDS)[number]
 interface Running { readonly process: Process; readonly attempt: Attempt }
@@ -33,12 +33,14 @@ const LEGAL: Record<string, { readonly from: readonly (JobStatus | 'none')[]; re
   'job.interrupted': { from: ['running'], to: ['queued'], attempt: before => before },
   'job.handed_back': { from: ['running'], to: ['queued'], attempt: before => before - 1 },
   'job.queued': { from: ['failed', 'delayed'], to: ['queued'], attempt: before => before },
-  'job.cancelled': { from: ['queued', 'delayed', 'running', 'failed'], to: ['cancelled'], attempt: before => before },
+  'job.waiting': { from: ['running'], to: ['waiting'], attempt: before => before - 1 },
+  'job.resumed': { from: ['waiting'], to: ['queued'], attempt: before => before },
+  'job.cancelled': { from: ['queued', 'delayed', 'running', 'waiting', 'failed'], to: ['cancelled'], attempt: before => before },
   'job.progress': { from: ['running'], to: ['running'], attempt: before => before },
 }
 const FINAL: readonly JobStatus[] = ['completed', 'dead', 'cancelled']
 /** What a request may be told; anything else is a bug. */
-const ANSWERS = new Set(['JOBS_FINAL', 'JOBS_NOT_RETRYABLE', 'JOBS_NOT_DEAD', 'JOBS_NOT_FOUND', 'DATABASE_UNAVAILABLE'])
+const ANSWERS = new Set(['JOBS_FINAL', 'JOBS_NOT_RETRYABLE', 'JOBS_NOT_DEAD', 'JOBS_NOT_FOUND', 'QUESTIONS_NOT_FOUND', 'QUESTIONS_CLOSED', 'QUESTIONS_WHICH', 'DATABASE_UNAVAILABLE'])
 
 class Walk {
   readonly processes: Process[] = []
@@ -73,6 +75,11 @@ class Walk {
       case 'burst':
         await Promise.all([1, 2, 3].map(priority => this.#made_(process, service.submit(operator, request({ priority })).then(job => [job]))))
         break
+      case 'keyed': await this.#made_(process, service.submit(operator, request({ dedupe: { key: `d${b % 3}` } })).then(job => [job])); break
+      case 'ask': if (running) await this.#park(running, running.attempt.ctx.ask({ question: 'go?' })); break
+      case 'askSoon': if (running) await this.#park(running, running.attempt.ctx.ask({ question: 'go?', timeout_ms: 1 + b * 400 })); break
+      case 'children': if (running) await this.#park(running, running.attempt.ctx.children([{ type: 'work', input: b, max_attempts: 1 + (b % 2) }, { type: 'work', input: b }])); break
+      case 'answer': if (id !== undefined) await this.#answer(process, id, b % 2); break
       case 'delayed': await this.#made_(process, service.submit(operator, request({ delay_ms: 1 + b * 700, backoff: { base_ms: 1 + b * 100 } })).then(job => [job])); break
       case 'batch': await this.#made_(process, service.submitMany(operator, [request(), request({ priority: 9 })])); break
       case 'claim': await this.#asked(process, process.claim(1 + (b % 3))); await this.idle(); break
@@ -115,6 +122,7 @@ class Walk {
       await this.idle()
       await process.worker.sweep()
       await this.idle()
+      for (const { id } of (await this.rows()).filter(row => row.status === 'waiting')) await this.#answer(process, id, 0)
     }
     assert.fail(`these never came to an end: ${JSON.stringify((await this.rows()).filter(row => !FINAL.includes(row.status)))}`)
   }
@@ -134,6 +142,11 @@ class Walk {
     const events: { job_id: string; seq: number; type: string; data: string }[] = await knex('walk_events').orderBy(['job_id', 'seq'])
     const attempts: { job_id: string; token: number; finished_at: number | null }[] = await knex('job_attempts')
     const steps: { job_id: string; name: string; result: string | null }[] = await knex('job_steps')
+    const questions: { job_id: string; name: string; state: string; answer: string | null; expires_at: number | null }[] = await knex('job_questions')
+    for (const { job_id, name, state, answer } of questions) {
+      const step = steps.find(each => each.job_id === job_id && each.name === name)
+      assert.equal(step?.result, state === 'open' ? undefined : state === 'expired' ? '{}' : `{"answer":${answer}}`, `${name} of ${job_id} is ${state}`)
+    }
     const inQueue = new Set<string>(await knex('queue_entries').pluck('id'))
     const of = <T extends { job_id: string }>(list: readonly T[], id: string) => list.filter(each => each.job_id === id)
     const histories = new Map([...new Set([...rows.keys(), ...events.map(each => each.job_id)])].map(id => [id, of(events, id)]))
@@ -147,6 +160,13 @@ class Walk {
       assert.equal(row.finished_at !== null, FINAL.includes(status), `${id} is ${status} and ended at ${row.finished_at}`)
       if (status === 'queued' && !this.#wiped) assert.ok(inQueue.has(id), `${id} is queued, and not in the queue`)
       assert.equal(row.result !== null, status === 'completed')
+      const open = [...rows.values()].filter(each => each.parent_id === id && !FINAL.includes(each.status))
+      if (status === 'waiting') {
+        const asks = questions.filter(each => each.job_id === id && each.state === 'open')
+        assert.ok(row.for_children ? open.length > 0 : asks.length > 0, `${id} waits for nothing`)
+        assert.ok(row.wake_at == null || asks.some(each => Number(each.expires_at) === Number(row.wake_at)), `${id} waits until a time that none of its questions has`)
+      }
+      assert.equal(row.dedupe_key !== null && FINAL.includes(status), false, `${id} has ended and keeps its key`)
       if (status === 'completed') assert.equal(JSON.parse(row.result!).token, token, `${id} has the result of another attempt`)
       const mine = of(attempts, id)
       assert.deepEqual(mine.map(each => each.token).sort((one, two) => one - two), Array.from({ length: token }, (_, at) => at + 1), `${id} has other attempts than tokens`)
@@ -158,7 +178,7 @@ class Walk {
     }
     for (const { job_id, name, result } of steps) {
       const row = rows.get(job_id)!
-      if (!this.steps.has(`${job_id} ${name}`)) assert.deepEqual([row.status, row.token], ['running', JSON.parse(result!).token], `step ${name} of ${job_id} is of an attempt that had lost it`)
+      if (!this.steps.has(`${job_id} ${name}`) && !/^(ask|children)#/.test(name)) assert.deepEqual([row.status, row.token], ['running', JSON.parse(result!).token], `step ${name} of ${job_id} is of an attempt that had lost it`)
       this.steps.set(`${job_id} ${name}`, result)
     }
     for (const each of [...attempts, ...steps]) assert.ok(rows.has(each.job_id))
@@ -209,6 +229,23 @@ class Walk {
   async #made_(process: Process, answer: Promise<readonly Job[]>): Promise<void> {
     const jobs = await this.#asked(process, answer)
     for (const { id } of jobs ?? []) { this.acknowledged.add(id); if (!this.known.includes(id)) this.known.push(id) }
+  }
+
+  /** What comes after it belongs to another attempt: this one ends, and what it asked for comes when the job is run again. */
+  async #park(running: Running, wait: Promise<unknown>): Promise<void> {
+    const { process, attempt } = running
+    const came = await this.#finish(process, Promise.race([wait.then(value => ({ value }), error => ({ error: error as { code?: string } })), attempt.done.then(() => undefined, () => undefined)]))
+    if (process.dead || !came) { process.attempts.splice(process.attempts.indexOf(attempt), 1); return }
+    if ('error' in came) {
+      assert.ok(came.error instanceof Killed || attempt.ctx.signal.aborted || ['JOBS_ASK_TIMEOUT', 'JOBS_NOT_FOUND', 'JOBS_PARENT', 'DATABASE_UNAVAILABLE'].includes(came.error.code ?? ''), `waiting failed: ${String(came.error)}`)
+    } else if (Array.isArray(came.value)) assert.ok(came.value.every((job: Job) => FINAL.includes(job.status)), 'its children go on')
+  }
+
+  /** Kept for good: the same one again, and no other. */
+  async #answer(process: Process, id: string, answer: number): Promise<void> {
+    const open = (await this.world.database.knex()('job_questions').where({ job_id: id, state: 'open' }).orderBy('name'))[0]
+    const closed = await this.#asked(process, process.questions.answer(operator, id, { answer, ...(open && { question: open.name }) }))
+    if (closed) assert.deepEqual([closed.state, closed.answer], ['answered', answer])
   }
 
   /** Resolves when it has begun: how it ends, the walk says. */
