@@ -75,10 +75,10 @@ class Client {
 
 /** A run that did not end well, in the form of every error answer. */
 function problemOf({ id, status: state, error }: Job, request_id: string): HttpAnswer {
-  const { code, message } = error ?? { code: JobErrors.FAILED.code, message: `the job is ${state}` }
+  const { code, message, fix } = error ?? { code: JobErrors.FAILED.code, message: `the job is ${state}`, fix: undefined }
   const status = state === 'cancelled' ? 409 : code === JobErrors.TIMEOUT.code ? 504 : 502
   const body: Problem & { job_id: string } = {
-    type: `urn:backplane:error:${code}`, title: STATUS_CODES[status]!, status, code, detail: message, fix: `See GET /api/v1/jobs/${id}.`, request_id, job_id: id,
+    type: `urn:backplane:error:${code}`, title: STATUS_CODES[status]!, status, code, detail: message, fix: `${fix ? `${fix} ` : ''}See GET /api/v1/jobs/${id}.`, request_id, job_id: id,
   }
   return { status, body }
 }

@@ -116,7 +116,7 @@ async function runAgent(io: CommandIo): Promise<number> {
   if (io.json && !io.signal.aborted) io.out(JSON.stringify(job ?? await read(io, `/api/v1/jobs/${encodeURIComponent(job_id)}`), null, 2))
   else if (!io.json) screen.close(text)
   if (status === 'completed') return 0
-  if (status !== 'lost' || error) io.err(`job ${job_id} is ${status}${error ? `: ${error.message} (${error.code})` : ''}`)
+  if (status !== 'lost' || error) io.err(`job ${job_id} is ${status}${error ? `: ${error.message} (${error.code})${error.fix ? `\n  fix: ${error.fix}` : ''}` : ''}`)
   return io.signal.aborted ? INTERRUPTED : 1
 }
 

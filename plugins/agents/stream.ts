@@ -41,7 +41,7 @@ export class RunStream implements AsyncIterable<string> {
     } else this.#last('error', { status, ...(error ?? errorOf(status === 'cancelled' ? JobErrors.CANCELLED() : undefined)), duration_ms })
   }
 
-  fail(error: unknown): void { this.#last('error', { ...errorOf(error) }) }
+  fail(error: unknown): void { this.#last('error', errorOf(error)) }
 
   #last(type: 'done' | 'error', fields: object): void {
     if (this.#over) return
@@ -62,7 +62,7 @@ export class RunStream implements AsyncIterable<string> {
       // What waits is let go of: a client that stands still would hold it until its connection ends.
       const error = AgentErrors.STREAM_SLOW({ bytes: this.#bytes, job_id: this.#job })
       this.#waiting = []
-      this.#last('error', { ...errorOf(error), fix: error.fix })
+      this.#last('error', errorOf(error))
       this.#dropped()
       return
     }
@@ -91,6 +91,6 @@ export class RunStream implements AsyncIterable<string> {
 }
 
 function errorOf(error: unknown): JobError {
-  if (error instanceof BackplaneError && error.expose) return { code: error.code, message: reasonOf(error), retryable: error.retryable }
-  return { code: 'JOBS_FAILED', message: 'the run failed; the server\'s log has the reason', retryable: false }
+  if (error instanceof BackplaneError && error.expose) return { code: error.code, message: reasonOf(error), fix: error.fix, retryable: error.retryable }
+  return { code: 'JOBS_FAILED', message: 'the run failed; the server\'s log has the reason', fix: 'Look there for when it failed.', retryable: false }
 }

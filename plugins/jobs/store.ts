@@ -159,6 +159,9 @@ export class JobStore {
     const ended = made.filter(({ row }) => row.status === 'running')
     await this.#begin.run(begun.map(({ after }) => [after.id, after.token, after.attempt, after.lease_owner, now]), tx)
     await this.#end.run(ended.map(({ row, event, after }) => [row.id, row.token, now, outcomeOf(event, after), after.error]), tx)
+    for (const { row, event } of made) {
+      if (event === 'retry' && row.status === 'dead' && (dataOf(row.error) as JobError | null)?.code === JobErrors.ASK_TIMEOUT.code) await this.questions.reopen(row.id, tx)
+    }
     await this.#forgetKeys(made.filter(({ after }) => after.dedupe_key !== null && isFinal(after.status)), tx)
     await this.#tell(made.map(({ event, after, data }) => [after, after.status === 'dead' ? 'job.dead' : PAST[event], data]), tx)
     const results = new Map(made.map(({ after }) => [after.id, after]))

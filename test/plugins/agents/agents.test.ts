@@ -251,7 +251,7 @@ describe('agents: commands', () => {
     for (const url of [undefined, t.get(HttpServer).url]) {
       const { io, printed } = terminal(t, ['broken', 'x'], { url })
       assert.equal(await command('run').run(io), 1)
-      assert.match(printed.err, /is dead: model "scripted\/m" failed: cut \(MODELS_FAILED\)\n$/)
+      assert.match(printed.err, /is dead: model "scripted\/m" failed: cut \(MODELS_FAILED\)\n {2}fix: See the provider.s status page and the log\.\n$/)
     }
   })
   it('run: refuses an unknown agent, here and by the server', async () => {

@@ -98,6 +98,7 @@ describe('following a job', () => {
     await using t = await logged({ types: [flaky], config: { retry: { base_ms: 5, max_ms: 5 }, sweep_ms: 20 } })
     const updates = await collect(t, await submit(t, 'flaky'))
     assert.deepEqual(kinds(updates), ['created', 'started', 'token', 'failed', 'queued', 'started', 'token', 'completed'])
+    assert.deepEqual(updates.filter(each => each.error).map(each => [each.type, each.attempt, each.error?.fix !== undefined]), [['failed', 1, true], ['queued', 1, true]])
     assert.equal(textOf(updates), 'try 1try 2')
     assert.deepEqual(updates.filter(each => each.type === 'token').map(each => [each['offset'], each.attempt]), [[0, 1], [0, 2]])
     assert.deepEqual(updates.find(each => each.type === 'failed')!.error!.code, 'JOBS_FAILED')

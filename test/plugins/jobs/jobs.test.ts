@@ -445,7 +445,8 @@ describe('jobs', () => {
         return id
       }
       assert.deepEqual((await until(t, await made(2), 'completed')).attempt, 2)
-      assert.deepEqual((await until(t, await made(1), 'dead')).error, { code: 'JOBS_INTERRUPTED', message: 'the process that ran this attempt ended', retryable: true })
+      const { fix } = JobErrors.INTERRUPTED()
+      assert.deepEqual((await until(t, await made(1), 'dead')).error, { code: 'JOBS_INTERRUPTED', message: 'the process that ran this attempt ended', fix, retryable: true })
     })
   })
 

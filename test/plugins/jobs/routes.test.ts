@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import type { Command, CommandIo } from '#core'
 import type { HttpRoute } from '#contracts/http'
 import { HttpRoute as Routes } from '#contracts/http'
-import type { Job } from '#contracts/jobs'
+import { JobErrors, Jobs, type Job } from '#contracts/jobs'
 import { eventually, type TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
 import commands from '../../../plugins/jobs/commands.ts'
@@ -175,6 +175,30 @@ describe('the commands of jobs', () => {
     const screen = terminal(t, [id])
     assert.equal(await find('jobs show').run({ ...screen.io, tty: true }), 0)
     assert.ok(screen.out.includes('result: red: [31m'), 'nothing steers the terminal')
+  })
+
+  it('tell how to mend what failed, when the next attempt is, what was run again, and how long it has been running', async () => {
+    let ends = [JobErrors.TIMEOUT({ ms: 1 }), undefined]
+    const failing = jobType('agent', async ({ signal }) => {
+      const error = ends.shift()
+      if (error) throw error
+      await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+    })
+    await using t = await runtime({ types: [failing], config: { retry: { base_ms: 3_600_000, max_ms: 3_600_000 } } })
+    const { id } = (await call(t, 'POST', '/api/v1/jobs', { body: { agent: 'math', input: 1 } })).body as Job
+    const { run_at } = await until(t, id, 'failed')
+    const show = async () => { const { io, out } = terminal(t, [id]); await find('jobs show').run(io); return out.join('\n') }
+    assert.match(await show(), new RegExp(`error: JOBS_TIMEOUT: the job took longer than 1 ms\n {2}fix: Give it a larger timeout_ms.*\nnext attempt: ${run_at}\nattempt 1: failed`))
+    await t.get(Jobs).retry(operator, id)
+    await until(t, id, 'running')
+    const list = terminal(t, [], { limit: '20' })
+    await find('jobs list').run(list.io)
+    assert.match(list.out.join('\n'), /running .* 2\/3 .* for \d s$/)
+    await t.get(Jobs).cancel(operator, id)
+    ends = [JobErrors.ASK_TIMEOUT({ question: 'well?' })]
+    await t.get(Jobs).retry(operator, id)
+    await until(t, id, 'dead')
+    assert.match(await show(), /attempt 1: failed.*\nattempt 2: cancelled.*\nrun again, with all its attempts:\nattempt 1: dead/)
   })
 
   it('cancel, run again, and replay', async () => {
