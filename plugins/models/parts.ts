@@ -10,7 +10,7 @@ export interface PartSource {
 
 const sources = new WeakMap<ReadableStream<Part>, PartSource>()
 
-/** A stream of what the source gives, until the signal. What came together is handed over at once: with AsyncLocalStorage in use each promise costs. */
+/** A stream of what the source gives, until the signal. What came together is handed over at once: under AsyncLocalStorage each promise costs. */
 export function streamOf(source: PartSource, signal?: AbortSignal): ReadableStream<Part> {
   const stream = new ReadableStream<Part>({
     // Else what was handed over before would still be read.

@@ -1,4 +1,5 @@
-// One contender that runs an agent: in this process (`run`), or as a server that others ask (`serve`). Arguments: contender, task, the provider's port, runs.
+// One contender that runs an agent: in this process (`run`), or as a server that others ask (`serve`).
+// Arguments: contender, task, the provider's port, runs.
 import { createServer } from 'node:http'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -37,7 +38,8 @@ const contenders = {
       for (;;) {
         const calls = []
         const more = task === 'tool' ? { tools } : {}
-        for await (const { choices: [choice] } of await client.chat.completions.create({ model: 'bench', stream: true, stream_options: { include_usage: true }, messages, ...more })) {
+        const request = { model: 'bench', stream: true, stream_options: { include_usage: true }, messages, ...more }
+        for await (const { choices: [choice] } of await client.chat.completions.create(request)) {
           if (choice?.delta.content) onText(choice.delta.content)
           for (const { index, id, function: { name, arguments: text } } of choice?.delta.tool_calls ?? []) {
             calls[index] ??= { id, type: 'function', function: { name, arguments: '' } }
@@ -116,7 +118,7 @@ const servers = {
 const framed = run => serve(response => run(content => response.write(`data: ${JSON.stringify({ type: 'token', content })}\n\n`)))
 function serve(answer) {
   const server = createServer(async (request, response) => {
-    for await (const _ of request);
+    for await (const _ of request) { /* to its end */ }
     response.writeHead(200, { 'content-type': 'text/event-stream' })
     await answer(response)
     response.end()
@@ -145,6 +147,7 @@ if (mode === 'serve') {
   const from = performance.now()
   let left = Number(runs)
   await Promise.all(Array.from({ length: 10 }, async () => { while (left-- > 0) await once() }))
-  console.log(JSON.stringify({ each: middle('ms'), first: middle('first'), cpu: (user + system) / 1_000 / Number(runs), perSecond: Number(runs) / (performance.now() - from) * 1_000 }))
+  const perSecond = Number(runs) / (performance.now() - from) * 1_000
+  console.log(JSON.stringify({ each: middle('ms'), first: middle('first'), cpu: (user + system) / 1_000 / Number(runs), perSecond }))
   process.exit()
 }

@@ -37,7 +37,8 @@ async function load(url, runs) {
   const from = performance.now()
   let left = runs
   await Promise.all(Array.from({ length: 10 }, async () => { while (left-- > 0) await ask(url) }))
-  return { ms: median(single.map(each => each.ms)), first: median(single.map(each => each.first)), perSecond: runs / (performance.now() - from) * 1_000 }
+  const perSecond = runs / (performance.now() - from) * 1_000
+  return { ms: median(single.map(each => each.ms)), first: median(single.map(each => each.first)), perSecond }
 }
 
 /** A streamed answer of 200 tokens: in process and over HTTP, with and without a tool, beside what a user would write instead. */
@@ -46,8 +47,10 @@ export async function agent({ rounds = 3, runs = 200 } = {}) {
   const servers = []
   try {
     const here = async (names, task) => {
-      const results = await interleave(names, rounds, async name => { const { each: ms, first, cpu, perSecond } = await runChild('agent-child.mjs', ['run', name, task, provider.port, runs]); return { ms, first, cpu, perSecond } })
-      return summary(names, results)
+      return summary(names, await interleave(names, rounds, async name => {
+        const { each: ms, first, cpu, perSecond } = await runChild('agent-child.mjs', ['run', name, task, provider.port, runs])
+        return { ms, first, cpu, perSecond }
+      }))
     }
     const text = await here(NAMES, 'text')
     const tool = await here(['backplane', 'openai', 'streamText'], 'tool')

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict'
 import { createGroq } from '@ai-sdk/groq'
 import { createOpenAI } from '@ai-sdk/openai'
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
-import { createXai } from '@ai-sdk/xai'
 import fc from 'fast-check'
 import type { LanguageModelV3, LanguageModelV3StreamPart } from '#contracts/models'
 import { quickChat } from '../../../plugins/models/chat-stream.ts'
@@ -12,7 +11,6 @@ const packages: Readonly<Record<string, (fetch: typeof globalThis.fetch) => Lang
   'openai-compatible': fetch => createOpenAICompatible({ ...settings, name: 'local', includeUsage: true, fetch })('m'),
   openai: fetch => createOpenAI({ ...settings, fetch }).chat('m'),
   groq: fetch => createGroq({ ...settings, fetch })('m'),
-  xai: fetch => createXai({ ...settings, fetch }).chat('m'),
 }
 
 const chunkOf = (delta: object, more: object = {}, top: object = {}) =>

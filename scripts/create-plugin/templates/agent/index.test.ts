@@ -21,7 +21,7 @@ describe('{{name}}', () => {
     const ctx: AgentContext = {
       agent: '{{name}}', caller: { id: 'ann', kind: 'user', name: 'Ann', project_id: 'default' }, project_id: 'default', job_id: 'j1',
       signal: new AbortController().signal, log: recordLog(), step: (_name, run) => run(), emit: progress => void told.push(progress),
-      tool: async () => { throw new Error('it has none') },
+      tool: async () => { throw new Error('it has none') }, ask: () => assert.fail('nobody is asked'), children: () => assert.fail('no other job is needed'),
       async answer({ input }) {
         asked.push(input)
         return { text: 'Short.', model: 'test', usage: { model_calls: 1, tool_calls: 0, input_tokens: 10, output_tokens: 1 } }
