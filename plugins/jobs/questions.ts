@@ -108,6 +108,14 @@ export class QuestionStore {
     return { ...row, ...closed }
   }
 
+  /** The one that a job died of is asked again when it is run again: with all others it has its answer, or went on without one. */
+  async reopen(jobId: string, tx: Tx): Promise<void> {
+    const last = await this.#table(tx).where({ job_id: jobId, state: 'expired' }).orderBy('asked_at', 'desc').first()
+    if (!last) return
+    await this.#table(tx).where({ job_id: jobId, name: last.name }).delete()
+    await this.database.knex(tx)('job_steps').where({ job_id: jobId, name: last.name }).delete()
+  }
+
   /** What waits for an answer, of jobs that still can take one. */
   async list({ projects, job_id, to, project_id, limit, cursor }: QuestionSelection, now: number): Promise<QuestionRow[]> {
     const knex = this.database.knex()

@@ -8,12 +8,12 @@ import type { JobStore } from './store.ts'
 export interface Waits { readonly questions: readonly NewQuestion[]; readonly children: boolean }
 
 /** Of a question, in the event that tells of it: an event is small. */
-const SHOWN = 2_000
+const SHOWN = 500
 
 /** What the event of a job that begins to wait tells. */
 export const told = ({ questions, children }: Waits): object => ({
   ...(questions.length && {
-    questions: questions.slice(0, 10).map(({ name, addressee, question, options }) => ({
+    questions: questions.slice(0, 5).map(({ name, addressee, question, options }) => ({
       name, to: addressee, question: question.slice(0, SHOWN), options: options === null || options.length > SHOWN ? null : JSON.parse(options),
     })),
   }),

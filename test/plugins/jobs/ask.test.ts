@@ -93,6 +93,11 @@ describe('jobs: ctx.ask', () => {
     const job = await submit(t, { question: 'go?', timeout_ms: 1 })
     const dead = await until(t, job.id, 'dead')
     assert.deepEqual([dead.error!.code, dead.error!.retryable, dead.attempt], ['JOBS_ASK_TIMEOUT', false, 1])
+    // Run again, it asks again.
+    await t.get(Database).knex()('job_questions').update({ addressee: 'the first' })
+    await t.get(Jobs).replay(operator, { id: job.id })
+    await until(t, job.id, 'dead')
+    assert.deepEqual(await attemptsOf(t, job.id), ['waiting', 'dead', 'waiting', 'dead'])
   })
 
   it('can be cancelled while it waits, and takes no answer then', async () => {
