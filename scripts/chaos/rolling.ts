@@ -29,7 +29,10 @@ export const rolling: Show = {
     const note = (what: string, { status, body, ms }: Answer, wanted: number): boolean => {
       requests++
       slowest = Math.max(slowest, ms)
-      if (status !== wanted) failed.push(`${what}: ${status} ${JSON.stringify(body)}`)
+      if (status !== wanted) {
+        failed.push(`${what}: ${status} ${JSON.stringify(body)} after ${Math.round(ms)} ms`)
+        stage.say(failed.at(-1)!)
+      }
       return status === wanted
     }
     const load = Array.from({ length: CLIENTS }, async () => {

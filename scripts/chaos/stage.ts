@@ -67,7 +67,8 @@ export class Stage implements AsyncDisposable {
   /** Plugins besides the usual ones, and settings of `jobs`. Before the first start. */
   configure({ plugins = {}, jobs = {} }: { plugins?: Plugins; jobs?: Record<string, unknown> }): void {
     this.#plugins = plugins
-    this.#jobs = jobs
+    // In small nobody waits eight seconds for a lease.
+    this.#jobs = { ...(this.options.scale < 0.1 && { lease: { ms: 2_000, renew_ms: 500 } }), ...jobs }
     const { queue, database } = this.engine
     const config = {
       log: { format: 'json' }, runtime: { dataDir: 'data' },
