@@ -7,6 +7,7 @@ import { Access } from '#contracts/access'
 import { Agent, Agents, defineAgent, defineTool, Tool, type ToolContext } from '#contracts/agents'
 import { Jobs, JobType } from '#contracts/jobs'
 import { ModelProvider } from '#contracts/models'
+import { Questions } from '#contracts/questions'
 import accessOpen from '../../../plugins/access-open/index.ts'
 import agents from '../../../plugins/agents/index.ts'
 import database from '../../../plugins/database/index.ts'
@@ -300,5 +301,21 @@ describe('agents: what leaves in the middle of a run', () => {
     assert.equal(await state(), 'error')
     await it.run()
     assert.equal(await state(), 'idle')
+  })
+})
+
+describe('agents: that ask a person, and other agents', () => {
+  it('wait without being busy, and go on with the answer', async () => {
+    const parts = [
+      { name: 'asker', summary: '', run: async ctx => { const who = await ctx.ask<string>({ question: 'who?' }); return (await ctx.children([{ type: 'agent', agent: 'greeter', input: { agent: 'greeter', input: who } }]))[0]!.result } },
+      { name: 'greeter', summary: '', run: async (_, who) => `hello ${who}` },
+    ] satisfies Agent[]
+    await using t = await createTestRuntime({ plugins: [database, queue, { plugin: jobs, config: { sweep_ms: 20 } }, models, accessOpen, agents, contribute(Agent, ...parts)] })
+    const job = await t.get(Jobs).submit(operator, { type: 'agent', agent: 'asker', input: { agent: 'asker', input: 'please' } })
+    await eventually('the question', async () => (await t.get(Jobs).get(operator, job.id)).status === 'waiting')
+    assert.deepEqual((await t.get(Agents).get(operator, 'asker')), { ...(await t.get(Agents).get(operator, 'asker')), state: 'idle', running: 0 })
+    await t.get(Questions).answer(operator, job.id, { answer: 'Ann' })
+    const done = await eventually('the end', async () => { const now = await t.get(Jobs).get(operator, job.id); return now.finished_at !== null && now })
+    assert.equal((done.result as any)?.text, 'hello Ann', JSON.stringify(done))
   })
 })

@@ -85,6 +85,20 @@ describe('the routes of jobs', () => {
     }
   })
 
+  it('show what a job asks, take the answer, and show it then', async () => {
+    const asking = jobType('agent', async ({ ask }) => ask({ question: 'go?', to: 'ann', options: ['yes'] }))
+    await using t = await runtime({ types: [asking] })
+    const { id } = (await call(t, 'POST', '/api/v1/jobs', { body: { agent: 'math', input: 1 } })).body as Job
+    await until(t, id, 'waiting')
+    const { items } = (await call(t, 'GET', '/api/v1/questions', { query: { to: 'ann', limit: '5' } })).body as { items: { job_id: string; name: string }[] }
+    assert.deepEqual(items.map(({ job_id, name }) => [job_id, name]), [[id, 'ask#1']])
+    await assert.rejects(call(t, 'POST', '/api/v1/jobs/:id/answer', { params: { id }, body: { answer: 'no' } }), { code: 'QUESTIONS_ANSWER', status: 400 })
+    await call(t, 'POST', '/api/v1/jobs/:id/answer', { params: { id }, body: { answer: 'yes', question: 'ask#1' } })
+    await until(t, id, 'completed')
+    const shown = (await call(t, 'GET', '/api/v1/jobs/:id', { params: { id } })).body as { questions: { state: string; answered_by: string; answer: unknown }[]; events: { type: string; data: any }[] }
+    assert.deepEqual(shown.questions.map(({ state, answered_by, answer }) => [state, answered_by, answer]), [['answered', 'op', 'yes']])
+  })
+
   it('answer as they say they do', async () => {
     await using t = await runtime({ types: [agent], config: { concurrency: 0 } })
     const made = await call(t, 'POST', '/api/v1/jobs', { body: { type: 'agent', input: { agent: 'a', input: 'b' } } })
