@@ -8,7 +8,7 @@ import { bootstrap, reporting } from './bootstrap.mjs'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const args = process.argv.slice(2)
-const tests = args.length ? args : ['test/**/{kill,crash,contention,postgres,route-swap,sigterm,walk}.test.ts']
+const tests = args.length ? args : ['test/**/{kill,crash,contention,postgres,route-swap,swap-under-load,sigterm,walk}.test.ts']
 const command = args.includes('--all')
   ? ['--conditions=backplane-source', '--import', 'tsx', 'scripts/chaos/run.ts', ...args]
   : ['scripts/test.mjs', ...tests]
