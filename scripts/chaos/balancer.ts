@@ -8,7 +8,7 @@ const PATIENCE_MS = 15_000
 
 interface Reply { readonly status: number; readonly headers: IncomingMessage['headers']; readonly body: Buffer }
 
-/** The least that every balancer does: sends nothing to who is not ready, and tries 503 with Retry-After, or a refused connection, elsewhere. */
+/** The least that every balancer does: sends nothing to who is not ready, and tries 503 with Retry-After, or a connection that does not come about, elsewhere. */
 export class Balancer implements AsyncDisposable {
   /** Requests that were tried again. */
   retried = 0
@@ -59,7 +59,7 @@ export class Balancer implements AsyncDisposable {
           this.#targets.set(target, false)
         } catch (error) {
           // It was never sent. What breaks after that may have been done, and nobody may do it again unasked.
-          if ((error as { code?: string }).code !== 'ECONNREFUSED' || performance.now() > until) throw error
+          if ((error as { syscall?: string }).syscall !== 'connect' || performance.now() > until) throw error
           this.#targets.set(target, false)
         }
         this.retried++

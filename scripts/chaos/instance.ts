@@ -12,6 +12,9 @@ export interface InstanceOptions {
   readonly env: Readonly<Record<string, string>>
 }
 
+/** Every process that was begun and has not ended, to be ended with the command. */
+export const living = new Set<ChildProcess>()
+
 function deferred<T>() {
   let [resolve, reject]: [(value: T) => void, (error: Error) => void] = [() => {}, () => {}]
   const promise = new Promise<T>((...both) => { [resolve, reject] = both })
@@ -38,6 +41,7 @@ export class Instance {
     const given = Object.fromEntries(Object.entries({ PATH, HOME, TMPDIR, ...env }).filter(([, value]) => value !== undefined))
     this.process = spawn(process.execPath, [join(host, 'scripts/backplane.mjs'), 'start', '--no-watch'],
       { cwd, env: given, stdio: ['ignore', 'pipe', 'pipe'] })
+    living.add(this.process)
     const listening = deferred<string>()
     const started = deferred<void>()
     this.listening = listening.promise
@@ -55,6 +59,7 @@ export class Instance {
       this.process.once('close', (code, signal) => {
         const early = this.state === 'starting'
         this.state = 'ended'
+        living.delete(this.process)
         if (early) for (const each of [listening, started]) each.reject(this.#failure(`ended with ${code ?? signal} before it had started`))
         resolve(code ?? signal!)
       })

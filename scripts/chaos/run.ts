@@ -3,6 +3,7 @@ import { cpus } from 'node:os'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { snapshot } from './host.ts'
+import { living } from './instance.ts'
 import { text, write } from './report.ts'
 import { ENGINES, type Result } from './show.ts'
 import { isOn, perform, SHOWS } from './shows.ts'
@@ -32,7 +33,8 @@ if (!(scale > 0 && scale <= 10)) refuse('--scale takes a number above 0, as in -
 
 // `--host`: another version that is built already.
 const host = values.host ? { folder: resolve(values.host), remove() {} } : await snapshot()
-process.once('exit', () => host.remove())
+process.once('exit', () => { host.remove(); for (const each of living) each.kill('SIGKILL') })
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
 const machine = `${cpus().length} cores of ${cpus()[0]?.model.trim() ?? process.arch}, Node ${process.versions.node}`
 const results: Result[] = []
 for (const show of shows) for (const engine of engines.filter(each => isOn(show, each))) {
