@@ -69,7 +69,8 @@ async function atStart(stage: Stage, service: Service): Promise<void> {
   const { name, says } = service
   await service.crash()
   const instance = stage.begin(10)
-  await pause(8_000)
+  await Promise.race([instance.listening.catch(() => {}), instance.ended, pause(20_000)])
+  await pause(500)
   const alive = instance.state !== 'ended'
   stage.expect(alive, `without ${name} the process ended at its start: ${instance.lines.slice(-12).join('\n')}`)
   if (alive && instance.url) {
@@ -77,7 +78,7 @@ async function atStart(stage: Stage, service: Service): Promise<void> {
     stage.expect(status === 503, `readiness without ${name} at the start was ${status} ${JSON.stringify(body)}`)
     stage.measure(`at the start without ${name}`, says.test(JSON.stringify(body)) ? 'told' : JSON.stringify(body?.reasons ?? body))
     await submits(stage, instance, service)
-  } else if (alive) stage.expect(false, `without ${name} at the start nothing listens after 8 s`)
+  } else if (alive) stage.expect(false, `without ${name} at the start nothing listens after 20 s`)
   await service.restart()
   if (!alive) return
   await stage.until(`readiness once ${name} is there`, async () => instance.url !== '' && (await ready(instance.url)).status === 200, 30_000)
