@@ -79,11 +79,13 @@ export class Admission {
     const schedule = scheduleOf(request, now)
     const substance = request.idempotency_key === undefined ? null : substanceOf(request, agent, input, JSON.parse(metadata))
     return {
-      id: newId(now), type: type.type, agent, project_id, parent_id: family?.id ?? null, depth: family ? family.depth + 1 : 0, created_by: caller.id, principal_id: caller.id,
+      id: newId(now), type: type.type, agent, project_id, parent_id: family?.id ?? null, depth: family ? family.depth + 1 : 0,
+      created_by: caller.id, principal_id: caller.id,
       traceparent: scope.current?.traceparent ?? null, input: text, result: null, error: null,
       priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts,
       timeout_ms: request.timeout_ms ?? config.timeout_ms, ...schedule,
-      seq: 1, idempotency_key: request.idempotency_key ?? null, dedupe_key: dedupeKeyOf(request), substance, metadata, lease_owner: null, lease_until: null, token: 0,
+      seq: 1, idempotency_key: request.idempotency_key ?? null, dedupe_key: dedupeKeyOf(request), substance, metadata,
+      lease_owner: null, lease_until: null, token: 0,
       created_at: now, started_at: null, finished_at: null, handed_at: queue.can.transactional && schedule.status === 'queued' ? now : 0,
     }
   }

@@ -12,6 +12,8 @@ import type { Worker } from './worker.ts'
 
 const CURSOR = /^([0-9a-z]{26})\.(.{1,210})$/s
 
+type Given = Parameters<Questions['answer']>[2]
+
 /** What people do with the questions of jobs. */
 export class JobQuestions implements Questions {
   constructor(readonly worker: Worker) {}
@@ -30,7 +32,7 @@ export class JobQuestions implements Questions {
     return { items, next: rows.length > limit ? `${last!.job_id}.${last!.name}` : null }
   }
 
-  async answer(caller: Caller, jobId: string, given: { readonly question?: string; readonly answer: unknown }): Promise<Question> {
+  async answer(caller: Caller, jobId: string, given: Given): Promise<Question> {
     const { store, database, config } = this.worker.deps
     const access = accessOf(this.worker.deps)
     const row = ID_PATTERN.test(jobId) ? await store.read(jobId) : undefined
@@ -45,7 +47,7 @@ export class JobQuestions implements Questions {
     }
   }
 
-  async #answer(caller: Caller, id: string, given: { readonly question?: string; readonly answer: unknown }, tx: Tx): Promise<Question> {
+  async #answer(caller: Caller, id: string, given: Given, tx: Tx): Promise<Question> {
     const { store } = this.worker.deps
     const { now, questions: table } = store
     const job = await store.read(id, tx)
@@ -71,9 +73,11 @@ export class JobQuestions implements Questions {
 }
 
 /** The one that is meant: by its name, else the only one that is open, else the last if this is its answer once more. */
-function chosen(id: string, all: readonly QuestionRow[], { question, answer }: { readonly question?: string; readonly answer: unknown }): QuestionRow {
+function chosen(id: string, all: readonly QuestionRow[], { question, answer }: Given): QuestionRow {
   const open = all.filter(each => each.state === 'open')
-  const found = question === undefined ? open[0] ?? all.findLast(each => isSameAnswer(each, answer)) ?? all.at(-1) : all.find(each => each.name === question)
+  const found = question === undefined
+    ? open[0] ?? all.findLast(each => isSameAnswer(each, answer)) ?? all.at(-1)
+    : all.find(each => each.name === question)
   if (!found) throw QuestionErrors.NOT_FOUND({ id, question: (question ?? '').slice(0, 210) })
   if (question === undefined && open.length > 1) throw QuestionErrors.WHICH({ id, names: open.map(each => each.name).join(', ') })
   return found

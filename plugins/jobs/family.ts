@@ -22,13 +22,16 @@ export interface FamilyDeps {
   insert(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]>
 }
 
+/** Keeps what was submitted. */
+type Keep = (ids: readonly string[], tx: Tx) => Promise<void>
+
 /** Parents and children. */
 export class Family {
   readonly #admission: Admission
   constructor(readonly deps: FamilyDeps) { this.#admission = new Admission(deps.worker) }
 
   /** Submits what a run asks for; `record` keeps their ids in the same transaction. */
-  async submit(parent: JobRow, caller: Caller, requests: readonly ChildRequest[], record: (ids: readonly string[], tx: Tx) => Promise<void>): Promise<void> {
+  async submit(parent: JobRow, caller: Caller, requests: readonly ChildRequest[], record: Keep): Promise<void> {
     const { worker, backlog } = this.deps
     const children = requests.map((request): JobRequest => ({ ...withoutKeys(request), project_id: parent.project_id, parent_id: parent.id }))
     await checkParent(parent, children.length, worker.deps)
@@ -63,7 +66,9 @@ export class Family {
     const { queries, control, log } = this.deps
     try {
       for (let ids = await queries.openChildren(parentId, BATCH); ids.length; ids = await queries.openChildren(parentId, BATCH)) {
-        await Promise.all(ids.map(id => control.cancel(id).catch(error => { if (!JobErrors.FINAL.is(error) && !JobErrors.NOT_FOUND.is(error)) throw error })))
+        await Promise.all(ids.map(id => control.cancel(id).catch(error => {
+          if (!JobErrors.FINAL.is(error) && !JobErrors.NOT_FOUND.is(error)) throw error
+        })))
       }
       await queries.childrenCancelled(parentId)
     } catch (error) { log.warn('the children of a cancelled job are cancelled with the next sweep', { job_id: parentId, reason: reasonOf(error) }) }

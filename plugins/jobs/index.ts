@@ -49,7 +49,8 @@ export default definePlugin({
     // Whoever takes no jobs sweeps all the same: a job must not wait because its worker, or the scheduler, was the only one.
     const concurrency = host.roles.includes('worker') ? ctx.config.concurrency : 0
     const worker = new Worker({
-      store, database, queue, due, waiting, limits, family: () => family, access, clock: ctx.clock, log: ctx.log, config: { ...ctx.config, concurrency }, owner: host.instanceId, types: ctx.collect(JobType),
+      store, database, queue, due, waiting, limits, family: () => family, access, clock: ctx.clock, log: ctx.log,
+      config: { ...ctx.config, concurrency }, owner: host.instanceId, types: ctx.collect(JobType),
       ready: () => ctx.ready(JobSettling),
       settling: (job, tx) => ctx.call(JobSettling, { job, tx }),
       settled: job => void ctx.call(JobSettled, { job }),
@@ -60,7 +61,8 @@ export default definePlugin({
     const follower = new JobFollower({
       store, clock: ctx.clock, events: () => events.current, progress: id => worker.find(id)?.progress, get: (caller, id) => jobs.get(caller, id),
     })
-    const jobs = new JobService({ worker, queries, control, backlog, runs: new JobRuns(worker, control, follower, queries), events: () => events.current })
+    const runs = new JobRuns(worker, control, follower, queries)
+    const jobs = new JobService({ worker, queries, control, backlog, runs, events: () => events.current })
     const family = new Family({ worker, queries, control, backlog, log: ctx.log, insert: (rows, tx) => jobs.insertAll(rows, tx) })
     const questions = new JobQuestions(worker)
     ctx.provide(Jobs, jobs)

@@ -11,6 +11,7 @@ const BATCH = 100
 interface Limit { readonly concurrency?: number | undefined; readonly per_minute?: number | undefined }
 /** Something that is limited: `project:default`, `agent:math`. */
 interface Scope { readonly name: string; readonly limit: Limit }
+interface Running { readonly project_id: string; readonly agent: string | null; readonly count: number }
 type Limited = Pick<JobRow, 'project_id' | 'agent'>
 
 /** What a scope may still begin. */
@@ -34,7 +35,7 @@ export interface LimitsDeps {
 export class Limits {
   readonly #lock: ManyStatement<{ scope: string; started: number }>
   readonly #count: ManyStatement
-  readonly #running: Statement<{ project_id: string; agent: string | null; count: number }>
+  readonly #running: Statement<Running>
   readonly #any: boolean
   #releasing: Promise<void> | undefined
   #again = false
@@ -121,20 +122,23 @@ export class Limits {
   }
 
   #scopesOf({ project_id, agent }: Limited): Scope[] {
-    return [`project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])].flatMap(name => { const limit = this.#limitOf(name); return limit ? [{ name, limit }] : [] })
+    return [`project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])].flatMap(name => {
+      const limit = this.#limitOf(name)
+      return limit ? [{ name, limit }] : []
+    })
   }
 
   #limitOf(name: string): Limit | undefined {
     const { per_project, per_agent, projects, agents } = this.deps.config.limits
-    const [all, own] = name.startsWith('project:') ? [per_project, own_(projects, name.slice(8))] : [per_agent, own_(agents, name.slice(6))]
+    const [all, own] = name.startsWith('project:') ? [per_project, ownOf(projects, name.slice(8))] : [per_agent, ownOf(agents, name.slice(6))]
     const { concurrency, per_minute } = { ...all, ...own }
     return concurrency === undefined && per_minute === undefined ? undefined : { concurrency, per_minute }
   }
 }
 
-const own_ = (limits: Readonly<Record<string, Limit>>, name: string): Limit | undefined => (Object.hasOwn(limits, name) ? limits[name] : undefined)
+const ownOf = (limits: Readonly<Record<string, Limit>>, name: string): Limit | undefined => (Object.hasOwn(limits, name) ? limits[name] : undefined)
 
-function roomOf(name: string, { concurrency = Infinity, per_minute = Infinity }: Limit, started: number, running: readonly { project_id: string; agent: string | null; count: number }[]): Room {
+function roomOf(name: string, { concurrency = Infinity, per_minute = Infinity }: Limit, started: number, running: readonly Running[]): Room {
   const mine = running.filter(({ project_id, agent }) => name === `project:${project_id}` || name === `agent:${agent}`)
   return new Room(concurrency - mine.reduce((sum, { count }) => sum + Number(count), 0), per_minute - started)
 }

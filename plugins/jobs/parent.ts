@@ -22,7 +22,8 @@ export async function parentOf({ parent_id, project_id }: JobRequest, caller: Ca
 }
 
 /** Can it have so many more? */
-export async function checkParent({ id: parent_id, status, depth }: JobRow, more: number, { store, config: { max_children: most } }: Deps): Promise<void> {
+export async function checkParent({ id: parent_id, status, depth }: JobRow, more: number, { store, config }: Deps): Promise<void> {
+  const most = config.max_children
   if (isFinal(status)) throw JobErrors.PARENT({ parent_id, reason: `it is ${status}` })
   if (depth >= DEEPEST) throw JobErrors.PARENT({ parent_id, reason: `jobs are nested at most ${DEEPEST} deep` })
   if (await store.countChildren(parent_id, most + 1) + more > most) throw JobErrors.PARENT({ parent_id, reason: `a job has at most ${most} children (jobs.max_children)` })

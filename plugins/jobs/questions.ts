@@ -3,7 +3,7 @@ import { z } from 'zod'
 import type { Database, Tx } from '#contracts/database'
 import { QuestionErrors, type Ask, type Question } from '#contracts/questions'
 import { jsonOf } from './json.ts'
-import { dataOf, timeOf, timeOrNull } from './record.ts'
+import { dataOf, timeOf, timeOrNull, type JobRow } from './record.ts'
 
 const LONGEST = { question: 10_000, to: 200, option: 500, options: 100, schema: 65_536, timeout_ms: 365 * 86_400_000 }
 
@@ -87,7 +87,7 @@ export class QuestionStore {
   async of(jobId: string, tx?: Tx): Promise<QuestionRow[]> { return this.#table(tx).where({ job_id: jobId }).orderBy(['asked_at', 'name']) }
 
   /** Those that are open there already stay as they are. */
-  async open(job: { readonly id: string; readonly project_id: string; readonly created_by: string }, asked: readonly NewQuestion[], now: number, tx: Tx): Promise<void> {
+  async open(job: Pick<JobRow, 'id' | 'project_id' | 'created_by'>, asked: readonly NewQuestion[], now: number, tx: Tx): Promise<void> {
     if (!asked.length) return
     await this.#table(tx).insert(asked.map(({ timeout_ms, ...question }): QuestionRow => ({
       ...question, job_id: job.id, project_id: job.project_id, created_by: job.created_by, asked_at: now,

@@ -38,7 +38,8 @@ const workOf = ({ agent, type, input, ...rest }: z.output<typeof request>): JobR
 
 const error = z.strictObject({ code: z.string(), message: z.string(), fix: z.string().optional(), retryable: z.boolean() })
 const job = z.object({
-  id, type: z.string(), agent: z.string().nullable(), project_id: z.string(), created_by: z.string(), parent_id: z.string().nullable(), status: z.enum(STATUSES),
+  id, type: z.string(), agent: z.string().nullable(), project_id: z.string(), created_by: z.string(), parent_id: z.string().nullable(),
+  status: z.enum(STATUSES),
   input: z.unknown(), result: z.unknown(), error: error.nullable(),
   priority: z.int(), attempt: z.int(), max_attempts: z.int(), seq: z.int(),
   created_at: z.string(), run_at: z.string(), started_at: z.string().nullable(), finished_at: z.string().nullable(),
@@ -47,7 +48,8 @@ const job = z.object({
 const question = z.object({
   job_id: z.string(), name: z.string(), project_id: z.string(), to: z.string().nullable(), question: z.string(),
   options: z.array(z.string()).nullable(), schema: z.record(z.string(), z.unknown()).nullable(), state: z.enum(['open', 'answered', 'expired']),
-  asked_at: z.string(), expires_at: z.string().nullable(), answer: z.unknown(), answered_by: z.string().nullable(), answered_at: z.string().nullable(),
+  asked_at: z.string(), expires_at: z.string().nullable(), answer: z.unknown(),
+  answered_by: z.string().nullable(), answered_at: z.string().nullable(),
 })
 const detail = job.extend({
   questions: z.array(question),
@@ -59,7 +61,9 @@ const detail = job.extend({
   events: z.array(z.object({ seq: z.int(), type: z.string(), at: z.string(), data: z.unknown() })).describe('The last 100 that are logged.'),
 })
 
-const filter = { agent: name.optional(), type: name.optional(), project_id: name.optional(), parent_id: id.optional(), code: name.optional().describe('Of its error.') }
+const filter = {
+  agent: name.optional(), type: name.optional(), project_id: name.optional(), parent_id: id.optional(), code: name.optional().describe('Of its error.'),
+}
 const paging = { cursor: id.optional(), limit: z.coerce.number().int().min(1).max(100).optional().describe('20.') }
 const page = z.object({ items: z.array(job), next: z.string().nullable() })
 const replayed = z.object({ replayed: z.int() })
@@ -111,7 +115,9 @@ export const routes = (jobs: JobService, questions: JobQuestions): HttpRoute[] =
   }),
   defineRoute({
     method: 'GET', path: '/api/v1/questions', summary: 'Lists what jobs ask and nobody has answered yet', permission: 'jobs:read',
-    query: z.strictObject({ job_id: id.optional(), to: name.optional(), project_id: name.optional(), limit: paging.limit, cursor: z.string().max(250).optional() }),
+    query: z.strictObject({
+      job_id: id.optional(), to: name.optional(), project_id: name.optional(), limit: paging.limit, cursor: z.string().max(250).optional(),
+    }),
     answers: { 200: z.object({ items: z.array(question), next: z.string().nullable() }) },
     handler: async ({ caller, query }) => ({ body: await questions.list(caller, query) }),
   }),

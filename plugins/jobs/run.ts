@@ -68,7 +68,8 @@ export class JobRuns {
   async #help(id: string, watching: Watching): Promise<void> {
     const { due, store } = this.worker.deps
     await due.wake()
-    for (let ids = await this.queries.openChildren(id, CHILDREN); ids.length && !watching.signal?.aborted; ids = await this.queries.openChildren(id, CHILDREN)) {
+    const open = () => (watching.signal?.aborted ? [] : this.queries.openChildren(id, CHILDREN))
+    for (let ids = await open(); ids.length; ids = await open()) {
       await Promise.all((await this.queries.byIds(ids)).map(row => this.#after(toJob(row), true, watching)))
     }
     if (watching.signal?.aborted) return

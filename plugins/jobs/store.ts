@@ -104,7 +104,8 @@ export class JobStore {
 
   /**
    * Each row, or the one that has its idempotency key already (of the same principal, or somebody would be shown the job of another), or the
-   * unfinished one of its project that has its dedupe key. It is refused with JOBS_KEY_REUSED if that was made for something else. A queued one is in the queue with it; a running one is claimed.
+   * unfinished one of its project that has its dedupe key. It is refused with JOBS_KEY_REUSED if that was
+   * made for something else. A queued one is in the queue with it; a running one is claimed.
    */
   async insertAll(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]> {
     const written = new Set((await this.#insert.all(rows.map(row => COLUMNS.map(column => row[column])), tx)).map(each => each.id))
@@ -160,7 +161,7 @@ export class JobStore {
     await this.#begin.run(begun.map(({ after }) => [after.id, after.token, after.attempt, after.lease_owner, now]), tx)
     await this.#end.run(ended.map(({ row, event, after }) => [row.id, row.token, now, outcomeOf(event, after), after.error]), tx)
     for (const { row, event } of made) {
-      if (event === 'retry' && row.status === 'dead' && (dataOf(row.error) as JobError | null)?.code === JobErrors.ASK_TIMEOUT.code) await this.questions.reopen(row.id, tx)
+      if (event === 'retry' && row.status === 'dead' && dataOf(row.error)?.code === JobErrors.ASK_TIMEOUT.code) await this.questions.reopen(row.id, tx)
     }
     await this.#forgetKeys(made.filter(({ after }) => after.dedupe_key !== null && isFinal(after.status)), tx)
     await this.#tell(made.map(({ event, after, data }) => [after, after.status === 'dead' ? 'job.dead' : PAST[event], data]), tx)

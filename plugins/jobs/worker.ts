@@ -134,7 +134,9 @@ export class Worker {
   /** Runs a claimed job. Resolves when the attempt is over and written down. */
   begin(row: JobRow, onProgress?: (progress: JobProgress) => void): Promise<Job> {
     const { config, store, log, clock } = this.deps
-    const execution = new Execution(row, { store, log, family: this.deps.family, maxResultBytes: config.max_result_bytes, progress: { store: this.#progress, clock } })
+    const execution = new Execution(row, {
+      store, log, family: this.deps.family, maxResultBytes: config.max_result_bytes, progress: { store: this.#progress, clock },
+    })
     execution.onProgress = onProgress
     // Its lease ran out before it noticed, and the job came back here: the two must not go on side by side.
     this.#latest.get(row.id)?.abort(JobErrors.LEASE_LOST({ id: row.id }))

@@ -307,7 +307,11 @@ describe('agents: what leaves in the middle of a run', () => {
 describe('agents: that ask a person, and other agents', () => {
   it('wait without being busy, and go on with the answer', async () => {
     const parts = [
-      { name: 'asker', summary: '', run: async ctx => { const who = await ctx.ask<string>({ question: 'who?' }); return (await ctx.children([{ type: 'agent', agent: 'greeter', input: { agent: 'greeter', input: who } }]))[0]!.result } },
+      { name: 'asker', summary: '', run: async ctx => {
+        const who = await ctx.ask<string>({ question: 'who?' })
+        const [greeted] = await ctx.children([{ type: 'agent', agent: 'greeter', input: { agent: 'greeter', input: who } }])
+        return greeted!.result
+      } },
       { name: 'greeter', summary: '', run: async (_, who) => `hello ${who}` },
     ] satisfies Agent[]
     await using t = await createTestRuntime({ plugins: [database, queue, { plugin: jobs, config: { sweep_ms: 20 } }, models, accessOpen, agents, contribute(Agent, ...parts)] })

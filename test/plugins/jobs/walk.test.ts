@@ -234,7 +234,8 @@ class Walk {
   /** What comes after it belongs to another attempt: this one ends, and what it asked for comes when the job is run again. */
   async #park(running: Running, wait: Promise<unknown>): Promise<void> {
     const { process, attempt } = running
-    const came = await this.#finish(process, Promise.race([wait.then(value => ({ value }), error => ({ error: error as { code?: string } })), attempt.done.then(() => undefined, () => undefined)]))
+    const ended = attempt.done.then(() => undefined, () => undefined)
+    const came = await this.#finish(process, Promise.race([wait.then(value => ({ value }), error => ({ error: error as { code?: string } })), ended]))
     if (process.dead || !came) { process.attempts.splice(process.attempts.indexOf(attempt), 1); return }
     if ('error' in came) {
       assert.ok(came.error instanceof Killed || attempt.ctx.signal.aborted || ['JOBS_ASK_TIMEOUT', 'JOBS_NOT_FOUND', 'JOBS_PARENT', 'DATABASE_UNAVAILABLE'].includes(came.error.code ?? ''), `waiting failed: ${String(came.error)}`)
