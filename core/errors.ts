@@ -86,7 +86,7 @@ export const PluginErrors = defineErrors('PLUGIN', {
   LOAD_FAILED: { message: 'plugin "{plugin}" could not be loaded: {reason}', fix: 'Correct the module, or mark the plugin `optional: true`.' },
   CONFIG_INVALID: { message: 'plugins.{plugin}.config.{path}: {reason}', fix: 'Correct this setting; `backplane plugins info {plugin}` lists what it takes.' },
   DUPLICATE: { message: 'two plugins are named "{plugin}"', fix: 'Give one of them another instance name, with `use:` naming the plugin.' },
-  UNKNOWN: { message: 'no plugin is named "{plugin}"', fix: 'Known here: {known}.', status: 404, expose: true },
+  UNKNOWN: { message: 'no plugin is named "{plugin}"', fix: '{advice}', status: 404, expose: true },
   UNAVAILABLE: {
     message: 'plugin "{plugin}", which guards "{hook}", is {state}', status: 503, retryable: true, expose: true,
     fix: 'Try again; if it stays away, see `backplane plugins list`. Only disabling it in config removes a guard.',

@@ -432,7 +432,7 @@ export class Runtime implements AsyncDisposable {
 
   #unit(name: string): Unit {
     const unit = this.#plan.units.get(name)
-    if (!unit) throw PluginErrors.UNKNOWN({ plugin: name, known: [...this.#plan.units.keys()].join(', ') || 'none' })
+    if (!unit) throw PluginErrors.UNKNOWN({ plugin: name, advice: `Known here: ${[...this.#plan.units.keys()].join(', ') || 'none'}.` })
     return unit
   }
   #log(plugin: string): Logger { return this.options.log.child({ plugin }) }

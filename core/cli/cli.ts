@@ -140,6 +140,8 @@ async function runOfPlugin(plugin: string, command: Command, { args, options, wo
   let server: CommandIo['server']
   if (command.needs === 'server') server = await connect(dataDir, url, 'only', world.alive)
   else if (command.serverFirst) server = await connect(dataDir, url, 'first', world.alive).catch((error: unknown) => { if (url !== undefined) throw error; return undefined })
+  // Who is in another folder than the server would look for the data there, and find another's.
+  if (command.serverFirst && !server) world.err(`no server found; running here, data in ${dataDir}\n`)
   const runtime = command.needs === 'runtime' && !server ? await setUp(plugin, command, deployment, world) : undefined
   if (runtime === 'broken' || (command.needs === 'config' && told(deployment, world))) return 2
   const io: CommandIo = {

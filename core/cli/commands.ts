@@ -181,8 +181,7 @@ export const hostCommands: readonly HostCommand[] = [
       const [name] = io.args as [string]
       const entry = deployment.entries.find(each => nameOf(each) === name)
       if (!entry) {
-        const known = deployment.entries.map(nameOf)
-        throw PluginErrors.UNKNOWN({ plugin: name, known: `${known.join(', ')}. ${didYouMean(name, known)}` })
+        throw PluginErrors.UNKNOWN({ plugin: name, advice: didYouMean(name, deployment.entries.map(nameOf)) })
       }
       const info = describe(entry, deployment)
       const settings = settingsOf(entry.plugin.config && jsonSchemaOf(entry.plugin.config))

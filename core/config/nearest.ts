@@ -13,7 +13,8 @@ function distance(a: string, b: string): number {
 
 /** The names that `name` was most likely meant to be, best first, at most three. */
 export function nearest(name: string, known: Iterable<string>): string[] {
-  const plain = (text: string) => text.toLowerCase().replace(/[-_\s]/g, '').slice(0, 100)
+  // A plugin may be named by its folder.
+  const plain = (text: string) => text.toLowerCase().replace(/^\.\/|[-_\s]/g, '').slice(0, 100)
   const wanted = plain(name)
   const limit = Math.max(1, Math.floor(wanted.length / 3))
   return [...new Set(known)]

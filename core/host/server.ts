@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackplaneError, BootError, PluginErrors, reasonOf } from '../errors.ts'
+import { didYouMean } from '../config/nearest.ts'
 import { nameOf, type PluginEntry } from '../plan.ts'
 import type { Logger } from '../plugin.ts'
 import { createRuntime, ROLES, type Runtime } from '../runtime.ts'
@@ -121,7 +122,7 @@ class Server {
     const entry = entries.find(each => nameOf(each) === name)
     if (entry) return entry
     if (disabled.includes(name)) throw HostErrors.DISABLED({ plugin: name, place: originOf(['plugins', name])?.file ?? 'the config' })
-    throw PluginErrors.UNKNOWN({ plugin: name, known: entries.map(nameOf).join(', ') || 'none' })
+    throw PluginErrors.UNKNOWN({ plugin: name, advice: didYouMean(name, entries.map(nameOf)) })
   }
 
   #enable(name: string): Promise<readonly string[]> {

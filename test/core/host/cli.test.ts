@@ -33,6 +33,7 @@ export default [
     async run(io) { io.out(io.json ? JSON.stringify({ sold: io.args[0] }) : await io.get(Store).get(io.args[0]) + ' x' + io.options.count + ' ' + globalThis.shelf) } },
   { name: 'shop fail', summary: 'Fails', needs: 'nothing', async run() { throw new Error('no luck') } },
   { name: 'shop visit', summary: 'Asks the server', needs: 'server', async run(io) { io.out(io.server.url) } },
+  { name: 'shop ask', summary: 'Asks the server, or sells itself', needs: 'runtime', serverFirst: true, async run(io) { io.out(await io.get(Store).get('figs')) } },
   { name: 'plugins praise', summary: 'Joins a group of the host', needs: 'config', async run(io) { io.out('well done'); return 3 } },
 ]`
 const SHELF = `import { definePlugin } from 'backplane'
@@ -242,7 +243,7 @@ describe('the backplane command', function () {
     it('info: of an unknown one names the known', async () => {
       const { code, err } = await place.run('plugins', 'info', 'shp')
       assert.equal(code, 1)
-      assert.match(err, /PLUGIN_UNKNOWN[^]*"shop"/)
+      assert.match(err, /PLUGIN_UNKNOWN[^]*fix: Did you mean "shop"\?\n$/)
     })
   })
 
@@ -265,6 +266,11 @@ describe('the backplane command', function () {
       assert.match(failed.err, /no luck/)
       assert.equal(bad.code, 2)
       assert.match(bad.err, /bad\.yaml:6/)
+    })
+    it('say where they work when they could ask a server and there is none', async () => {
+      const { code, out, err } = await place.run('shop', 'ask', '--json')
+      assert.deepEqual([code, out.includes('figs')], [0, true])
+      assert.match(err, /^no server found; running here, data in \/.*\n/)
     })
     it('say what to do when no server answers', async () => {
       const [none, silent] = await Promise.all([place.run('shop', 'visit'), place.run('shop', 'visit', '--url', 'http://127.0.0.1:9')])

@@ -281,6 +281,7 @@ describe('the nearest name', () => {
     assert.deepEqual(nearest('prot', ['port', 'host']), ['port'])
     assert.deepEqual(nearest('maxsize', ['max-size']), ['max-size'])
     assert.deepEqual(nearest('access', ['access-open', 'agents']), ['access-open'])
+    assert.deepEqual(nearest('post', ['./post', './pass/post']), ['./post'])
     assert.deepEqual(nearest('zebra', ['port', 'host']), [])
   })
   it('is itself, if it is there', () => fc.assert(fc.property(fc.array(fc.string({ minLength: 1, maxLength: 12 }), { minLength: 1, maxLength: 8 }), names => assert.ok(nearest(names[0]!, names).length))))
