@@ -8,7 +8,10 @@ const PATIENCE_MS = 15_000
 
 interface Reply { readonly status: number; readonly headers: IncomingMessage['headers']; readonly body: Buffer }
 
-/** The least that every balancer does: sends nothing to who is not ready, and tries 503 with Retry-After, or a connection that does not come about, elsewhere. */
+/**
+ * The least that every balancer does: sends nothing to who is not ready,
+ * and tries 503 with Retry-After, or a connection that does not come about, elsewhere.
+ */
 export class Balancer implements AsyncDisposable {
   /** Requests that were tried again. */
   retried = 0
