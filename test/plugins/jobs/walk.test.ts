@@ -118,6 +118,9 @@ class Walk {
       await this.idle()
       for (const each of this.processes) for (const attempt of each.attempts.splice(0)) attempt.resolve({ token: attempt.token })
       await this.idle()
+      // Before a sweep, which would wake it: the end of the last child has.
+      const rows = await this.rows()
+      for (const row of rows) if (row.status === 'waiting' && row.for_children) assert.ok(rows.some(each => each.parent_id === row.id && !FINAL.includes(each.status)), `${row.id} was forgotten`)
       await this.clock.advance(10_000)
       await this.idle()
       await process.worker.sweep()
