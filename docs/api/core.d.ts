@@ -30,6 +30,7 @@
 //   PluginProblem
 //   PluginState
 //   PointRef
+//   Role
 //   Runtime
 //   RuntimeHooks
 //   RuntimeOptions
@@ -38,6 +39,7 @@
 //   Secret
 //   SecretResolve
 //   SecretRotated
+//   ServerEvent
 //   ServiceRef
 //   SystemClock
 //   createRuntime
@@ -70,6 +72,8 @@ export interface CommandIo {
   /** Is standard output a terminal? */
   readonly tty: boolean;
   readonly signal: AbortSignal;
+  /** Standard input; rejects when the signal aborts. */
+  stdin(): AsyncIterable<Uint8Array>;
   /** One line, or several; the last line's end is added. */
   out(text: string): void;
   /** As `out`, with nothing added: for an answer that comes in pieces. */
@@ -79,10 +83,27 @@ export interface CommandIo {
   /** A service of the runtime; for `needs: 'runtime'`. */
   get<T>(ref: ServiceRef<T>): T;
   /** The running server, if one answers. Always there for `needs: 'server'`. */
-  readonly server: {
-    readonly url: string;
-    fetch(path: string, init?: RequestInit): Promise<Response>;
-  } | undefined;
+  readonly server: Server | undefined;
+}
+
+/** One event of a text/event-stream; `id` is the last that was sent, and empty if none was. */
+export interface ServerEvent {
+  readonly id: string;
+  readonly event: string;
+  readonly data: string;
+}
+
+export interface Server {
+  readonly url: string;
+  fetch(path: string, init?: RequestInit): Promise<Response>;
+  /**
+   * The events of a path, from whatever connection: one that breaks is made again with `Last-Event-ID`, until the server answers 204. Or those of an
+   * answer, until it ends. Ends with the signal; rejects with what the server says if it refuses.
+   */
+  events(from: string | Response, options: {
+    readonly signal: AbortSignal;
+    readonly lastEventId?: string;
+  }): AsyncIterable<ServerEvent>;
 }
 
 /** One command of the CLI. `name` may have two words: `jobs list`. */
@@ -187,6 +208,8 @@ export interface ErrorShape {
   readonly status?: number;
   /** May the same call succeed later? `jobs` retries only these. */
   readonly retryable?: boolean;
+  /** Is what it needs only away for a while? `jobs` then hands a run back, which costs it no attempt, or puts it off for `retry_after` seconds of its details. */
+  readonly away?: boolean;
   /** May message and details be shown to a caller from outside? */
   readonly expose?: boolean;
 }
@@ -216,6 +239,7 @@ export declare class BackplaneError extends Error {
   readonly fix: string;
   readonly status: number;
   readonly retryable: boolean;
+  readonly away: boolean;
   readonly expose: boolean;
   readonly details: Readonly<Record<string, unknown>>;
   constructor(code: string, shape: ErrorShape, details?: Record<string, unknown>, options?: ErrorOptions);
@@ -323,6 +347,8 @@ export interface World {
   alive(pid: number): boolean;
   /** Aborts at the first SIGINT, SIGTERM or SIGHUP. */
   readonly signal: AbortSignal;
+  /** Standard input, from when it is first asked for; rejects when the signal aborts. */
+  stdin(): AsyncIterable<Uint8Array>;
   out(text: string): void;
   err(text: string): void;
   /** From now on strays go to this listener; without one they end the process, unless its work is over. */
@@ -611,15 +637,21 @@ export interface RuntimeOptions {
   readonly offers?: (service: string) => readonly string[];
 }
 
-/** What a plugin may know of, and ask from, the process it lives in. Provided by the runtime itself. */
+/** What a process does: answers requests, runs jobs, decides what is due. */
+export type Role = 'api' | 'worker' | 'scheduler';
+
 export interface Host {
   readonly version: string;
   /** Of this process, new at each start. */
   readonly instanceId: string;
+  /** Of this process; all of them, unless config says otherwise. */
+  readonly roles: readonly Role[];
   /** Where everything that is kept on disk belongs. */
   readonly dataDir: string;
   /** The environment of the process. Settings come from config: only a plugin that hands the environment on reads it. */
   readonly env: Readonly<Record<string, string | undefined>>;
+  /** `development`, `production`, `test` or one of your own: where a plugin refuses what it else only warns of. */
+  readonly environment: string;
   /** The command of the CLI that this process runs; none in a server. */
   readonly command?: string;
   inspect(): ReturnType<Runtime['inspect']>;
