@@ -16,8 +16,8 @@ export default definePlugin({
   provides: [HttpServer],
   contributes: [HealthCheck, Metric],
   async setup(ctx, { host, access }) {
-    const [{ App }, { Headers }, { Listener }, { Proxies }, { RouteTable }, { Upgrades }] = await Promise.all([
-      import('./app.ts'), import('./headers.ts'), import('./listener.ts'), import('./proxies.ts'), import('./table.ts'), import('./upgrade.ts'),
+    const [{ App }, { Headers }, { Listener }, { Proxies }, { rootRoute, withRoot }, { RouteTable }, { Upgrades }] = await Promise.all([
+      import('./app.ts'), import('./headers.ts'), import('./listener.ts'), import('./proxies.ts'), import('./root.ts'), import('./table.ts'), import('./upgrade.ts'),
     ])
     const { log, clock } = ctx
     const instruments = createInstruments()
@@ -27,7 +27,8 @@ export default definePlugin({
     const routes = ctx.collect(HttpRoute)
     const app = new App({ gate, access, log, clock, instruments, headers, proxies })
     app.table = new RouteTable(routes, (plugin, error) => log.error(error.message, { plugin, code: error.code, fix: error.fix }))
-    routes.watch((all, away) => app.table.update(all, away))
+    const root = rootRoute(host.version, () => app.table)
+    routes.watch((all, away) => app.table.update(withRoot(all, root), away))
     ctx.collect(HttpMiddleware).watch(all => app.useMiddleware(all))
 
     const takers = ctx.collect(HttpUpgrade)

@@ -96,6 +96,17 @@ describe('http routing', () => {
     assert.equal((await fetch(`${t.url}/a`)).status, 200)
   })
 
+  it('tells at / what it is and where to look, to everybody, unless a plugin has a page there', async () => {
+    await using t = await serve([routesPlugin('a', route('/api/v1/agents'))])
+    const answer = await fetch(`${t.url}/`, { headers: { 'x-refuse': 'identity' } })
+    const { version, ...rest } = await answer.json() as Record<string, unknown>
+    assert.deepEqual([answer.status, rest, typeof version], [200, { name: 'backplane', see: ['/api/v1/agents'] }, 'string'])
+    await t.runtime.change(new Map([['page', { plugin: routesPlugin('page', route('/')) }]]))
+    assert.deepEqual(await (await fetch(`${t.url}/`)).json(), { path: '/' })
+    await t.runtime.change(new Map([['page', undefined]]))
+    assert.equal((await (await fetch(`${t.url}/`)).json() as { name: string }).name, 'backplane')
+  })
+
   describe('answers', () => {
     const answers: Record<string, [object | undefined, number, string, RegExp | null]> = {
       'an object as JSON': [{ body: { a: 1 } }, 200, '{"a":1}', /^application\/json/],
