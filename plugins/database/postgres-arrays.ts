@@ -1,0 +1,26 @@
+import type { ColumnType } from '#contracts/database'
+import { bindable } from './values.ts'
+
+/** The rows as one array for each column, so that the statement is the same for any number of them. */
+export function unnested(sql: string, types: readonly ColumnType[]): string {
+  const columns = types.map((_, at) => `column${at + 1}`).join(', ')
+  return sql.replace('VALUES :rows', () => `SELECT ${columns} FROM unnest(${types.map(type => `CAST(? AS ${type}[])`).join(', ')}) AS rows (${columns})`)
+}
+
+/** An array as PostgreSQL reads one from text. */
+export function arraysOf(rows: readonly (readonly unknown[])[], width: number): string[] {
+  const columns = Array.from({ length: width }, (): string[] => [])
+  for (const row of rows) {
+    if (row.length !== width) throw new TypeError(`a row has ${row.length} values, not ${width}`)
+    for (const [at, value] of bindable(row).entries()) columns[at]!.push(elementOf(value))
+  }
+  return columns.map(elements => `{${elements.join(',')}}`)
+}
+
+function elementOf(value: unknown): string {
+  if (value === null) return 'NULL'
+  if (typeof value === 'number') return String(value)
+  // Bytes have no place in a column of text or integers.
+  if (typeof value !== 'string') throw new TypeError('a value of many rows is a text, an integer or null')
+  return `"${value.replace(/["\\]/g, '\\$&')}"`
+}
