@@ -99,7 +99,8 @@ export class Runtime implements AsyncDisposable {
     this.host = {
       // Made when somebody asks: loading node:crypto takes as long as booting a hundred plugins.
       get instanceId() { return (id ??= crypto.randomUUID()) },
-      version: '0.0.0', roles: ROLES, dataDir: 'data', env: {}, environment: 'development', enable: async name => this.#cannot('enable', name), disable: async name => this.change(new Map([[this.#unit(name).name, undefined]])),
+      version: '0.0.0', roles: ROLES, dataDir: 'data', env: {}, environment: 'development',
+      enable: async name => this.#cannot('enable', name), disable: async name => this.change(new Map([[this.#unit(name).name, undefined]])),
       reload: async name => this.change(new Map([[name, this.#unit(name).entry]]), true), inspect: () => this.inspect(), ...options.host,
     }
     const given: readonly (readonly [ServiceRef<any>, unknown])[] = [[Host, this.host], ...(options.services ?? [])]

@@ -2,7 +2,7 @@
 // `npm run chaos`: the tests that kill processes, as often as it takes to believe them. What comes after `--` replaces these tests.
 // `npm run chaos -- --all`: the shows of docs/reliability.md, on the real product. What comes after it, scripts/chaos/run.ts takes.
 import { spawn } from 'node:child_process'
-import { dirname, join } from 'node:path'
+import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { bootstrap, reporting } from './bootstrap.mjs'
 

@@ -91,6 +91,9 @@ export class RunStream implements AsyncIterable<string> {
 }
 
 function errorOf(error: unknown): JobError {
-  if (error instanceof BackplaneError && error.expose) return { code: error.code, message: reasonOf(error), fix: error.fix, retryable: error.retryable }
+  if (error instanceof BackplaneError && error.expose) {
+    const { code, fix, retryable } = error
+    return { code, message: reasonOf(error), fix, retryable }
+  }
   return { code: 'JOBS_FAILED', message: 'the run failed; the server\'s log has the reason', fix: 'Look there for when it failed.', retryable: false }
 }

@@ -48,7 +48,10 @@ function askedBy(error: unknown): number | undefined {
 /** A job that began so long ago is put off no more: then it costs an attempt, or it would never end. */
 const PUT_OFF_FOR_MS = 86_400_000
 
-/** How an attempt ends that met something `away`: put off for the time it asks for, up to a fifth longer; handed back if it asks for none; as a failure after a day. */
+/**
+ * How an attempt ends that met something `away`: put off for the time it asks for, up to a fifth longer; handed back if it asks for none; as a
+ * failure after a day.
+ */
 export function awayFor(error: unknown, sinceMs: number, random = Math.random) {
   const asked = askedBy(error)
   if (asked === undefined) return { is: 'away' } as const

@@ -246,7 +246,8 @@ export class Worker {
       // A plugin that is going takes its runs down with it; that is not the job's fault.
       if (this.typeOf(row.type) !== type) return { is: 'away' }
       const failure: unknown = signal.aborted ? reason : error
-      return failure instanceof BackplaneError && failure.away ? awayFor(failure, this.deps.store.now - Number(row.started_at)) : { is: 'failed', error: failure }
+      const waited = this.deps.store.now - Number(row.started_at)
+      return failure instanceof BackplaneError && failure.away ? awayFor(failure, waited) : { is: 'failed', error: failure }
     }
   }
 
