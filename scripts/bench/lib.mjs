@@ -5,7 +5,9 @@ import { fileURLToPath } from 'node:url'
 
 export const HERE = fileURLToPath(new URL('.', import.meta.url))
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-export const PEERS = ['ai', 'avvio', 'cordis', 'emittery', 'fastify', 'hookable', 'openai', 'plainjob', 'tapable']
+export const PEERS = [
+  'ai', 'avvio', 'bullmq', 'cordis', 'emittery', 'fastify', 'graphile-worker', 'hookable', 'ioredis', 'openai', 'pg-boss', 'plainjob', 'tapable',
+]
 
 /** Middle value; the mean of the two middle ones if their number is even. */
 export function median(values) {

@@ -4,43 +4,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import Sqlite from 'better-sqlite3'
+import { CALLER, REQUEST, byCallers, pause, platform, shares } from './platform.mjs'
 
 const [contender, url] = [process.argv[2], process.argv[6]]
 const [count, concurrency = 50, seconds = 10] = process.argv.slice(3, 6).map(Number)
-const [CALLERS, BATCH] = [100, 200]
+const BATCH = 200
 const file = join(mkdtempSync(join(tmpdir(), 'backplane-bench-')), 'bench.db')
-const CALLER = { id: 'operator', kind: 'operator', name: 'operator', project_id: 'default' }
-const REQUEST = { type: 'nothing', input: { hello: 'world' } }
-const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
 
-/** Everything that a job passes in the platform, with no HTTP before it. */
-async function platform(run) {
-  const from = name => import(`../../dist/${name}.js`)
-  const plugin = async name => (await from(`plugins/${name}/index`)).default
-  const [{ createTestRuntime, contribute }, { definePlugin }, { Database }, { Jobs, JobType, JobSettled }] =
-    await Promise.all(['core/testing/index', 'core/index', 'plugins/database/contract', 'plugins/jobs/contract'].map(from))
-  const [database, events, cluster, access, queue, jobs] = await Promise.all(['database', 'events', 'cluster', 'access-open', 'queue-embedded', 'jobs'].map(plugin))
-  const nothing = {
-    type: 'nothing', summary: 'Does nothing', permission: 'jobs:submit', input: { '~standard': { version: 1, vendor: 'bench', validate: value => ({ value }) } },
-    async run() { return { done: true } },
-  }
-  let [settled, wanted, over] = [0, 0, () => {}]
-  const counter = definePlugin({ name: 'bench-counter', setup(ctx) { ctx.hook(JobSettled, () => { if (++settled === wanted) over() }) } })
-  const t = await createTestRuntime({
-    plugins: [
-      { plugin: database, config: url ? { url } : { file } }, cluster, events, access, queue, { plugin: jobs, config: { concurrency } },
-      contribute(JobType, nothing), counter,
-    ],
-    log: { debug() {}, info() {}, warn: console.error, error: console.error, child() { return this } },
-  })
-  /** Resolves when so many more have ended. */
-  const ended = many => new Promise(resolve => { wanted = settled + many; over = resolve })
-  const result = await run({ jobs: t.get(Jobs), database: t.get(Database), ended })
-  const [{ completed }] = await t.get(Database).knex()('jobs').where({ status: 'completed' }).count({ completed: '*' })
-  if (Number(completed) !== settled) throw new Error(`${settled} jobs were said to have ended, and ${completed} are completed`)
-  await t[Symbol.asyncDispose]()
-  return result
-}
+const ours = run => platform({ file, url, concurrency }, run)
 
 /** One after another, by many callers at once; or many in one call. */
 async function submit({ jobs }, total) {
@@ -48,12 +19,11 @@ async function submit({ jobs }, total) {
     for (let left = total; left > 0; left -= BATCH) await jobs.submitMany(CALLER, Array.from({ length: Math.min(BATCH, left) }, () => REQUEST))
     return
   }
-  let left = total
-  await Promise.all(Array.from({ length: CALLERS }, async () => { while (left-- > 0) await jobs.submit(CALLER, REQUEST) }))
+  await byCallers(total, () => jobs.submit(CALLER, REQUEST))
 }
 
 /** Jobs a second, and how long the event loop stood still at worst. */
-const through = () => platform(async at => {
+const through = () => ours(async at => {
   const once = async total => { const over = at.ended(total); await submit(at, total); await over }
   await once(Math.ceil(count / 4))
   const delay = monitorEventLoopDelay({ resolution: 1 })
@@ -67,7 +37,7 @@ const through = () => platform(async at => {
 })
 
 /** submit() 100 times a second; `count` jobs wait in the queue when it begins, so that it is being drained meanwhile. */
-const paced = () => platform(async at => {
+const paced = () => ours(async at => {
   await Promise.all([at.ended(200), submit(at, 200)])
   const delay = monitorEventLoopDelay({ resolution: 1 })
   const times = []
@@ -85,9 +55,7 @@ const paced = () => platform(async at => {
   await Promise.all([...waiting, filled])
   await over
   delay.disable()
-  times.sort((a, b) => a - b)
-  const share = part => times[Math.min(times.length - 1, Math.floor(times.length * part))]
-  return { p50: share(0.5), p99: share(0.99), worst: times.at(-1), stallMs: delay.max / 1e6 }
+  return { ...shares(times), stallMs: delay.max / 1e6 }
 })
 
 /** `synchronous`: 1 is what plainjob sets, and may lose what it acknowledged; 2 is what we do. */

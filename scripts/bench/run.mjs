@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// npm run bench -- [hooks] [boot] [start] [database] [http] [queue] [agent] [--json] [--write] [--rounds N] [--counts 1,5] [--batch-ms N]
+// npm run bench -- [hooks] [boot] [start] [database] [http] [queue] [engines] [agent] [--json] [--write] [--rounds N] [--counts 1,5] [--batch-ms N]
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
@@ -8,6 +8,7 @@ import { build } from '../build.mjs'
 import { agent, agentText } from './agent.mjs'
 import { boot, bootText } from './boot.mjs'
 import { database, databaseText } from './database.mjs'
+import { engines, enginesText } from './engines.mjs'
 import { hooks, hooksText } from './hooks.mjs'
 import { http, httpText } from './http.mjs'
 import { ROOT, installPeers, peerVersions } from './lib.mjs'
@@ -20,6 +21,7 @@ const BENCHES = {
   database: { run: database, text: databaseText, title: 'Durable inserts on SQLite', peers: false },
   http: { run: http, text: httpText, title: 'A JSON route through everything', peers: true },
   queue: { run: queue, text: queueText, title: 'Jobs that do nothing, from submit to completed', peers: true },
+  engines: { run: engines, text: enginesText, title: 'Jobs that do nothing on Redis and PostgreSQL', peers: true },
   agent: { run: agent, text: agentText, title: 'A run of an agent', peers: true },
   start: { run: start, text: startText, title: 'Process start to ready', peers: false },
 }

@@ -52,6 +52,14 @@ describe('the benchmarks', function () {
     positive(ofRaw, 'statement', 'transaction')
   })
 
+  it('bring jobs through Redis and PostgreSQL, beside the libraries that do', async () => {
+    const { cases } = await bench('engines', '--rounds', '1', '--counts', '50')
+    assert.deepEqual(cases.map((each: any) => each.concurrency), [10, 50])
+    for (const { perSecond, p50, p99 } of cases) {
+      for (const each of [perSecond, p50, p99]) positive(each, 'bullmq', 'ours-bullmq-sqlite', 'ours-bullmq-postgres', 'graphile', 'pgboss', 'ours-postgres')
+    }
+  })
+
   it('bring jobs from submit to their end, and tell how long a submit takes', async () => {
     const { perSecond, ofPlainjob, submit } = await bench('queue', '--rounds', '1', '--counts', '200')
     positive(perSecond, 'raw', 'plainjob', 'plainjob-full', 'ours-10', 'ours-50', 'ours-200', 'ours-many')
