@@ -27,7 +27,8 @@ export function problemsOf(deployment: Deployment): ProblemRow[] {
 /** One mistake, as `file:line:column  path  message` with what to do about it. */
 export function problemText({ file, line, column, path, message, expected, got, fix }: ProblemRow): string {
   const place = file && (line ? `${file}:${line}:${column ?? 1}` : file)
-  const said = path !== undefined && message.startsWith(`${path}: `) ? message.slice(path.length + 2) : message
+  const known = [path, place].find(each => each && message.startsWith(`${each}: `))
+  const said = known ? message.slice(known.length + 2) : message
   const detail = Object.entries({ expected, got, fix }).flatMap(([key, value]) => (value === undefined ? [] : [`    ${key}: ${value}`]))
   return [[place, path, said].filter(Boolean).join('  '), ...detail].join('\n')
 }

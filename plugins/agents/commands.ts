@@ -89,7 +89,8 @@ async function inputOf(io: CommandIo): Promise<unknown> {
   if (json !== undefined) {
     try { return JSON.parse(json === '-' ? await readAll(io) : json) } catch (error) {
       if (io.signal.aborted || AgentErrors.INPUT.is(error)) throw error
-      throw AgentErrors.INPUT({ agent, reason: `it is not JSON: ${reasonOf(error)}` })
+      const message = `what --input-json was given is not JSON: ${reasonOf(error)}`
+      throw new BackplaneError('AGENTS_INPUT', { message, fix: 'Quote it for the shell: --input-json \'{"n":1}\'.' })
     }
   }
   if (!words.length) throw AgentErrors.NO_INPUT()

@@ -17,7 +17,7 @@ const pause = z.int().min(1).max(LONGEST_PAUSE_MS)
 const request = z.strictObject({
   agent: name.optional().describe('The agent to run. Give this, or `type`.'),
   type: name.optional().describe('Another type of job.'),
-  input: z.unknown().describe('What the agent, or the type, is to work on.'),
+  input: z.unknown().optional().describe('What the agent, or the type, is to work on. Needed; null is something.'),
   project_id: name.optional(),
   parent_id: id.optional().describe('The unfinished job that it is a part of.'),
   priority: z.int().min(0).max(9).optional().describe('The highest goes first; 5.'),
@@ -30,6 +30,7 @@ const request = z.strictObject({
   dedupe: z.strictObject({ key: z.string().min(1).max(200) }).optional().describe('While an unfinished job of the project has this key, you get that one.'),
   metadata: z.record(z.string().max(200), z.unknown()).optional(),
 }).refine(({ agent, type }) => (agent === undefined) !== (type === undefined), { message: 'give either "agent" or "type"', path: ['agent'] })
+  .refine(({ input }) => input !== undefined, { message: 'is missing', path: ['input'] })
   .refine(({ delay_ms, run_at }) => delay_ms === undefined || run_at === undefined, { message: 'give either "delay_ms" or "run_at"', path: ['run_at'] })
 
 /** What a request asks for, as the service takes it. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { defineHook, definePlugin, definePoint, defineService, type Plugin } from '#core'
-import { neededFor } from '../../../core/host/deployment.ts'
+import { neededFor, problemText } from '../../../core/host/deployment.ts'
 
 const Models = defineService<object>('models.models')
 const Provider = definePoint<object>('models.provider')
@@ -20,4 +20,14 @@ describe('what a command needs to be set up', () => {
       assert.deepEqual(names([models(name), provider, budgets, budget, other, agents]), [name, 'provider', 'budgets', 'budget', 'agents'])
     })
   }
+})
+
+describe('a problem, as it is told', () => {
+  it('names its place once, whether the message has it or not', () => {
+    const place = { file: 'a.yaml', line: 3, column: 5 }
+    const row = (message: string, path?: string) => problemText({ ...place, message, code: 'CONFIG_X', ...(path !== undefined && { path }) } as Parameters<typeof problemText>[0])
+    assert.equal(row('a.yaml:3:5: it is bad'), 'a.yaml:3:5  it is bad')
+    assert.equal(row('a.b: it is bad', 'a.b'), 'a.yaml:3:5  a.b  it is bad')
+    assert.equal(row('it is bad', 'a.b'), 'a.yaml:3:5  a.b  it is bad')
+  })
 })

@@ -323,7 +323,7 @@ describe('agents: commands', () => {
       assert.equal(printed.out, '{"twice":42}\n')
       const wrong = (options: object) => command('run').run(terminal(t, ['double'], { url, options }).io) as Promise<unknown>
       await assert.rejects(wrong({}), { code: 'AGENTS_NO_INPUT' })
-      await assert.rejects(wrong({ inputJson: '{' }), { code: 'AGENTS_INPUT', message: /is not JSON/ })
+      await assert.rejects(wrong({ inputJson: '{' }), { code: 'AGENTS_INPUT', message: /--input-json was given is not JSON/, fix: /Quote it/ })
       await assert.rejects(wrong({ inputJson: '{"n":"1"}' }), { code: 'AGENTS_INPUT', message: /input\.n/ })
     }
   })

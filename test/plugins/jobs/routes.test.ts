@@ -124,7 +124,9 @@ describe('the routes of jobs', () => {
     assert.deepEqual(await submit({ agent: 'a', input: 'x' }), [])
     assert.deepEqual(await submit({ agent: 'a', type: 'b', input: 'x' }), ['agent: give either "agent" or "type"'])
     assert.deepEqual(await at({ input: 'x' }), ['agent'])
-    assert.deepEqual(await at({ agent: 'a' }), ['input'])
+    assert.deepEqual(await submit({ agent: 'a' }), ['input: is missing'])
+    assert.deepEqual(await at({}), ['agent', 'input'])
+    assert.deepEqual(await submit({ agent: 'a', input: null }), [])
     assert.deepEqual(await at({ agent: '', input: 1 }), ['agent'])
     for (const [key, value] of [['priority', 10], ['priority', 1.5], ['max_attempts', 0], ['timeout_ms', 1e12], ['idempotency_key', ''], ['metadata', []], ['project_id', 7],
       ['delay_ms', -1], ['delay_ms', 4e10], ['run_at', 'tomorrow'], ['backoff.base_ms', { base_ms: 0 }], ['backoff', { base: 1 }]] as const) {
