@@ -68,6 +68,7 @@ const RULES: readonly Rule[] = [
   { pattern: 'what|which (DAY) (date) DURATION ago', make: found => shift('subtract', 'today')(found) },
   { pattern: 'how many UNIT between|from DATE to|until|till DATE', make: between },
   { pattern: 'how many UNIT between DATE DATE', make: between },
+  { pattern: '(number) UNIT between DATE DATE', make: between },
   { pattern: '(what) difference (in UNIT) between DATE (to) DATE (in UNIT)', make: between },
   { pattern: 'how long between|from DATE (to|until|till) DATE', make: between },
   { pattern: 'how many UNIT (from) until|till|to|before DATE', make: until },

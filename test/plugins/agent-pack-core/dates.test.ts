@@ -69,6 +69,7 @@ describe('answering about dates', () => {
 describe('finding questions about dates in a request', () => {
   const cases: Record<string, string> = {
     'How many days are between 2026-01-01 and 2026-03-01?': 'There are 59 days between Thursday, 1 January 2026 and Sunday, 1 March 2026',
+    'days between 2026-01-01 and 2026-11-21': 'There are 324 days between Thursday, 1 January 2026 and Saturday, 21 November 2026',
     'What date is 90 days after 1 March 2026?': '90 days after Sunday, 1 March 2026 is Saturday, 30 May 2026',
     'What weekday is 24 December 2026?': '24 December 2026 is a Thursday', 'What day of the week is 24 December 2026': '24 December 2026 is a Thursday',
     'what time is it in Tokyo?': 'In Asia/Tokyo it is Saturday, 21 November 2026, 21:03', 'What is today\'s date?': 'In UTC it is Saturday, 21 November 2026, 12:03', 'What day is today?': '21 November 2026 is a Saturday',
