@@ -59,6 +59,10 @@ interface Ending { readonly execution: Execution; readonly event: JobEvent; read
 
 const frameOf = ({ id, project_id, traceparent }: JobRow): ScopeFields => ({ job_id: id, project_id, ...(traceparent !== null && { traceparent }) })
 
+/** What was written for callers and has no cause says all; of anything else the stack is wanted. */
+const whyOf = (error: unknown) =>
+  (error instanceof BackplaneError && error.expose && error.cause === undefined ? { reason: error.message, fix: error.fix } : { err: error })
+
 /** Its attempt has come to an end of its own. */
 const isOver = ({ status }: JobRow): boolean => !['queued', 'delayed', 'waiting'].includes(status)
 
@@ -262,7 +266,7 @@ export class Worker {
     const { row } = execution
     const { config, log, store } = this.deps
     const failure = failureOf(error, row.id)
-    log.error('an attempt failed', { job_id: row.id, type: row.type, attempt: row.attempt, code: failure.code, err: error })
+    log.error('an attempt failed', { job_id: row.id, type: row.type, attempt: row.attempt, code: failure.code, ...whyOf(error) })
     instruments.attemptsFailed.inc({ type: row.type })
     return this.#settle(execution, failure.retryable ? 'fail' : 'refuse', { error: failure, run_at: store.now + pauseAfter(error, row, config.retry) })
   }

@@ -293,6 +293,8 @@ describe('jobs', () => {
       ])
       assert.match(ends['typed']![2], /shown/)
       assert.ok(t.lines.some(line => line.message === 'an attempt failed' && String(line.fields['err']).includes('hunter22')))
+      const typed = t.lines.find(line => line.message === 'an attempt failed' && line.fields['type'] === 'typed')!.fields
+      assert.deepEqual([typed['err'], typed['fix']], [undefined, 'Correct the fields named.'], 'what says all needs no stack')
     })
 
     it('ends a run that takes too long, whether it listens or not', async () => {
