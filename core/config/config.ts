@@ -361,6 +361,11 @@ export class Config {
       }
       const full = [...path, ...steps]
       const at = node?.at ?? closest(tree, steps)?.at ?? closest(this.tree, full)?.at
+      const { code, issues: [wrong] = [] } = raw as { code?: unknown; issues?: { message: string }[] }
+      if (code === 'invalid_key' && wrong) {
+        tell(ConfigErrors.SETTING, full, at, { reason: wrong.message, expected: 'another name', got: show(String(steps.at(-1))) })
+        continue
+      }
       const expected = describe(schemasAt(json, steps)) || issue.message.replace(/^Invalid input: expected /, '').replace(/, received.*$/, '')
       if (value instanceof Secret) tell(ConfigErrors.SECRET_REFUSED, full, at, { source: String(value), expected: `${expected}, not a secret`, got: String(value) })
       else if (node?.is === 'leaf' && typeof value === 'string' && this.#wantsSecret(schema, tree!, node, steps)) {
