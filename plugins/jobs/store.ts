@@ -28,6 +28,12 @@ const PAST = {
 /** An event holds at most 64 KiB; a result that is larger is read from the job. */
 const EVENT_RESULT = 32_768
 
+/** How long it may take until it is noted that a new job is in the queue, and how many are noted at once. */
+const NOTE_MS = 100
+const NOTED_AT_ONCE = 500
+/** Instead of 0, so that a late note of its being handed over passes it by. */
+const SET_ASIDE = -1
+
 /** One step of the machine: `row` is what it was read as in the same transaction. */
 export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly changes: Changes; /** For its event. */ readonly data?: object }
 interface Made extends Step { readonly after: JobRow }
@@ -218,26 +224,39 @@ export class JobStore {
     if (queue.can.transactional) {
       await queue.enqueue(this.#entriesOf(rows), tx)
       if (!fresh) await this.#handed(rows, tx)
-    } else tx.afterCommit(() => this.#handOverNow(rows))
+    } else tx.afterCommit(() => this.#handOverNow(rows, fresh))
   }
 
   /** Gives the queue again what it was last given before that moment. Resolves to whether there may be more; not if the queue is away. */
   async handOverAgain(before: number, types: readonly string[], limit: number): Promise<boolean> {
     const { database, queue } = this.deps
+    await this.#note()
     if (!(await this.unhanded(before, types, 1)).length) return false
     if (queue.can.transactional) await database.transaction(async tx => this.handOver(await this.unhanded(before, types, limit, tx), tx))
     else return this.#handOverNow(await this.unhanded(before, types, limit))
     return true
   }
 
-  /** False if the queue is away: the sweep hands over what was not. */
-  async #handOverNow(rows: readonly Handed[]): Promise<boolean> {
+  /** False if the queue is away: the sweep hands over what was not. `fresh`: that it was is noted later, by when most of them have begun. */
+  async #handOverNow(rows: readonly Handed[], fresh = false): Promise<boolean> {
     try { await this.deps.queue.enqueue(this.#entriesOf(rows)) } catch (error) {
       if ((error as { retryable?: boolean }).retryable !== true) throw error
       return false
     }
-    await this.#handed(rows)
+    if (!fresh) await this.#handed(rows)
+    else if (this.#unnoted.push(...rows) === rows.length) this.#noting = this.deps.clock.after(NOTE_MS, () => void this.#note().catch(() => {}))
     return true
+  }
+
+  #unnoted: Handed[] = []
+  #noting = () => {}
+  /** Should it fail, the sweep gives them again. What was set aside or kept back since then stays as it is. */
+  async #note(): Promise<void> {
+    this.#noting()
+    const ids = this.#unnoted.splice(0).map(row => row.id)
+    for (let from = 0; from < ids.length; from += NOTED_AT_ONCE) {
+      await this.#jobs.whereIn('id', ids.slice(from, from + NOTED_AT_ONCE)).where({ status: 'queued', handed_at: 0 }).update({ handed_at: this.now })
+    }
   }
 
   async #handed(rows: readonly Handed[], tx?: Tx): Promise<void> {
@@ -289,7 +308,7 @@ export class JobStore {
   }
   /** Nothing here can run it now: the sweep looks at it again. */
   async setAside(id: string, tx: Tx): Promise<void> {
-    await this.deps.database.knex(tx)('jobs').where({ id, status: 'queued' }).update({ handed_at: 0 })
+    await this.deps.database.knex(tx)('jobs').where({ id, status: 'queued' }).update({ handed_at: SET_ASIDE })
   }
 
   async #tell(changed: readonly (readonly [row: JobRow, type: string, data?: object | undefined])[], tx: Tx): Promise<void> {

@@ -69,6 +69,7 @@ export class BullQueue implements JobQueue, AsyncDisposable {
   #source(): Source {
     const { engine, id: token } = this.deps
     const each = async (ids: readonly string[], what: (id: string) => Promise<void>) => {
+      engine.together()
       const failed = (await Promise.allSettled(ids.map(what))).find(result => result.status === 'rejected')
       if (failed) throw failed.reason
     }
@@ -96,6 +97,7 @@ export class BullQueue implements JobQueue, AsyncDisposable {
     const [first, waiting] = many ? [] : await Promise.all([engine.take(token), engine.waiting()])
     if (!many && first === undefined) return []
     const count = many ? room : Math.min(room - 1, waiting!)
+    engine.together()
     const rest = await Promise.allSettled(Array.from({ length: count }, () => engine.take(token)))
     const found = rest.flatMap(each => (each.status === 'fulfilled' && each.value !== undefined ? [each.value] : []))
     const ids = first === undefined ? found : [first, ...found]
