@@ -84,7 +84,7 @@ async function runOnServer(io: CommandIo, agent: string, input: unknown, screen:
 
 /** The words, standard input for `-`, or the data of --input-json. */
 async function inputOf(io: CommandIo): Promise<unknown> {
-  const { args: [agent, ...words], options } = io
+  const { args: [, ...words], options } = io
   const json = options['inputJson'] as string | undefined
   if (json !== undefined) {
     try { return JSON.parse(json === '-' ? await readAll(io) : json) } catch (error) {

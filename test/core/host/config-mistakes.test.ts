@@ -68,7 +68,7 @@ const mistakes: readonly Mistake[] = [
   // The shape of the file.
   { name: 'an unknown section', files: { [DEFAULT]: 'pluggins: {}\n' }, code: 'CONFIG_UNKNOWN_KEY', file: DEFAULT, line: 1, path: 'pluggins', expected: 'plugins', fix: /"plugins"/ },
   { name: 'an unknown setting of the runtime', files: { [DEFAULT]: 'runtime:\n  timeouts:\n    strat: 5\n' }, code: 'CONFIG_UNKNOWN_KEY', file: DEFAULT, line: 3, path: 'runtime.timeouts.strat', expected: 'start', fix: /"start"/ },
-  { name: 'a name that can be none', files: { [DEFAULT]: 'plugins:\n  p:\n    use: ./p.mjs\n    config:\n      named: { X Y: 1 }\n' }, code: 'CONFIG_SETTING', file: DEFAULT, line: 5, path: 'plugins.p.config.named.X Y', expected: 'another name', got: '"X Y"', fix: /another name/ },
+  { name: 'a name that is none', files: { [DEFAULT]: 'plugins:\n  p:\n    use: ./p.mjs\n    config:\n      named: { X Y: 1 }\n' }, code: 'CONFIG_SETTING', ...setting, line: 5, path: 'plugins.p.config.named.X Y', expected: 'another name', got: '"X Y"', fix: /another name/ },
   { name: 'a level that does not exist', files: { [DEFAULT]: 'log:\n  level: verbose\n' }, code: 'CONFIG_SETTING', file: DEFAULT, line: 2, path: 'log.level', expected: /one of "debug"/, got: '"verbose"', fix: /"warn"/ },
   { name: 'a time that is a text', files: { [DEFAULT]: 'runtime:\n  graceMs: 30s\n' }, code: 'CONFIG_SETTING', file: DEFAULT, line: 2, path: 'runtime.graceMs', expected: /a whole number from 100 to 3600000/, got: '"30s"', fix: /whole number/ },
   { name: 'a plugin set to true', files: { [DEFAULT]: 'plugins:\n  health: true\n' }, code: 'CONFIG_SHAPE', file: DEFAULT, line: 2, path: 'plugins.health', expected: /false, or a map/, got: 'true', fix: /false/ },
