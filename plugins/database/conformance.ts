@@ -59,6 +59,11 @@ export const databaseConformance = defineConformance<DatabaseSubject>(Database, 
         assert.deepEqual(found, rows.map(([name, at, data]) => ({ name, size: Number(at) % 3 ? -1 : at, data })))
         await database.knex()('things').delete()
       }
+      const odd = ['', ' ', 'NULL', 'null', '{}', '{a,b}', 'a,b', '"', '\\', '\\"', '\n\t', "'", '$1', '?', 'é𝄞', '{"a":["\\n"]}']
+      await database.transaction(tx => insert.run(odd.map((text, at) => [`odd ${at}${text}`, -at, text]), tx))
+      const kept: { name: string; size: number; data: string }[] = await database.knex()('things').orderBy('size', 'desc')
+      assert.deepEqual(kept.map(({ name, data }) => [name, data]), odd.map((text, at) => [`odd ${at}${text}`, text]))
+      await database.knex()('things').delete()
       const bad = database.transaction(tx => insert.run([['a', 1, null], ['b', null, null]], tx))
       await assert.rejects(bad, (error: unknown) => DatabaseErrors.CONSTRAINT.is(error))
       assert.deepEqual(await names(), [])

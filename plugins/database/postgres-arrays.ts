@@ -4,7 +4,8 @@ import { bindable } from './values.ts'
 /** The rows as one array for each column, so that the statement is the same for any number of them. */
 export function unnested(sql: string, types: readonly ColumnType[]): string {
   const columns = types.map((_, at) => `column${at + 1}`).join(', ')
-  return sql.replace('VALUES :rows', () => `SELECT ${columns} FROM unnest(${types.map(type => `CAST(? AS ${type}[])`).join(', ')}) AS rows (${columns})`)
+  const arrays = types.map(type => `CAST(? AS ${type}[])`).join(', ')
+  return sql.replace(/VALUES\s+:rows/i, `SELECT ${columns} FROM unnest(${arrays}) AS rows (${columns})`)
 }
 
 /** An array as PostgreSQL reads one from text. */
