@@ -8,10 +8,12 @@ export const REQUEST = { type: 'nothing', input: { hello: 'world' } }
 export const CALLERS = 100
 export const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
 
-/** Runs `use` with a folder of its own, which is gone afterwards. */
+/** Runs `use` with a folder of its own, which is gone afterwards, also if this is interrupted. */
 export async function inFolder(use) {
   const folder = mkdtempSync(join(tmpdir(), 'backplane-bench-'))
-  try { return await use(folder) } finally { rmSync(folder, { recursive: true, force: true }) }
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, () => process.exit(1))
+  return await use(folder)
 }
 
 /** So many calls, by many callers each of whom makes one after another. */
