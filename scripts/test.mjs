@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 // `npm test`: packages, dist/, then mocha over all tests. What comes after `--` is mocha's; files named there replace all tests.
 import { spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { bootstrap, reporting } from './bootstrap.mjs'
@@ -14,11 +15,52 @@ const ready = await reporting(async () => {
   await bootstrap(root)
   await build(root)
 })
-if (ready) {
+/** Runs mocha over these files; resolves to what it counted, and to what it printed unless that was shown. */
+function run(files, shown) {
   // On a machine that others use too, a test may be starved once; CI asks it again, a developer is told at once.
-  const named = args.some(arg => !arg.startsWith('-') && (existsSync(join(root, arg)) || /[*]/.test(arg)))
-  const mocha = [join(root, 'node_modules/mocha/bin/mocha.js'), ...(process.env.CI ? ['--forbid-only', '--retries', '2', '--timeout', '20000'] : []), ...args, ...(named ? [] : ['test/**/*.test.ts'])]
-  const child = spawn(process.execPath, mocha, { cwd: root, stdio: 'inherit' })
-  for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal))
-  child.once('close', code => { process.exitCode = code ?? 1 })
-} else console.log('0 passed, 1 failed')
+  const strict = process.env.CI ? ['--forbid-only', '--retries', '2', '--timeout', '20000'] : []
+  const mocha = [join(root, 'node_modules/mocha/bin/mocha.js'), ...strict, ...options, ...files]
+  const child = spawn(process.execPath, mocha, { cwd: root, stdio: shown ? 'inherit' : ['ignore', 'pipe', 'pipe'] })
+  running.add(child)
+  let out = ''
+  for (const stream of shown ? [] : [child.stdout, child.stderr]) stream.on('data', data => { out += data })
+  return new Promise(resolve => child.once('close', code => {
+    running.delete(child)
+    const [, passed = 0, failed = 1, skipped = 0] = /^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?\s*$/m.exec(out) ?? []
+    resolve({ code: code ?? 1, out, passed: Number(passed), failed: Number(failed), skipped: Number(skipped) })
+  }))
+}
+
+/** All tests, as many parts at once as there are cores (two): most of them wait for processes and servers. */
+async function runAll() {
+  const files = readdirSync(join(root, 'test'), { recursive: true, encoding: 'utf8' }).filter(file => file.endsWith('.test.ts')).map(file => join('test', file))
+  // The longest first, and each part a bit of everything.
+  const sorted = files.map(file => ({ file, size: statSync(join(root, file)).size })).sort((a, b) => b.size - a.size)
+  const lanes = Math.min(2, availableParallelism())
+  const count = lanes === 1 ? 1 : 8
+  const parts = Array.from({ length: count }, (_, at) => sorted.filter((_each, nth) => nth % count === at).map(({ file }) => file))
+  const results = []
+  let next = 0
+  const lane = async () => {
+    while (next < count && !stopped) {
+      const at = next++
+      const result = await run(parts[at], false)
+      results.push(result)
+      console.log(`${result.out.trimEnd()}\n\n(part ${results.length} of ${count})`)
+    }
+  }
+  await Promise.all(Array.from({ length: lanes }, lane))
+  for (const { out, code } of results) if (code !== 0) console.log(out.slice(Math.max(0, out.search(/^\s+\d+ failing$/m))))
+  const sum = field => results.reduce((all, each) => all + each[field], 0)
+  const failed = sum('failed') + results.filter(each => each.code !== 0 && each.failed === 0).length + (stopped ? 1 : 0)
+  console.log(`${sum('passed')} passed, ${failed} failed${sum('skipped') ? `, ${sum('skipped')} skipped` : ''}`)
+  return failed ? 1 : 0
+}
+
+const named = args.some(arg => !arg.startsWith('-') && (existsSync(join(root, arg)) || /[*]/.test(arg)))
+const options = named ? [] : args
+const running = new Set()
+let stopped = false
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => { stopped = true; for (const child of running) child.kill(signal) })
+if (!ready) console.log('0 passed, 1 failed')
+else process.exitCode = named ? (await run(args, true)).code : await runAll()
