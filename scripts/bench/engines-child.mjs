@@ -1,4 +1,5 @@
-// Jobs that do nothing on one engine, in one process. Prints jobs a second with 100 callers, and how long one takes from submit to its end at 100 a second.
+// Jobs that do nothing on one engine, in one process. Prints jobs a second with 100 callers, and how long one takes from submit to its end
+// at 100 a second.
 import { Redis } from 'ioredis'
 import pg from 'pg'
 import { CALLER, REQUEST, byCallers, inFolder, pause, platform, shares } from './platform.mjs'

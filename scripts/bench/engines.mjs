@@ -41,7 +41,8 @@ export const engines = ({ rounds = 5, count = 4_000 } = {}) => withServers(async
 
 export function enginesText({ cases }) {
   const text = cases.map(({ concurrency, perSecond, cpuUs, p50, p99, of }) => {
-    const rows = Object.keys(NAMES).map(name => [NAMES[name], Math.round(perSecond[name]), times(of.bullmq[name]), times(of.graphile[name]), times(of.pgboss[name]),
+    const rows = Object.keys(NAMES).map(name => [
+      NAMES[name], Math.round(perSecond[name]), times(of.bullmq[name]), times(of.graphile[name]), times(of.pgboss[name]),
       Math.round(cpuUs[name]), p50[name].toFixed(1), p99[name].toFixed(1)])
     return `With ${concurrency} at once:\n\n${table(
       ['jobs that do nothing', 'jobs/s', 'of BullMQ', 'of graphile-worker', 'of pg-boss', 'µs of CPU each', 'p50, ms', 'p99, ms'], rows)}`

@@ -49,7 +49,8 @@ export async function platform({ file, url, redis, concurrency, over = () => {} 
   } })
   const t = await createTestRuntime({
     plugins: [
-      { plugin: database, config: url ? { url } : { file } }, ...others, ...queue, { plugin: jobs, config: { concurrency } }, contribute(JobType, nothing), counter,
+      { plugin: database, config: url ? { url } : { file } }, ...others, ...queue,
+      { plugin: jobs, config: { concurrency } }, contribute(JobType, nothing), counter,
     ],
     log: { debug() {}, info() {}, warn: console.error, error: console.error, child() { return this } },
   })

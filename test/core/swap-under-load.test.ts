@@ -15,7 +15,7 @@ const PER_SECOND = 1_000
 
 describe('a swap under load', () => {
   it(`fails no call of another plugin and lets none past an absent guard: ${PER_SECOND} hook and service calls a second for ${SECONDS} s over 20 swaps, 3 of them bad`, async function () {
-    this.timeout(SECONDS * 2_000)
+    this.timeout(60_000)
     let alive = 0
     const provider = (name: string, ref: typeof Counter, bad?: 'setup' | 'start') => definePlugin({
       name, provides: [ref], guards: name === 'swapped' ? [BeforeIt] : [BeforeOther],
