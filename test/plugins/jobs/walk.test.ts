@@ -11,7 +11,7 @@ import { postgresOrSkip } from '../../support/services.ts'
 import { operator, runtime } from './kit.ts'
 import { fly, Killed, Process, VETO, type Attempt, type World } from './walk-kit.ts'
 
-const RUNS = process.env['BACKPLANE_CHAOS'] ? 10_000 : { sqlite: 600, postgres: 60 }
+const RUNS = process.env['BACKPLANE_CHAOS'] ? 10_000 : { sqlite: 60, postgres: 10 }
 const LONGEST_MS = process.env['BACKPLANE_CHAOS'] ? 7_200_000 : 120_000
 const KINDS = [
   'submit', 'submit', 'run', 'burst', 'delayed', 'batch', 'claim', 'claim', 'claim', 'claim', 'complete', 'complete', 'fail', 'fail', 'refuse', 'refuse', 'step', 'step', 'emit', 'cancel', 'retry',
