@@ -20,7 +20,9 @@ function run(files, shown) {
   // On a machine that others use too, a test may be starved once; CI asks it again, a developer is told at once.
   const strict = process.env.CI ? ['--forbid-only', '--retries', '2', '--timeout', '20000'] : []
   const mocha = [join(root, 'node_modules/mocha/bin/mocha.js'), ...strict, ...options, ...files]
-  const child = spawn(process.execPath, mocha, { cwd: root, stdio: shown ? 'inherit' : ['ignore', 'pipe', 'pipe'] })
+  // What was just built starts in half the time of the sources.
+  const env = { ...process.env, BACKPLANE_TEST_BUILT: '1' }
+  const child = spawn(process.execPath, mocha, { cwd: root, env, stdio: shown ? 'inherit' : ['ignore', 'pipe', 'pipe'] })
   running.add(child)
   let out = ''
   for (const stream of shown ? [] : [child.stdout, child.stderr]) stream.on('data', data => { out += data })

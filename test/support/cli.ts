@@ -31,7 +31,7 @@ export function workplace(files: Readonly<Record<string, string>>, host = root) 
   }
   for (const [name, text] of Object.entries(files)) write(name, text)
   const start = (args: readonly string[], env: Readonly<Record<string, string>> = {}): Run => {
-    const flags = host === root ? ['--conditions=backplane-source', '--import', tsx] : []
+    const flags = host === root && !process.env['BACKPLANE_TEST_BUILT'] ? ['--conditions=backplane-source', '--import', tsx] : []
     const { PATH, HOME, TMPDIR } = process.env
     const child = spawn(process.execPath, [...flags, join(host, 'scripts/backplane.mjs'), ...args],
       { cwd: folder, env: { PATH, HOME, TMPDIR, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
