@@ -4,6 +4,7 @@ import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import pg from 'pg'
+import { sharedServer } from './shared.ts'
 
 const STARTED_MS = 30_000
 const PASSWORD = 'not-a-secret-of-anybody'
@@ -176,23 +177,8 @@ export class PostgresServer {
   }
 }
 
-let shared: Promise<PostgresServer> | undefined
-
-/** The server of this run of tests; whoever asks first starts it. Rejects with NoPostgres where there is none. */
-export const postgres = (): Promise<PostgresServer> => (shared ??= PostgresServer.start())
-
-/** For `before`: the server of this run, or the suite is skipped with the reason. */
-export async function postgresOrSkip(context: Mocha.Context): Promise<PostgresServer> {
-  context.timeout(360_000)
-  try { return await postgres() } catch (error) {
-    if (!(error instanceof NoPostgres)) throw error
-    console.log(`skipped: ${error.message}`)
-    return context.skip()
-  }
-}
-
-export async function stopPostgres(): Promise<void> {
-  const server = await shared?.catch(() => undefined)
-  shared = undefined
-  await server?.stop()
-}
+const shared = sharedServer(() => PostgresServer.start(), NoPostgres)
+/** The server of this run of tests; rejects with NoPostgres where there is none. */
+export const postgres = shared.get
+export const postgresOrSkip = shared.orSkip
+export const stopPostgres = shared.stop

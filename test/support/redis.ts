@@ -4,6 +4,7 @@ import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { Redis } from 'ioredis'
+import { sharedServer } from './shared.ts'
 
 const STARTED_MS = 20_000
 const PASSWORD = 'not-a-secret-of-anybody'
@@ -162,23 +163,8 @@ export class RedisServer {
   }
 }
 
-let shared: Promise<RedisServer> | undefined
-
-/** The server of this run of tests; whoever asks first starts it. Rejects with NoRedis where there is none. Do not crash it: start one for that. */
-export const redis = (): Promise<RedisServer> => (shared ??= RedisServer.start())
-
-/** For `before`: the server of this run (or one of your own), or the suite is skipped with the reason. */
-export async function redisOrSkip(context: Mocha.Context, start: () => Promise<RedisServer> = redis): Promise<RedisServer> {
-  context.timeout(360_000)
-  try { return await start() } catch (error) {
-    if (!(error instanceof NoRedis)) throw error
-    console.log(`skipped: ${error.message}`)
-    return context.skip()
-  }
-}
-
-export async function stopRedis(): Promise<void> {
-  const server = await shared?.catch(() => undefined)
-  shared = undefined
-  await server?.stop()
-}
+const shared = sharedServer(() => RedisServer.start(), NoRedis)
+/** The server of this run of tests; rejects with NoRedis where there is none. Do not crash it: start one for that. */
+export const redis = shared.get
+export const redisOrSkip = shared.orSkip
+export const stopRedis = shared.stop
