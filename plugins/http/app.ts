@@ -173,7 +173,7 @@ export class App {
     this.#settled(exchange)
   }
 
-  #base(exchange: Exchange) { return this.#deps.headers.of(exchange.req, exchange.secure, this.#deps.gate.state === 'draining') }
+  #base(exchange: Exchange) { return this.#deps.headers.of(exchange.req, exchange.secure, this.#deps.gate.state === 'leaving' || this.#deps.gate.state === 'draining') }
 
   /** Who is slow to read an answer holds no place that others wait for. */
   #settled(exchange: Exchange): void {

@@ -32,6 +32,8 @@ export const config = z.strictObject({
   requestTimeoutMs: ms(30_000).describe('Time for a handler to answer, unless its route says otherwise; and for a client to send its whole request.'),
   headersTimeoutMs: ms(10_000).describe('Time for a client to send the headers of a request.'),
   keepAliveMs: ms(5_000).describe('How long an idle connection is kept.'),
+  drainDelayMs: z.number().int().min(0).max(60_000).default(0)
+    .describe('How long requests are served on once the process is to end and `/health/ready` says so, for balancers that hear of it late. Part of runtime.graceMs.'),
   streamGraceMs: z.number().int().min(0).max(3_600_000).default(5_000).describe('How long open streams may go on once the process is draining.'),
   bodyLimit: z.number().int().min(1).default(1_048_576).describe('Bytes of a request body, unless its route says otherwise.'),
   bodyMemory: z.number().int().min(1).default(67_108_864).describe('Bytes of all bodies being received at once; more are answered 503.'),

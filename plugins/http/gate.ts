@@ -3,7 +3,8 @@ import { HttpErrors } from '#contracts/http'
 import type { HttpConfig } from './config.ts'
 import type { Exchange } from './exchange.ts'
 
-export type ServerState = 'starting' | 'serving' | 'draining'
+/** `leaving`: it serves on, and each answer closes its connection, until everybody has seen that it is not ready. */
+export type ServerState = 'starting' | 'serving' | 'leaving' | 'draining'
 export type Kind = 'request' | 'stream'
 
 /** Who is inside, and whether more may come in. */
@@ -21,7 +22,7 @@ export class Gate {
   /** Throws HTTP_ROLE, or HTTP_STARTING, if nothing but what is early is served now. */
   open(path: string): void {
     if (!this.roles.includes('api')) throw HttpErrors.ROLE({ path, roles: this.roles.join(', ') })
-    if (this.state !== 'serving') throw HttpErrors.STARTING({ state: this.state })
+    if (this.state !== 'serving' && this.state !== 'leaving') throw HttpErrors.STARTING({ state: this.state })
   }
 
   /** `early` ones are never refused and never counted. Throws HTTP_BUSY. */
@@ -72,9 +73,9 @@ export class Gate {
   /** Settles when no request, or no stream, is inside. */
   async empty(kind: Kind): Promise<void> { while (this.#inside[kind].size > 0) await new Promise<void>(resolve => this.#waiting.push(resolve)) }
 
-  abort(reason: Error, kind?: Kind): void {
-    for (const each of ['request', 'stream'] as const) if (kind === undefined || each === kind) for (const exchange of [...this.#inside[each]]) exchange.abort(reason)
-  }
+  abort(reason: Error): void { for (const each of ['request', 'stream'] as const) for (const exchange of [...this.#inside[each]]) exchange.abort(reason) }
+  /** Not who waits on a route that may stream: he can have his answer yet. */
+  abortStreams(reason: Error): void { for (const exchange of [...this.#inside.stream]) if (exchange.streaming) exchange.abort(reason) }
 
   #tell(): void {
     if (this.#waiting.length === 0) return

@@ -40,7 +40,7 @@ export default definePlugin({
     ctx.contribute(HealthCheck, createHealthCheck(app.table, gate))
     for (const instrument of Object.values(instruments)) ctx.contribute(Metric, instrument)
     ctx.hook(RuntimeHooks.ready, () => { gate.state = 'serving' })
-    ctx.hook(RuntimeHooks.draining, () => { gate.state = 'draining' })
+    ctx.hook(RuntimeHooks.draining, () => listener.leave())
     ctx.defer(() => listener.stop(), 'listener')
 
     return {

@@ -50,6 +50,7 @@ export class Listener implements HttpServer {
   #server: Server | undefined
   #url: string | undefined
   #unwatch = () => {}
+  #hurry = () => {}
   constructor(readonly deps: ListenerDeps) {}
 
   get url(): string | undefined { return this.#url }
@@ -130,17 +131,30 @@ export class Listener implements HttpServer {
   }
   readonly #upgrade = (req: IncomingMessage, socket: Duplex, head: Buffer): void => void this.deps.upgrades.handle(req, socket, head)
 
+  /** The process is to end: `/health/ready` says so already, but balancers go on sending until they have asked. */
+  leave(): void {
+    const { gate } = this.deps
+    gate.state = gate.settings.drainDelayMs > 0 && gate.roles.includes('api') ? 'leaving' : 'draining'
+  }
+
   /** Goes on listening, so that whoever asks for readiness hears 503, and lets what is under way finish. */
   async drain(): Promise<void> {
-    const { gate, clock } = this.deps
+    const { gate } = this.deps
+    if (gate.state === 'leaving') await this.#pause(gate.settings.drainDelayMs)
     gate.state = 'draining'
     // Idle connections stay until stop(): one that is closed now would reset the request that is just on its way to it.
     await gate.empty('request')
-    let cancel = () => {}
-    await Promise.race([gate.empty('stream'), new Promise<void>(resolve => { cancel = clock.after(gate.settings.streamGraceMs, resolve) })])
-    cancel()
-    gate.abort(HttpErrors.STARTING({ state: 'draining' }), 'stream')
+    await Promise.race([gate.empty('stream'), this.#pause(gate.settings.streamGraceMs)])
+    this.#hurry()
+    gate.abortStreams(HttpErrors.STARTING({ state: 'draining' }))
     await gate.empty('stream')
+  }
+
+  #pause(ms: number): Promise<void> {
+    return new Promise(resolve => {
+      const cancel = this.deps.clock.after(ms, resolve)
+      this.#hurry = () => { cancel(); resolve() }
+    })
   }
 
   async stop(): Promise<void> {
@@ -149,6 +163,7 @@ export class Listener implements HttpServer {
     if (!server) return
     this.#server = undefined
     this.#unwatch()
+    this.#hurry()
     gate.state = 'draining'
     const closed = new Promise<void>(resolve => server.close(() => resolve()))
     gate.abort(HttpErrors.STARTING({ state: 'draining' }))

@@ -54,6 +54,34 @@ describe('SIGTERM under load', function () {
     agent.destroy()
   })
 
+  it('is followed, for who hears late of readiness, by a time in which requests are served and connections closed', async () => {
+    await using place = workplace({ ...files, 'config/default.yaml': files['config/default.yaml'].replace('port: 0', 'port: 0, drainDelayMs: 2000') })
+    const server = place.start(['start', '--no-watch'])
+    const { url } = await server.line('the start', isStarted) as { url: string }
+    const agent = new Agent({ keepAlive: true, maxSockets: 5 })
+    const ask = (path: string) => new Promise<{ status: number; closes: boolean }>((resolve, reject) => {
+      get(`${url}${path}`, { agent }, answer => {
+        answer.resume().on('end', () => resolve({ status: answer.statusCode!, closes: answer.headers.connection === 'close' })).on('error', reject)
+      }).on('error', reject)
+    })
+    assert.deepEqual(await ask('/quick'), { status: 200, closes: false })
+    server.process.kill('SIGTERM')
+    const from = performance.now()
+    await eventually('readiness to be 503', async () => (await ask('/health/ready')).status === 503, 1_000)
+    // As kube-proxy does, which goes on for a while.
+    let served = 0
+    while (performance.now() - from < 1_000) {
+      assert.deepEqual(await ask('/quick'), { status: 200, closes: true })
+      served++
+    }
+    assert.ok(served > 5)
+    const last = await eventually('it to serve no more', async () => { const answer = await ask('/quick').catch(() => 'gone'); return answer !== 'gone' && (answer as { status: number }).status === 200 ? false : answer }, 5_000)
+    assert.ok(last === 'gone' || (last as { status: number }).status === 503)
+    assert.equal(await server.ended, 0)
+    assert.ok(performance.now() - from > 1_900)
+    agent.destroy()
+  })
+
   it('a second one ends the process at once', async () => {
     await using place = workplace(files)
     const server = place.start(['start', '--no-watch'])

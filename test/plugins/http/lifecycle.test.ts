@@ -198,6 +198,36 @@ describe('http lifecycle', () => {
     assert.equal(aborted, true)
   })
 
+  it('waits, beyond the time of open streams, for an answer on a route that might have streamed', async () => {
+    const work = latch()
+    let begun = false
+    const waits = route('/a', async () => { begun = true; await work.opened; return { body: 'finished' } }, { streams: true })
+    await using t = await serve([routesPlugin('a', waits)], { config: { streamGraceMs: 0 } })
+    const under = fetch(`${t.url}/a`)
+    await eventually('it to be under way', () => begun)
+    const stopped = t.runtime.stop()
+    // Longer than a cut of streams would take: the drain has asked for those that are open, and there are none.
+    await eventually('it to drain', async () => (await fetch(`${t.url}/a`)).status === 503)
+    await new Promise(resolve => setTimeout(resolve, 100))
+    work.go()
+    assert.deepEqual([(await under).status, await (await under).text()], [200, 'finished'])
+    await stopped
+  })
+
+  it('does not keep back a process without the role api, nor one whose http is swapped, for a delay that is for balancers', async () => {
+    await using t = await serve([routesPlugin('a', route('/a'))], { config: { drainDelayMs: 60_000 } })
+    await t.runtime.swap('http', http)
+    await using worker = await serve([], { config: { drainDelayMs: 60_000 }, host: { roles: ['worker'] } })
+    const from = performance.now()
+    await worker.runtime.stop()
+    assert.ok(performance.now() - from < 5_000)
+    // And a stop that has less time than that takes what it has.
+    await using hasty = await serve([], { config: { drainDelayMs: 60_000 }, graceMs: 400 })
+    await hasty.runtime.stop()
+    assert.ok(performance.now() - from < 5_000)
+    await t.runtime.change(new Map([['http', { plugin: http, config: { port: 0 } }]]))
+  })
+
   it('ends what hangs when the time to drain is up', async () => {
     let signal: AbortSignal | undefined
     await using t = await serve([routesPlugin('a', route('/a', request => { signal = request.signal; return new Promise(() => {}) }))],
