@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Server } from './command.ts'
 import { followEvents, readEvents } from './events.ts'
@@ -6,9 +6,16 @@ import { HostErrors, type World } from '../host/world.ts'
 
 const PROBE_MS = { first: 300, only: 3_000 }
 
-/** The server at `url`, or the one that wrote server.json and still lives. Throws HOST_SERVER_UNKNOWN, HOST_SERVER_SILENT or HOST_SERVER_FOREIGN. */
+/** The server at `url`, or one that wrote down where it is, and still lives and answers. Throws HOST_SERVER_UNKNOWN, HOST_SERVER_SILENT or HOST_SERVER_FOREIGN. */
 export async function connect(dataDir: string, given: string | undefined, mode: keyof typeof PROBE_MS, alive: World['alive']): Promise<Server> {
-  const url = (given ?? await recorded(dataDir, alive)).replace(/\/+$/, '')
+  if (given !== undefined) return reach(given, mode)
+  let failure: unknown
+  for (const url of await recorded(dataDir, alive)) try { return await reach(url, mode) } catch (error) { failure ??= error }
+  throw failure
+}
+
+async function reach(given: string, mode: keyof typeof PROBE_MS): Promise<Server> {
+  const url = given.replace(/\/+$/, '')
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) throw HostErrors.URL({ url })
   if (!await isOurs(url, AbortSignal.timeout(PROBE_MS[mode]))) throw HostErrors.SERVER_FOREIGN({ url })
   return serverAt(url)
@@ -39,14 +46,19 @@ async function isOurs(url: string, signal: AbortSignal): Promise<boolean> {
   } catch { return false }
 }
 
-async function recorded(dataDir: string, alive: World['alive']): Promise<string> {
-  const file = join(dataDir, 'server.json')
-  // Not there, or half written, is unknown.
-  const found = await readFile(file, 'utf8').then(text => JSON.parse(text) as { readonly url?: unknown; readonly pid?: unknown } | null).catch(() => null)
-  const [url, pid] = [found?.url, found?.pid]
-  if (typeof url !== 'string') throw HostErrors.SERVER_UNKNOWN({ file })
-  if (!Number.isSafeInteger(pid) || (pid as number) <= 0 || !alive(pid as number)) throw HostErrors.SERVER_SILENT({ url })
-  return url
+/** Where those that live are: several processes may share a data folder, each with a file of its own. */
+async function recorded(dataDir: string, alive: World['alive']): Promise<readonly string[]> {
+  const names = (await readdir(dataDir).catch(() => [])).filter(name => /^server(\.[\da-f-]{36})?\.json$/.test(name)).sort().reverse()
+  const found: { readonly url: string; readonly pid: unknown }[] = []
+  for (const name of names) {
+    // Not there any more, or half written, is unknown.
+    const { url, pid } = await readFile(join(dataDir, name), 'utf8').then(text => (JSON.parse(text) ?? {}) as { url?: unknown; pid?: unknown }).catch(() => ({ url: undefined, pid: undefined }))
+    if (typeof url === 'string') found.push({ url, pid })
+  }
+  if (!found.length) throw HostErrors.SERVER_UNKNOWN({ file: join(dataDir, 'server.json') })
+  const living = found.filter(({ pid }) => Number.isSafeInteger(pid) && (pid as number) > 0 && alive(pid as number))
+  if (!living.length) throw HostErrors.SERVER_SILENT({ url: found[0]!.url })
+  return living.map(({ url }) => url)
 }
 
 /** The state of each plugin in the server that runs here; `undefined` if none answers, or it does not say. */

@@ -225,8 +225,9 @@ class Server {
 
 /** Where this process listens, as its server plugin has written it down. */
 async function urlOf(dataDir: string, instanceId: string): Promise<string | undefined> {
-  try {
-    const found = JSON.parse(await readFile(join(dataDir, 'server.json'), 'utf8')) as { url?: string; instanceId?: string }
-    return found.instanceId === instanceId ? found.url : undefined
-  } catch { return undefined }
+  for (const name of ['server.json', `server.${instanceId}.json`]) try {
+    const found = JSON.parse(await readFile(join(dataDir, name), 'utf8')) as { url?: string; instanceId?: string }
+    if (found.instanceId === instanceId) return found.url
+  } catch { /* there is no such file */ }
+  return undefined
 }

@@ -1,15 +1,13 @@
 import { randomUUID } from 'node:crypto'
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { createServer as createPlain, type IncomingMessage, type RequestListener, type Server } from 'node:http'
 import { createServer as createSecure, type Server as SecureServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import { join } from 'node:path'
-import { pid } from 'node:process'
 import type { Duplex } from 'node:stream'
 import { createSecureContext } from 'node:tls'
 import { reasonOf, type BackplaneError, type Clock, type Host, type Live, type Logger } from '#core'
 import { AccessErrors, type Access } from '#contracts/access'
 import { HttpErrors, type HttpServer } from '#contracts/http'
+import { Announcement } from './announcement.ts'
 import type { HttpConfig } from './config.ts'
 import type { Gate } from './gate.ts'
 import type { Headers } from './headers.ts'
@@ -51,13 +49,13 @@ export class Listener implements HttpServer {
   #url: string | undefined
   #unwatch = () => {}
   #hurry = () => {}
-  constructor(readonly deps: ListenerDeps) {}
+  readonly #announcement: Announcement
+  constructor(readonly deps: ListenerDeps) { this.#announcement = new Announcement(deps.host, deps.log) }
 
   get url(): string | undefined { return this.#url }
-  get #file(): string { return join(this.deps.host.dataDir, 'server.json') }
 
   async start(): Promise<void> {
-    const { access, gate, log, requests } = this.deps
+    const { access, clock, gate, log, requests } = this.deps
     const { host, port } = gate.settings
     if (access.current) await access.current.admitBind(host)
     else if (!isLoopback(host)) throw AccessErrors.BIND_REFUSED({ host, reason: 'no plugin is loaded that says who may come in' })
@@ -75,7 +73,7 @@ export class Listener implements HttpServer {
     this.listenForUpgrades()
     await this.#listen(server, host, port)
     this.#url = urlOf(tls ? 'https' : 'http', host, (server.address() as AddressInfo).port)
-    if (gate.roles.includes('api')) await this.#announce()
+    if (gate.roles.includes('api')) await this.#announcement.make(this.#url, clock.now())
     log.info('listening', { url: this.#url })
   }
 
@@ -173,26 +171,7 @@ export class Listener implements HttpServer {
     server.closeAllConnections()
     await closed
     this.#url = undefined
-    await this.#withdraw()
-  }
-
-  /** Tells the command line where the server is. Readable by its owner only; never half written. */
-  async #announce(): Promise<void> {
-    const { dataDir, instanceId } = this.deps.host
-    await mkdir(dataDir, { recursive: true })
-    const draft = `${this.#file}.${randomUUID()}`
-    const found = { url: this.#url, pid, instanceId, startedAt: new Date(this.deps.clock.now()).toISOString() }
-    await writeFile(draft, `${JSON.stringify(found, null, 2)}\n`, { mode: 0o600, flag: 'wx' })
-    await rename(draft, this.#file)
-  }
-
-  async #withdraw(): Promise<void> {
-    try {
-      const { instanceId } = JSON.parse(await readFile(this.#file, 'utf8')) as { instanceId?: string }
-      if (instanceId === this.deps.host.instanceId) await rm(this.#file, { force: true })
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') this.deps.log.warn(`server.json could not be removed: ${reasonOf(error)}`)
-    }
+    await this.#announcement.withdraw()
   }
 }
 

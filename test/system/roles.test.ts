@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -52,6 +52,34 @@ describe('roles', function () {
     assert.equal(JSON.parse(readFileSync(join(place.folder, 'data/server.json'), 'utf8')).url, url)
     api.process.kill('SIGTERM')
     assert.equal(await api.ended, 0, api.err)
+  })
+
+  it('the command line finds the one that lives, of two that serve from one data folder', async () => {
+    await using place = workplace({})
+    const env = { PORT: '0', BACKPLANE__log__format: 'json' }
+    const begin = async () => {
+      const run = place.start(['start', '--no-watch'], env)
+      await run.line('the start', message('started'))
+      return { run, url: await listening(run), async stop() { run.process.kill('SIGTERM'); assert.equal(await run.ended, 0, run.err) } }
+    }
+    const files = () => readdirSync(join(place.folder, 'data')).filter(name => name.startsWith('server')).sort()
+    const asked = async () => (await place.run('jobs', 'list', '--json')).code
+    const first = await begin()
+    const second = await begin()
+    assert.deepEqual([files().length, JSON.parse(readFileSync(join(place.folder, 'data/server.json'), 'utf8')).url], [2, first.url])
+    assert.equal((await second.run.line('the start', message('started')))['url'], second.url)
+    assert.equal(await asked(), 0)
+    await first.stop()
+    assert.deepEqual([files().length, files().includes('server.json')], [1, false])
+    assert.equal(await asked(), 0)
+    // Its place is free again, and what a killed one left is removed.
+    second.run.process.kill('SIGKILL')
+    await second.run.ended
+    const third = await begin()
+    assert.deepEqual(files(), ['server.json'])
+    await third.stop()
+    assert.deepEqual(files(), [])
+    assert.notEqual(await asked(), 0)
   })
 
   it('a port that is taken ends a process that was to serve requests', async () => {

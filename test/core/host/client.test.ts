@@ -62,6 +62,21 @@ describe('the command line, when it looks for a server', () => {
     }
   })
 
+  it('takes the next one when the process that has server.json is gone, or does not answer', async () => {
+    await using it = await served(200, OURS, 1)
+    await using other = await served(200, OURS, 2)
+    const further = { url: other.url, pid: 2, instanceId: 'y' }
+    writeFileSync(join(it.dataDir, 'server.0e3c5f0e-0000-4000-8000-000000000000.json'), JSON.stringify(further))
+    const find = (alive: (pid: number) => boolean) => connect(it.dataDir, undefined, 'only', alive)
+    assert.equal((await find(yes)).url, it.url)
+    assert.equal((await find(pid => pid === 2)).url, other.url)
+    await assert.rejects(find(no), { code: HostErrors.SERVER_SILENT.code })
+    await using foreign = await served(404, 'not here')
+    writeFileSync(join(it.dataDir, 'server.json'), JSON.stringify({ url: foreign.url, pid: 1, instanceId: 'x' }))
+    assert.equal((await find(yes)).url, other.url)
+    await assert.rejects(find(pid => pid === 1), { code: HostErrors.SERVER_FOREIGN.code })
+  })
+
   it('says that none is known without a server.json, or with half of one', async () => {
     await using it = await served(200, OURS)
     for (const text of ['{"url"', 'null', '{}']) {
