@@ -6,8 +6,13 @@ const LINES_KEPT = 200
 const START_MS = 60_000
 const STOP_MS = 45_000
 
+/** What a process does, as config/scaled.yaml says it; one with `all` does both. */
+export type Roles = 'api' | 'worker' | 'all'
+const ROLES = { api: 'api,scheduler', worker: 'worker', all: 'all' } as const
+
 export interface InstanceOptions {
   readonly host: string
+  readonly roles: Roles
   readonly cwd: string
   readonly env: Readonly<Record<string, string>>
 }
@@ -36,10 +41,10 @@ export class Instance {
   url = ''
   #asked = false
 
-  constructor({ host, cwd, env }: InstanceOptions) {
+  constructor({ host, roles, cwd, env }: InstanceOptions) {
     const { PATH, HOME, TMPDIR } = process.env
     const given = Object.fromEntries(Object.entries({ PATH, HOME, TMPDIR, ...env }).filter(([, value]) => value !== undefined))
-    this.process = spawn(process.execPath, [join(host, 'scripts/backplane.mjs'), 'start', '--no-watch'],
+    this.process = spawn(process.execPath, [join(host, 'scripts/backplane.mjs'), 'start', '--no-watch', '--roles', ROLES[roles]],
       { cwd, env: given, stdio: ['ignore', 'pipe', 'pipe'] })
     living.add(this.process)
     const listening = deferred<string>()

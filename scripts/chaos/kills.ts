@@ -12,7 +12,7 @@ async function round(stage: Stage, signal: 'SIGKILL' | 'SIGTERM', jobs: number, 
   const before = stage.sink.effects('naked')
   const done = () => stage.sink.effects('naked') - before
   const api = await stage.start(0)
-  const workers = await Promise.all(Array.from({ length: WORKERS }, () => stage.keep(CONCURRENCY)))
+  const workers = await Promise.all(Array.from({ length: WORKERS }, () => stage.keep(CONCURRENCY, 'worker')))
   await submitAll(api.url, Array.from({ length: jobs }, () => ({ type: 'effect', input: { ms: Math.round(stage.random() * 60) } })))
   let made = 0
   for (let nth = 1; nth <= kills; nth++) {

@@ -10,7 +10,7 @@ export const poison: Show = {
     const api = await stage.start(0)
     const effects = (count: number) => Array.from({ length: count }, () => ({ type: 'effect', input: { ms: Math.round(stage.random() * 40) } }))
     const ids = await submitAll(api.url, [...effects(Math.floor(jobs / 2)), { type: 'poison', input: {} }, ...effects(jobs - Math.floor(jobs / 2) - 1)])
-    const workers = await Promise.all([stage.keep(10), stage.keep(10)])
+    const workers = await Promise.all([stage.keep(10, 'worker'), stage.keep(10, 'worker')])
     await stage.settled()
     const [job] = await stage.rows(`SELECT id, status, attempt, max_attempts, error FROM jobs WHERE type = 'poison'`)
     stage.measure('jobs', ids.length)

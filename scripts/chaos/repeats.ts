@@ -15,7 +15,7 @@ export const repeats: Show = {
     stage.expect(await stage.count('1 = 1') === 1, 'one key made several jobs')
     stage.expect(different.size === 1 && answers[0]!.status === 202, `${different.size} different answers: ${[...different].slice(0, 2).join(' | ')}`)
 
-    const worker = await stage.start(10)
+    const worker = await stage.start(10, 'worker')
     stage.sink.fails = true
     await submitAll(apis[0].url, Array.from({ length: dead }, () => ({ type: 'brittle', input: {} })))
     await stage.settled()

@@ -18,12 +18,19 @@ const kept = ({ violations }: Result) => (violations.length ? `${violations.leng
 export const text = (results: readonly Result[]): string => table(['show', 'engine', 'promises', 'seconds', 'numbers'],
   results.map(each => [`${each.show}`, each.engine, kept(each), `${each.seconds}`, numbersOf(each)]))
 
+type Played = Pick<Result, 'show' | 'engine' | 'seed' | 'scale'>
+const commandOf = ({ show, engine, seed, scale }: Played) =>
+  `npm run chaos -- --all --show ${show} --engine ${engine} --seed ${seed}${scale === 1 ? '' : ` --scale ${scale}`}`
+
+/** The page has it already, with every promise kept. */
+export const isWritten = (played: Played): boolean => readFileSync(join(ROOT, PAGE), 'utf8').split('\n')
+  .some(line => line.startsWith(`- **${played.engine}**: kept.`) && line.includes(`\`${commandOf(played)}\``))
+
 /** What a page shows of one show on one engine, with its command and every broken promise. */
 function entry(result: Result, machine: string): string {
-  const { show, engine, seed, scale, seconds, violations } = result
-  const command = `npm run chaos -- --all --show ${show} --engine ${engine} --seed ${seed}${scale === 1 ? '' : ` --scale ${scale}`}`
+  const { engine, seconds, violations } = result
   const broken = violations.map(violation => `\n  - Broken: ${violation.split('\n')[0]!.slice(0, 300)}`)
-  return `- **${engine}**: ${kept(result)}. ${numbersOf(result)}. ${seconds} s; \`${command}\`, ${machine}.${broken.join('')}`
+  return `- **${engine}**: ${kept(result)}. ${numbersOf(result)}. ${seconds} s; \`${commandOf(result)}\`, ${machine}.${broken.join('')}`
 }
 
 /** Puts these results into the page; those of other shows and engines stay. */

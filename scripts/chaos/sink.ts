@@ -7,6 +7,7 @@ export class Sink implements AsyncDisposable {
   readonly #server: Server
   /** What `brittle` jobs hear. */
   fails = false
+  readonly #scopes = new Map<string, { now: Set<string>; most: number }>()
 
   constructor() {
     this.#server = createServer((request, response) => {
@@ -14,6 +15,8 @@ export class Sink implements AsyncDisposable {
       const counts = this.of(kind)
       const id = key.join('/')
       counts.set(id, (counts.get(id) ?? 0) + 1)
+      const scopes = request.headers['x-scopes']
+      if (typeof scopes === 'string') for (const scope of scopes.split(',')) this.#note(scope, kind, id)
       request.resume()
       response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ fails: this.fails }))
     })
@@ -24,6 +27,17 @@ export class Sink implements AsyncDisposable {
     return this
   }
   get url(): string { return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}` }
+
+  /** A job is at work in its scopes from the first that it tells to the last. */
+  #note(scope: string, kind: string, job: string): void {
+    const at = this.#scopes.get(scope) ?? { now: new Set(), most: 0 }
+    this.#scopes.set(scope, at)
+    if (kind === 'begun') at.now.add(job)
+    if (kind === 'naked') at.now.delete(job)
+    at.most = Math.max(at.most, at.now.size)
+  }
+  /** How many jobs of each scope were ever at work at once. Where processes are killed it says too much. */
+  get most(): ReadonlyMap<string, number> { return new Map([...this.#scopes].map(([scope, { most }]) => [scope, most])) }
 
   /** How often each key was heard. */
   of(kind: string): Map<string, number> {

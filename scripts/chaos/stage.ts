@@ -1,13 +1,13 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import Sqlite from 'better-sqlite3'
 import { PostgresServer, RedisServer, type TestDatabase } from '../../test/support/services.ts'
 import { ROOT } from './host.ts'
-import { Instance, Kept } from './instance.ts'
+import { Instance, Kept, type Roles } from './instance.ts'
 import { pause, randoms } from './random.ts'
 import type { Engine } from './show.ts'
 import { Sink } from './sink.ts'
+import { PostgresTables, SqliteTables, type Tables } from './tables.ts'
 
 type Plugins = Readonly<Record<string, unknown>>
 export interface StageOptions {
@@ -28,6 +28,7 @@ export class Stage implements AsyncDisposable {
   redis: RedisServer | undefined
   postgres: PostgresServer | undefined
   #database: TestDatabase | undefined
+  #tables: Tables | undefined
   #plugins: Plugins = {}
   #jobs: Record<string, unknown> = {}
   readonly #instances = new Set<Instance>()
@@ -43,7 +44,8 @@ export class Stage implements AsyncDisposable {
       if (options.engine.database === 'postgres') {
         stage.postgres = await PostgresServer.start()
         stage.#database = await stage.postgres.newDatabase()
-      }
+        stage.#tables = new PostgresTables(stage.#database.url)
+      } else stage.#tables = new SqliteTables(join(stage.folder, 'data/backplane.db'))
       stage.configure({})
       return stage
     } catch (error) {
@@ -84,38 +86,34 @@ export class Stage implements AsyncDisposable {
     writeFileSync(join(this.folder, 'config/default.yaml'), JSON.stringify(config, null, 2))
   }
 
-  /** A process that takes jobs in and, if `concurrency` is more than 0, runs them. */
-  begin(concurrency: number): Instance {
+  /** A process that takes jobs in, or one that runs so many at once; as `all` it does both. */
+  begin(concurrency: number, roles: Roles = concurrency ? 'all' : 'api'): Instance {
     const env: Record<string, string> = {
       BACKPLANE__plugins__jobs__config__concurrency: String(concurrency),
       ...(this.#database && { CHAOS_DATABASE: this.#database.url }), ...(this.redis && { CHAOS_REDIS: this.redis.url }),
     }
-    const instance = new Instance({ host: this.options.host, cwd: this.folder, env })
+    const instance = new Instance({ host: this.options.host, roles, cwd: this.folder, env })
     this.#instances.add(instance)
     void instance.ended.then(() => this.#instances.delete(instance))
     return instance
   }
 
-  async start(concurrency: number): Promise<Instance> {
-    const instance = this.begin(concurrency)
+  async start(concurrency: number, roles?: Roles): Promise<Instance> {
+    const instance = this.begin(concurrency, roles)
     await instance.started
     return instance
   }
 
   /** One that is started again whenever it ends. */
-  async keep(concurrency: number): Promise<Kept> {
-    const kept = new Kept(() => this.begin(concurrency))
+  async keep(concurrency: number, roles?: Roles): Promise<Kept> {
+    const kept = new Kept(() => this.begin(concurrency, roles))
     this.#kept.add(kept)
     await kept.current.started
     return kept
   }
 
   /** Asks the tables themselves, not the product. */
-  async rows<T = Record<string, any>>(sql: string): Promise<T[]> {
-    if (this.#database) return await this.postgres!.query(sql, this.#database.name) as T[]
-    const database = new Sqlite(join(this.folder, 'data/backplane.db'), { readonly: true })
-    try { return database.prepare(sql).all() as T[] } finally { database.close() }
-  }
+  async rows<T = Record<string, any>>(sql: string): Promise<T[]> { return await this.#tables!.rows(sql) as T[] }
   async count(where: string): Promise<number> {
     return Number((await this.rows<{ n: number | string }>(`SELECT COUNT(*) AS n FROM jobs WHERE ${where}`))[0]!.n)
   }
@@ -135,6 +133,7 @@ export class Stage implements AsyncDisposable {
     await Promise.all([...this.#kept].map(each => each.leave('SIGKILL')))
     await Promise.all([...this.#instances].map(each => each.kill('SIGKILL')))
     await this.sink[Symbol.asyncDispose]()
+    await this.#tables?.close()
     await this.redis?.stop()
     await this.postgres?.stop()
     rmSync(this.folder, { recursive: true, force: true })

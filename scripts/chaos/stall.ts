@@ -8,14 +8,15 @@ export const stall: Show = {
   async run(stage) {
     const ms = stage.options.scale >= 1 ? 8_000 : 2_000
     stage.configure({ jobs: { lease: { ms, renew_ms: Math.round(ms / 4) } } })
-    const first = await stage.start(10)
+    const api = await stage.start(0)
+    const first = await stage.start(10, 'worker')
     const blocked = ms * 2 + 2_000
     // The others sleep in the same process while it is blocked: their leases end too.
     const others = Array.from({ length: 9 }, () => ({ type: 'effect', input: { ms: 1_500 } }))
-    await submitAll(first.url, [...others, { type: 'block', input: { ms: blocked } }])
+    await submitAll(api.url, [...others, { type: 'block', input: { ms: blocked } }])
     const from = performance.now()
     await stage.until('the event loop to be blocked', async () => Number((await stage.rows(`SELECT attempt FROM jobs WHERE type = 'block'`))[0]!['attempt']) === 1)
-    const second = await stage.start(10)
+    const second = await stage.start(10, 'worker')
     await stage.settled(60_000)
     stage.measure('lease ms', ms)
     stage.measure('blocked ms', blocked)
@@ -28,7 +29,7 @@ export const stall: Show = {
     for (const { outcome, n } of late) stage.measure(`attempts ${outcome}`, Number(n))
     stage.expect(await stage.count(`status = 'completed'`) === 10, 'not all were completed')
     await oneFinalState(stage)
-    const ends = await Promise.all([first.kill('SIGTERM'), second.kill('SIGTERM')])
+    const ends = await Promise.all([api, first, second].map(each => each.kill('SIGTERM')))
     stage.expect(ends.every(each => each === 0), `the processes ended with ${ends.join(', ')}`)
   },
 }

@@ -30,12 +30,13 @@ export const steps: Show = {
       if (times === 1) { waiting++; await gate }
       return { text: ['The ', 'sum ', 'is ', '42.'] }
     })
-    stage.configure({ plugins: {
+    // What is shown comes after the lease, which is short so that ten rounds are.
+    stage.configure({ jobs: { lease: { ms: 2_000, renew_ms: 500 } }, plugins: {
       models: { config: { providers: { local: { type: 'openai-compatible', base_url: models.base('openai') } }, aliases: { default: 'local/counted' } } },
       agents: { config: { agents: { adder: { summary: 'Adds', tools: ['calculator'] } } } }, 'agent-pack-core': {},
     } })
     const api = await stage.start(0)
-    const worker = await stage.keep(CONCURRENCY)
+    const worker = await stage.keep(CONCURRENCY, 'worker')
     for (let nth = 1; nth <= rounds; nth++) {
       gate = new Promise(done => { open = done })
       waiting = 0

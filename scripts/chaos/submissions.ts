@@ -16,7 +16,7 @@ export const submissions: Show = {
     // What Redis forgets is handed to it again after this time.
     stage.configure({ jobs: { rehand_ms: 10_000, max_attempts: 20 } })
     const api = await stage.start(0)
-    const workers = [await stage.keep(CONCURRENCY), await stage.keep(CONCURRENCY)]
+    const workers = [await stage.keep(CONCURRENCY, 'worker'), await stage.keep(CONCURRENCY, 'worker')]
     const acknowledged = new Set<string>()
     let [asked, refused] = [0, 0]
     const submit = async () => {
@@ -29,7 +29,13 @@ export const submissions: Show = {
       }
     }
     const submitted = Promise.all(Array.from({ length: SUBMITTERS }, submit))
-    let [killed, cut, flushed] = [0, 0, 0]
+    let [killed, cut, flushed, forgotten] = [0, 0, 0, 0]
+    const flush = async () => {
+      forgotten += Number(await stage.redis!.call('DBSIZE'))
+      await stage.redis!.flushAll()
+      flushed++
+      stage.say(`FLUSHALL, ${acknowledged.size} jobs are acknowledged`)
+    }
     const share = (nth: number, of: number) => Math.floor(jobs * nth / (of + 1))
     const killing = (async () => {
       for (let nth = 1; nth <= times; nth++) {
@@ -49,10 +55,11 @@ export const submissions: Show = {
         await stage.redis!.restart()
         cut++
         if (nth !== Math.ceil(outages / 2)) continue
+        // Once just after it is back, and once when all is well.
         await pause(500)
-        await stage.redis!.flushAll()
-        flushed++
-        stage.say('FLUSHALL')
+        await flush()
+        await stage.until('more jobs to be submitted', () => acknowledged.size >= (share(nth, outages) + share(nth + 1, outages)) / 2, 300_000, 10)
+        await flush()
       }
     })()
     await Promise.all([submitted, killing, cutting])
@@ -63,6 +70,7 @@ export const submissions: Show = {
     stage.measure('kill -9', killed)
     stage.measure('Redis killed', cut)
     stage.measure('FLUSHALL', flushed)
+    stage.measure('keys it took', forgotten)
     stage.measure('refused', refused)
     stage.measure('s to the end', Math.round((performance.now() - from) / 1_000))
     await noneLost(stage, acknowledged)

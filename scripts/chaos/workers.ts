@@ -1,43 +1,43 @@
 import { allEnded, duplicatesAtMost, effectsExact, oneFinalState } from './invariants.ts'
+import { keepsTo, watchLimits, type LimitOf } from './limits.ts'
 import { submitAll } from './load.ts'
-import { pause } from './random.ts'
 import type { Show } from './show.ts'
 
 const CONCURRENCY = 10
+/** Over all processes. `default` and `wide` together have fewer places than the workers. */
+const LIMITS = { per_project: { concurrency: 12 }, projects: { narrow: { concurrency: 3 } }, agents: { scarce: { concurrency: 4 } } }
+
+const limitOf: LimitOf = scope => {
+  if (scope.startsWith('worker:')) return CONCURRENCY
+  if (scope.startsWith('project:')) return scope === 'project:narrow' ? LIMITS.projects.narrow.concurrency : LIMITS.per_project.concurrency
+  return scope === 'agent:scarce' ? LIMITS.agents.scarce.concurrency : undefined
+}
 
 export const workers: Show = {
   number: 8,
-  title: 'many workers share the work and nobody is killed',
+  title: 'many workers share the work within limits, and nobody is killed',
   async run(stage) {
     const jobs = stage.many(10_000, 200)
     // A SQLite file takes four processes.
     const count = stage.engine.database === 'sqlite' ? 3 : 4
+    stage.configure({ plugins: { models: {}, agents: {} }, jobs: { limits: LIMITS } })
     const api = await stage.start(0)
-    const instances = await Promise.all(Array.from({ length: count }, () => stage.start(CONCURRENCY)))
-    let over = false
-    let [samples, most] = [0, 0]
-    const sampling = (async () => {
-      while (!over) {
-        const rows = await stage.rows(`SELECT lease_owner, COUNT(*) AS n FROM jobs WHERE status = 'running' GROUP BY lease_owner`)
-        samples++
-        for (const { lease_owner, n } of rows) {
-          most = Math.max(most, Number(n))
-          stage.expect(Number(n) <= CONCURRENCY, `worker ${lease_owner} had ${n} jobs at once, and ${CONCURRENCY} is its limit`)
-        }
-        await pause(100)
-      }
-    })()
+    const instances = await Promise.all(Array.from({ length: count }, () => stage.start(CONCURRENCY, 'worker')))
+    const stop = watchLimits(stage, limitOf)
     const from = performance.now()
-    await submitAll(api.url, Array.from({ length: jobs }, () => ({ type: 'effect', input: { ms: Math.round(stage.random() * 10) } })))
+    await submitAll(api.url, Array.from({ length: jobs }, () => {
+      const [share, input] = [stage.random(), { ms: Math.round(stage.random() * 10) }]
+      if (share < 0.1) return { type: 'effect', project_id: 'narrow', input }
+      if (share < 0.2) return { agent: 'scarce', project_id: 'wide', input }
+      return { type: 'effect', project_id: share < 0.6 ? 'wide' : 'default', input }
+    }))
     await stage.settled()
     const seconds = (performance.now() - from) / 1_000
-    over = true
-    await sampling
     stage.measure('jobs', jobs)
     stage.measure('workers', count)
     stage.measure('jobs/s', Math.round(jobs / seconds))
-    stage.measure('samples', samples)
-    stage.measure('most at once in a worker', most)
+    await stop()
+    keepsTo(stage, stage.sink.most, limitOf, 'outside')
     await allEnded(stage, jobs)
     await effectsExact(stage)
     await oneFinalState(stage)

@@ -1,5 +1,6 @@
 // The work that the shows give to the real product, as a plugin of a third party would contribute it.
 import { definePlugin } from 'backplane'
+import { Agent } from 'backplane/contracts/agents'
 import { JobType } from 'backplane/contracts/jobs'
 import { z } from 'zod'
 
@@ -12,10 +13,11 @@ export default definePlugin({
   name: 'chaos',
   summary: 'Work that is slow, kills its process, or blocks it',
   config: z.strictObject({ sink: z.url().describe('Where effects are counted.') }),
-  contributes: [JobType],
+  contributes: [JobType, Agent],
   setup(ctx) {
     const tell = async (kind, job, more = '') => {
-      const answer = await fetch(`${ctx.config.sink}/${kind}/${job.id}${more}`, { method: 'POST', headers: { 'x-worker': String(process.pid) } })
+      const scopes = [`worker:${process.pid}`, `project:${job.project_id}`, ...(job.agent ? [`agent:${job.agent}`] : [])].join()
+      const answer = await fetch(`${ctx.config.sink}/${kind}/${job.id}${more}`, { method: 'POST', headers: { 'x-scopes': scopes } })
       if (!answer.ok) throw new Error(`the sink answered ${answer.status}`)
       return answer.json()
     }
@@ -24,12 +26,22 @@ export default definePlugin({
     })
 
     // The first effect may be told twice and counts once, by its key; the naked one counts each time.
-    type('effect', 'Takes its time, then has an effect with a key and one without', async ({ job, input, signal, step }) => {
+    const work = async (job, ms, { signal, step }) => {
       await tell('begun', job)
-      await sleep(input.ms, signal)
+      await sleep(ms, signal)
       await step('effect', () => tell('effect', job))
       await tell('naked', job)
-      return { attempt: job.attempt }
+    }
+    type('effect', 'Takes its time, then has an effect with a key and one without', async run => {
+      await work(run.job, run.input.ms, run)
+      return { attempt: run.job.attempt }
+    })
+    ctx.contribute(Agent, {
+      name: 'scarce', summary: 'Does the same as an agent', input: z.strictObject({ ms: z.number().min(0).max(600_000) }),
+      async run(run, { ms }) {
+        await work({ id: run.job_id, project_id: run.project_id, agent: run.agent }, ms, run)
+        return 'done'
+      },
     })
 
     type('poison', 'Kills the process that runs it', async ({ job }) => {
