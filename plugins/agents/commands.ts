@@ -21,6 +21,12 @@ async function ask(io: CommandIo, path: string, init?: RequestInit): Promise<Res
 }
 const read = async <T>(io: CommandIo, path: string): Promise<T> => await (await ask(io, path)).json() as T
 
+/** With its result, if that is kept apart. */
+async function readJob(io: CommandIo, id: string): Promise<Job> {
+  const job = await read<Job>(io, `/api/v1/jobs/${encodeURIComponent(id)}`)
+  return job.result_ref ? { ...job, result: await read(io, job.result_ref.url), result_ref: null } : job
+}
+
 /** A frame of the stream, as POST /api/v1/agents/:name/run sends it. */
 type Frame = { readonly seq: number } & (
   | { readonly type: 'start'; readonly job_id: string }
@@ -114,7 +120,7 @@ async function runAgent(io: CommandIo): Promise<number> {
   let input: unknown
   try { input = await inputOf(io) } catch (error) { if (io.signal.aborted) return INTERRUPTED; throw error }
   const { job_id, text, status, error, job } = await (io.server ? runOnServer : runHere)(io, agent, input, screen)
-  if (io.json && !io.signal.aborted) io.out(JSON.stringify(job ?? await read(io, `/api/v1/jobs/${encodeURIComponent(job_id)}`), null, 2))
+  if (io.json && !io.signal.aborted) io.out(JSON.stringify(job ?? await readJob(io, job_id), null, 2))
   else if (!io.json) screen.close(text)
   if (status === 'completed') return 0
   if (status !== 'lost' || error) io.err(`job ${job_id} is ${status}${error ? `: ${error.message} (${error.code})${error.fix ? `\n  fix: ${error.fix}` : ''}` : ''}`)

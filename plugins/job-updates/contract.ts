@@ -1,6 +1,6 @@
 import { defineErrors, defineService } from '#core'
 import type { Caller } from '#contracts/access'
-import type { Job, JobError, JobStatus } from '#contracts/jobs'
+import type { Job, JobError, JobStatus, ResultRef } from '#contracts/jobs'
 
 /**
  * One thing that happened to a job, or a piece of what it says: what every transport sends on, as it is. Besides `token`, `tool_start`, `tool_end` and
@@ -21,6 +21,8 @@ export interface JobUpdate {
   /** ISO 8601. */
   readonly timestamp: string
   readonly result?: unknown
+  /** Instead of a result that is large. */
+  readonly result_ref?: ResultRef
   readonly error?: JobError
   readonly job?: Job
   readonly [field: string]: unknown

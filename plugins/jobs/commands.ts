@@ -2,18 +2,9 @@ import type { Command, CommandIo } from '#core'
 import type { Job, Page } from '#contracts/jobs'
 import type { Question } from '#contracts/questions'
 import type { JobDetail } from './record.ts'
+import { ask, whole } from './server.ts'
 import { plain, watch } from './watch.ts'
 
-interface Refusal { readonly code?: string; readonly detail?: string; readonly title?: string; readonly fix?: string }
-
-/** The answer's JSON; nothing, once it is told, if the server refuses. */
-async function ask<T>(io: CommandIo, path: string, init: RequestInit = {}): Promise<T | undefined> {
-  const response = await io.server!.fetch(path, { ...init, signal: io.signal })
-  const body = await response.json().catch(() => ({})) as T & Refusal
-  if (response.ok) return body
-  io.err(`${body.detail ?? body.title ?? `the server answered ${response.status}`}${body.fix ? `\n  fix: ${body.fix}` : ''}`)
-  return undefined
-}
 const post = <T>(io: CommandIo, path: string, body?: unknown) =>
   ask<T>(io, path, { method: 'POST', ...(body !== undefined && { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }) })
 const pathOf = (io: CommandIo, id = io.args[0] ?? '') => `/api/v1/jobs/${encodeURIComponent(id)}`
@@ -75,8 +66,9 @@ const show: Command = {
   needs: 'server',
   arguments: one,
   async run(io) {
-    const job = await ask<JobDetail>(io, pathOf(io))
-    if (!job) return 1
+    const found = await ask<JobDetail>(io, pathOf(io))
+    if (!found) return 1
+    const job = await whole(io, found)
     if (io.json) { io.out(JSON.stringify(job, null, 2)); return 0 }
     const tell = (told: string) => io.out(plain(io, told))
     tell(line(job))

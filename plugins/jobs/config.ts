@@ -1,6 +1,8 @@
 import { z } from 'zod'
 
 const MIB = 1_048_576
+/** As much as an event takes: those of a job have its result, unless it is kept apart. */
+export const INLINE_RESULT_BYTES = 32_768
 const DAY = 86_400_000
 const interval = (min: number) => z.int().min(min).max(DAY)
 const timeout = (min: number) => z.int().min(min).max(30 * DAY)
@@ -39,6 +41,8 @@ export const config = z.strictObject({
   cancel_children: z.boolean().default(true).describe('Whether the unfinished children of a cancelled job are cancelled with it.'),
   max_batch: z.int().min(1).max(10_000).default(1_000).describe('Jobs of one batch.'),
   max_input_bytes: z.int().min(1).default(MIB).describe('Of the input as JSON.'),
-  max_result_bytes: z.int().min(1).default(MIB).describe('Of a result, or of the result of one step, as JSON.'),
+  max_result_bytes: z.int().min(1).max(256 * MIB).default(16 * MIB).describe('Of a result, or of the result of one step, as JSON.'),
+  inline_result_bytes: z.int().min(0).max(INLINE_RESULT_BYTES).default(INLINE_RESULT_BYTES)
+    .describe('A result that is larger is kept apart: jobs, lists and events have `result_ref` instead, and GET /api/v1/jobs/:id/result has it.'),
 })
 export type JobsConfig = z.output<typeof config>

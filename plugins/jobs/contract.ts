@@ -8,17 +8,18 @@ export type JobStatus = 'queued' | 'delayed' | 'running' | 'waiting' | 'complete
 
 export interface JobError { readonly code: string; readonly message: string; /** What the reader should do. */ readonly fix?: string; readonly retryable: boolean }
 
+/** A result that is kept apart: GET it from there. */
+export interface ResultRef { readonly bytes: number; readonly url: string }
+
 /** The record, as every API shows it. Times are ISO 8601. */
 export interface Job {
   readonly id: string; /** A JobType: `agent`, `notification`. */ readonly type: string; /** The agent that runs it; null for other types. */ readonly agent: string | null
   readonly project_id: string; readonly created_by: string; /** The job that it is a part of. */ readonly parent_id: string | null
-  readonly status: JobStatus
-  readonly input: unknown; readonly result: unknown; readonly error: JobError | null
-  readonly priority: number
-  /** Attempts begun, and how many there may be. */
-  readonly attempt: number; readonly max_attempts: number
-  /** Counts the changes of this job; the cursor of its topic. */
-  readonly seq: number
+  readonly status: JobStatus; readonly input: unknown; readonly error: JobError | null
+  /** Null until there is one, and if it is large: then `result_ref` is not. `run()` and `children()` resolve to it in full. */
+  readonly result: unknown; readonly result_ref: ResultRef | null
+  readonly priority: number; /** Attempts begun, and how many there may be. */ readonly attempt: number; readonly max_attempts: number
+  /** Counts the changes of this job; the cursor of its topic. */ readonly seq: number
   readonly created_at: string; readonly run_at: string; readonly started_at: string | null; readonly finished_at: string | null
   readonly metadata: Readonly<Record<string, unknown>>
 }
@@ -27,19 +28,19 @@ export interface JobRequest {
   readonly type: string; readonly agent?: string; readonly input: unknown; readonly project_id?: string
   /** The unfinished job that it is a part of: its end is then waited for, and it is cancelled with it. In the same project. */
   readonly parent_id?: string
-  /** 0 to 9, 5 if not given; the highest goes first. */
-  readonly priority?: number
-  readonly max_attempts?: number; /** Milliseconds of one attempt. */ readonly timeout_ms?: number
-  /** Not before so many milliseconds have passed, or not before this moment (ISO 8601). One of the two. */
-  readonly delay_ms?: number; readonly run_at?: string
+  /** 0 to 9, 5 if not given; the highest goes first. */ readonly priority?: number; readonly max_attempts?: number; /** Of one attempt. */ readonly timeout_ms?: number
+  /** Not before so many milliseconds have passed, or not before this moment (ISO 8601). One of the two. */ readonly delay_ms?: number; readonly run_at?: string
   /** The pause after a failed attempt: `base_ms`, doubled with each, at most `max_ms`. What the failure itself asks for (`Retry-After`) is waited for too. */
   readonly backoff?: { readonly base_ms?: number; readonly max_ms?: number }
   /** The same request of the same caller for the same project gets the first job; another one with this key rejects with JOBS_KEY_REUSED. */
   readonly idempotency_key?: string
-  /** While an unfinished job of the project has this key, submitting resolves to that job. */
-  readonly dedupe?: { readonly key: string }
-  readonly metadata?: Readonly<Record<string, unknown>>
+  readonly dedupe?: Dedupe; readonly metadata?: Readonly<Record<string, unknown>>
 }
+/**
+ * No two unfinished jobs of a project have one key. `keep`, unless said otherwise: submitting resolves to the job that has it, for `ttl_ms` after that was made even
+ * if it has ended. `replace`: one that has not begun becomes what is asked for now, and waits anew; one that has goes on, and a new job takes the key.
+ */
+export interface Dedupe { readonly key: string; readonly mode?: 'keep' | 'replace'; readonly ttl_ms?: number }
 
 /** What happens inside a run, for those who watch it. */
 export type JobProgress =
@@ -51,9 +52,7 @@ export type JobProgress =
 /** What run() gets. */
 export interface JobContext<I = any> {
   readonly job: Job; readonly input: I; /** Whose job it is, as it stands today. */ readonly caller: Caller
-  /** Aborts on cancellation, time-out, a lost lease, or when the process stops. */
-  readonly signal: AbortSignal
-  readonly log: Logger
+  /** Aborts on cancellation, time-out, a lost lease, or when the process stops. */ readonly signal: AbortSignal; readonly log: Logger
   /** Records the result under the name (the nth use of one is `name#n`); after a crash or retry it is read instead of run again. */
   step<T>(name: string, run: () => Promise<T>, options?: StepOptions<T>): Promise<T>
   /**
@@ -71,10 +70,8 @@ export interface StepOptions<T> { last?(result: T): boolean }
 
 /** Something that can run. Contributed by whoever knows how; `jobs` knows only when. */
 export interface JobType<I = any, O = any> {
-  readonly type: string
-  readonly summary: string
-  /** Checked when the job is submitted, so that nothing waits in vain. */
-  readonly input: Schema<unknown, I>
+  readonly type: string; readonly summary: string
+  /** Checked when the job is submitted, so that nothing waits in vain. */ readonly input: Schema<unknown, I>
   readonly permission: Permission
   /** Refuses what no schema can know, such as an agent that does not exist. */
   admit?(caller: Caller, request: JobRequest): Promise<void>
@@ -104,6 +101,8 @@ export interface Jobs {
    */
   run(caller: Caller, request: JobRequest, options?: { readonly signal?: AbortSignal; onBegin?(job: Job): void; onProgress?(progress: JobProgress): void }): Promise<Job>
   get(caller: Caller, id: string): Promise<Job>
+  /** The result, however large. Rejects with JOBS_NO_RESULT if it has none. */
+  result(caller: Caller, id: string): Promise<unknown>
   list(caller: Caller, filter?: JobFilter & { readonly status?: JobStatus; readonly limit?: number; readonly cursor?: string }): Promise<Page<Job>>
   /** Final when this resolves; what runs is told to stop, wherever it is. One that is cancelled already stays so; rejects with JOBS_FINAL if it has ended otherwise. */
   cancel(caller: Caller, id: string): Promise<Job>
@@ -126,6 +125,7 @@ export const JobSettled = defineHook.notify<{ readonly job: Job }>('jobs.settled
 
 export const JobErrors = defineErrors('JOBS', {
   NOT_FOUND: { message: 'there is no job "{id}"', fix: 'See `GET /api/v1/jobs` for those that you may see.', status: 404, expose: true },
+  NO_RESULT: { message: 'job "{id}" is {status} and has no result', fix: 'See the job itself; one that is unfinished may have it later.', status: 404, expose: true },
   TYPE_UNKNOWN: { message: 'nothing here runs jobs of type "{type}"', fix: 'Known types: {known}.', status: 400, expose: true },
   INPUT_INVALID: { message: 'the input of a "{type}" job does not fit: {reason}', fix: 'Correct the fields named.', status: 400, expose: true },
   TYPE_AWAY: { message: 'what runs jobs of type "{type}" is being restarted', fix: 'Try again in a moment.', status: 503, retryable: true, expose: true },

@@ -155,7 +155,10 @@ export class Execution implements Claim {
       }))
     }
     const jobs = await family().read(JSON.parse(kept.get(key) ?? '[]') as string[])
-    return jobs.every(job => isFinal(job.status)) ? jobs : this.#wait({ questions: [], children: true })
+    if (!jobs.every(job => isFinal(job.status))) return this.#wait({ questions: [], children: true })
+    const whole: Job[] = []
+    for (const job of jobs) whole.push(await store.results.whole(job))
+    return whole
   }
 
   /** What must be finished before the attempt can be put aside, so that it need not be done again. */

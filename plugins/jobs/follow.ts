@@ -92,7 +92,8 @@ export class JobFollower implements JobUpdates {
           const { done, value } = arrived.result
           if (done) return
           arrived = pull(tail, bell)
-          yield* this.#whole(reader.take(value))
+          const update = reader.take(value)
+          if (update) yield update
           continue
         }
         const progress = this.deps.progress(reader.id)
@@ -117,7 +118,8 @@ export class JobFollower implements JobUpdates {
       const { events, gap } = await log.read(`job:${reader.id}`, reader.seq, PAGE)
       if (gap && (yield* this.#now(reader))) continue
       for (const event of events) {
-        yield* this.#whole(reader.take(event))
+        const update = reader.take(event)
+        if (update) yield update
         if (reader.over) return
       }
       if (events.length < PAGE) break
@@ -138,13 +140,6 @@ export class JobFollower implements JobUpdates {
     if (!row || row.seq <= reader.seq) return false
     yield reader.jump(toJob(row), this.deps.clock.now())
     return true
-  }
-
-  /** With the result, if that was too large for its event. */
-  async *#whole(update: JobUpdate | undefined): AsyncGenerator<JobUpdate, void> {
-    if (!update) return
-    const row = update.final && update['result_bytes'] !== undefined ? await this.deps.store.read(update.job_id) : undefined
-    yield row?.status === 'completed' ? { ...update, result: toJob(row).result } : update
   }
 }
 

@@ -41,7 +41,8 @@ export default definePlugin({
   commands: () => import('./commands.ts'),
   async setup(ctx, { host, database, queue, access, events, broadcast }) {
     await database.migrate('jobs', migrations)
-    const store = new JobStore({ database, queue, clock: ctx.clock, events: () => events.current, agingMs: ctx.config.aging_ms })
+    const { aging_ms: agingMs, inline_result_bytes: inlineResultBytes } = ctx.config
+    const store = new JobStore({ database, queue, clock: ctx.clock, events: () => events.current, agingMs, inlineResultBytes })
     const queries = new JobQueries(database)
     const waiting = new Waiting(store)
     const limits = new Limits({ database, store, clock: ctx.clock, config: ctx.config })

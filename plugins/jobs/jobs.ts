@@ -94,10 +94,22 @@ export class JobService implements Jobs {
       ? this.#submissions.add({ ...admitted, ...claimed })
       : this.deps.backlog.add(1, () => this.#submissions.add(admitted)))
     await this.#checkShown(caller, [{ row, created }])
-    return this.deps.runs.finish(row, created, options)
+    return store.results.whole(await this.deps.runs.finish(row, created, options))
   }
 
   async get(caller: Caller, id: string): Promise<Job> { return toJob(await this.#read(caller, id)) }
+
+  async result(caller: Caller, id: string): Promise<unknown> { return JSON.parse((await this.resultText(caller, id)).text!) }
+
+  /** As it is stored, under its tag; no text for who has that already. */
+  async resultText(caller: Caller, id: string, known?: string): Promise<{ readonly tag: string; readonly text: string | undefined }> {
+    const row = await this.#read(caller, id)
+    const tag = `"${row.token}"`
+    if (row.status === 'completed' && known === tag) return { tag, text: undefined }
+    const text = await this.worker.deps.store.results.textOf(row)
+    if (text === undefined) throw JobErrors.NO_RESULT({ id, status: row.status })
+    return { tag, text }
+  }
 
   /** The job with its attempts, its steps, and the last of what the log has of it. */
   async detail(caller: Caller, id: string): Promise<JobDetail> {

@@ -147,4 +147,13 @@ export const migrations: readonly Migration[] = [{
       t.bigInteger('started').notNullable()
     })
   },
+}, {
+  name: '0007-large-results',
+  async up(knex) {
+    await knex.schema.alterTable('jobs', t => t.bigInteger('result_bytes'))
+    await knex.schema.createTable('job_results', t => {
+      t.text('job_id').primary().references('jobs.id').onDelete('CASCADE')
+      t.text('result').notNullable()
+    })
+  },
 }]

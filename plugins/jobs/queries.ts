@@ -89,7 +89,7 @@ export class JobQueries {
   async history(id: string): Promise<{ attempts: JobAttempt[]; steps: JobStep[] }> {
     const knex = this.database.knex()
     const attempts = await knex('job_attempts').where({ job_id: id }).orderBy('token')
-    const steps = await knex('job_steps').where({ job_id: id }).orderBy(['finished_at', 'name'])
+    const steps = await knex('job_steps').where({ job_id: id }).orderBy(['finished_at', 'name']).select('name', 'attempt', 'started_at', 'finished_at')
     return {
       attempts: attempts.map(each => ({
         attempt: each.attempt, worker: each.worker, started_at: timeOf(each.started_at), finished_at: timeOrNull(each.finished_at),

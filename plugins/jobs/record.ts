@@ -1,4 +1,4 @@
-import type { Job, JobError, JobStatus } from '#contracts/jobs'
+import type { Job, JobError, JobStatus, ResultRef } from '#contracts/jobs'
 import type { Question } from '#contracts/questions'
 
 /** A job as its table has it: times in milliseconds, data as JSON text. */
@@ -16,6 +16,8 @@ export interface JobRow {
   readonly status: JobStatus
   readonly input: string
   readonly result: string | null
+  /** Of one that is kept in `job_results`. */
+  readonly result_bytes?: number | null
   readonly error: string | null
   readonly priority: number
   readonly attempt: number
@@ -72,10 +74,12 @@ export const timeOf = (ms: number): string => (last.ms === ms ? last : last = { 
 export const timeOrNull = (ms: number | null): string | null => (ms === null ? null : timeOf(ms))
 export const dataOf = (text: string | null): any => (text === null ? null : JSON.parse(text))
 
+export const refOf = ({ id, result_bytes }: JobRow): ResultRef | null => (result_bytes ? { bytes: result_bytes, url: `/api/v1/jobs/${id}/result` } : null)
+
 export const toJob = (row: JobRow): Job => ({
   id: row.id, type: row.type, agent: row.agent, project_id: row.project_id, created_by: row.created_by,
   parent_id: row.parent_id, status: row.status,
-  input: dataOf(row.input), result: dataOf(row.result), error: dataOf(row.error),
+  input: dataOf(row.input), result: dataOf(row.result), result_ref: refOf(row), error: dataOf(row.error),
   priority: row.priority, attempt: row.attempt, max_attempts: row.max_attempts, seq: row.seq,
   created_at: timeOf(row.created_at), run_at: timeOf(row.run_at), started_at: timeOrNull(row.started_at), finished_at: timeOrNull(row.finished_at),
   metadata: dataOf(row.metadata),

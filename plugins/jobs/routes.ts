@@ -7,6 +7,7 @@ import type { JobService } from './jobs.ts'
 import { LONGEST_DELAY_MS, LONGEST_PAUSE_MS } from './schedule.ts'
 
 const BATCH_BYTES = 16 * 1_048_576
+const JSON_TYPE = 'application/json; charset=utf-8'
 const REPLAY_MS = 300_000
 
 const STATUSES = ['queued', 'delayed', 'running', 'waiting', 'completed', 'failed', 'dead', 'cancelled'] as const
@@ -41,7 +42,8 @@ const error = z.strictObject({ code: z.string(), message: z.string(), fix: z.str
 const job = z.object({
   id, type: z.string(), agent: z.string().nullable(), project_id: z.string(), created_by: z.string(), parent_id: z.string().nullable(),
   status: z.enum(STATUSES),
-  input: z.unknown(), result: z.unknown(), error: error.nullable(),
+  input: z.unknown(), result: z.unknown(),
+  result_ref: z.object({ bytes: z.int(), url: z.string() }).nullable().describe('Where a large result is; `result` is null then.'), error: error.nullable(),
   priority: z.int(), attempt: z.int(), max_attempts: z.int(), seq: z.int(),
   created_at: z.string(), run_at: z.string(), started_at: z.string().nullable(), finished_at: z.string().nullable(),
   metadata: z.record(z.string(), z.unknown()),
@@ -101,6 +103,14 @@ export const routes = (jobs: JobService, questions: JobQuestions): HttpRoute[] =
     method: 'GET', path: '/api/v1/jobs/:id', summary: 'Shows a job with its attempts, steps and events', permission: 'jobs:read',
     params: oneJob, answers: { 200: detail },
     handler: async ({ caller, params }) => ({ body: await jobs.detail(caller, known(params)) }),
+  }),
+  defineRoute({
+    method: 'GET', path: '/api/v1/jobs/:id/result', summary: 'Answers the result of a job itself', permission: 'jobs:read', params: oneJob, answers: { 200: z.unknown() },
+    async handler({ caller, params, headers }) {
+      const { tag, text } = await jobs.resultText(caller, known(params), headers['if-none-match'] as string | undefined)
+      const head = { ETag: tag, 'Cache-Control': 'private, no-cache', 'Content-Type': JSON_TYPE }
+      return text === undefined ? { status: 304, headers: head } : { headers: head, body: text }
+    },
   }),
   defineRoute({
     method: 'POST', path: '/api/v1/jobs/:id/cancel', summary: 'Cancels a job; what runs is told to stop', permission: 'jobs:cancel',

@@ -3,9 +3,11 @@ import { JobErrors, type JobError } from '#contracts/jobs'
 import type { ColumnType, Database, ManyStatement, Statement, Tx } from '#contracts/database'
 import type { EventLog, NewEvent } from '#contracts/events'
 import type { JobQueue } from '#contracts/queue'
+import { INLINE_RESULT_BYTES } from './config.ts'
 import { isFinal, next, type JobEvent } from './machine.ts'
 import { QuestionStore } from './questions.ts'
-import { dataOf, type JobRow } from './record.ts'
+import { dataOf, refOf, type JobRow } from './record.ts'
+import { ResultStore } from './results.ts'
 
 const COLUMNS = [
   'id', 'type', 'agent', 'project_id', 'parent_id', 'depth', 'created_by', 'principal_id', 'traceparent', 'status', 'input', 'result', 'error',
@@ -25,8 +27,6 @@ const PAST = {
   claim: 'job.started', complete: 'job.completed', fail: 'job.failed', refuse: 'job.dead', interrupt: 'job.interrupted',
   hand_back: 'job.handed_back', put_off: 'job.handed_back', due: 'job.queued', park: 'job.waiting', wake: 'job.resumed', cancel: 'job.cancelled', retry: 'job.retried',
 } as const satisfies Record<JobEvent, string>
-/** An event holds at most 64 KiB; a result that is larger is read from the job. */
-const EVENT_RESULT = 32_768
 
 /** How long it may take until it is noted that a new job is in the queue, and how many are noted at once. */
 const NOTE_MS = 100
@@ -36,7 +36,7 @@ const SET_ASIDE = -1
 
 /** One step of the machine: `row` is what it was read as in the same transaction. */
 export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly changes: Changes; /** For its event. */ readonly data?: object }
-interface Made extends Step { readonly after: JobRow }
+interface Made extends Step { readonly after: JobRow; /** A result that is kept apart. */ readonly large: string | undefined }
 
 /** What became of a job that was to be written: itself, the one that has its idempotency key, or why it can't be. */
 export type Inserted = { readonly row: JobRow; readonly created: boolean } | Error
@@ -54,11 +54,13 @@ export interface StoreDeps {
   readonly events: () => EventLog | undefined
   /** A queued job gains one priority in such a time. */
   readonly agingMs?: number
+  readonly inlineResultBytes?: number
 }
 
 /** The tables of jobs: every change of a state is made here, by the machine, with its event in the same transaction. */
 export class JobStore {
   readonly questions: QuestionStore
+  readonly results: ResultStore
   readonly #byId: Statement<JobRow>
   readonly #locked: ManyStatement<JobRow>
   readonly #byKey: Statement<JobRow>
@@ -75,6 +77,7 @@ export class JobStore {
   constructor(readonly deps: StoreDeps) {
     const { database } = deps
     this.questions = new QuestionStore(database)
+    this.results = new ResultStore(database)
     this.#byId = database.prepare('SELECT * FROM jobs WHERE id = ?')
     // Progress moves seq on while the job runs: what is read to be changed must stay as it was read.
     // All lock in one order, so that nobody waits in a circle.
@@ -157,11 +160,15 @@ export class JobStore {
 
   /** tryChange() of many jobs, in few statements. */
   async changeAll(steps: readonly Step[], tx: Tx): Promise<(JobRow | undefined)[]> {
-    const { now } = this
-    const possible = steps.flatMap((step): Made[] => { const after = stepped(step, now); return after ? [{ ...step, after }] : [] })
+    const { now, deps: { inlineResultBytes = INLINE_RESULT_BYTES } } = this
+    const possible = steps.flatMap((step): Made[] => {
+      const after = stepped(step, now)
+      return after ? [{ ...step, ...keptApart(after, step.changes, inlineResultBytes) }] : []
+    })
     const changing = possible.map(({ row, after }) => [row.id, row.seq, ...CHANGING.map(column => after[column])])
     const written = new Set((await this.#change.all(changing, tx)).map(each => each.id))
     const made = possible.filter(({ row }) => written.has(row.id))
+    for (const { after, large } of made) if (large !== undefined) await this.results.write(after.id, large, after.result_bytes!, tx)
     const begun = made.filter(({ event }) => event === 'claim')
     const ended = made.filter(({ row }) => row.status === 'running')
     await this.#begin.run(begun.map(({ after }) => [after.id, after.token, after.attempt, after.lease_owner, now]), tx)
@@ -335,6 +342,12 @@ function stepped({ row, event, changes }: Step, now: number): JobRow | undefined
   }
 }
 
+/** A result that is too large goes out of the row. */
+function keptApart(after: JobRow, { result }: Changes, limit: number): Pick<Made, 'after' | 'large'> {
+  const bytes = typeof result === 'string' ? Buffer.byteLength(result) : 0
+  return bytes > limit ? { after: { ...after, result: null, result_bytes: bytes }, large: result! } : { after, large: undefined }
+}
+
 const aged = (priority: number, waited: number, agingMs: number): number => Math.min(9, priority + Math.max(0, Math.floor(waited / agingMs)))
 
 const outcomeOf = (event: JobEvent, { status }: JobRow): string =>
@@ -342,15 +355,14 @@ const outcomeOf = (event: JobEvent, { status }: JobRow): string =>
 
 function eventOf(row: JobRow, type: string, data?: object): NewEvent {
   const { id, agent, status, attempt, seq, project_id, created_by } = row
-  const result = status === 'completed' ? row.result : null
-  const fits = result === null || Buffer.byteLength(result) <= EVENT_RESULT
+  const ref = refOf(row)
   return {
     type, project_id, created_by, job_id: id, seq,
     topics: [`job:${id}`, `project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])],
     data: {
       // An attempt that begins has not failed, whatever the last one did.
       id, type: row.type, agent, status, attempt, error: status === 'running' ? null : dataOf(row.error),
-      ...data, ...(fits ? { result: dataOf(result) } : { result_bytes: Buffer.byteLength(result) }),
+      ...data, ...(ref ? { result_ref: ref } : { result: status === 'completed' ? dataOf(row.result) : null }),
     },
   }
 }

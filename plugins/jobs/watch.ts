@@ -1,6 +1,7 @@
 import type { Command, CommandIo } from '#core'
 import type { JobUpdate } from '#contracts/job-updates'
-import type { JobError } from '#contracts/jobs'
+import type { JobError, ResultRef } from '#contracts/jobs'
+import { whole } from './server.ts'
 
 const LONGEST = 400
 const EXIT: Readonly<Record<string, number>> = { completed: 0, dead: 1, cancelled: 3 }
@@ -18,7 +19,7 @@ export const watch: Command = {
     for await (const { data } of io.server!.events(`/sse/jobs/${encodeURIComponent(id)}`, { signal: io.signal })) {
       const update = JSON.parse(data) as JobUpdate
       if (io.json) io.out(data)
-      else screen.show(update)
+      else await screen.show(update)
       if (update.final) return EXIT[update.status] ?? 1
     }
     screen.endLine()
@@ -51,14 +52,14 @@ class Screen {
 
   constructor(readonly io: CommandIo) {}
 
-  show(update: JobUpdate): void {
+  async show(update: JobUpdate): Promise<void> {
     const { type, attempt, error } = update
     if (type === 'token') return this.#say(String(update['content']))
     const told = this.#line(update)
     if (told !== undefined) { this.endLine(); this.io.err(plain(this.io, told)) }
     if (type === 'started' && attempt > 0) this.#said = ''
-    if (type === 'completed') this.#result(update.result)
-    if (type === 'gap' && update.final && update.job && !error) this.#result(update.job.result)
+    if (type === 'completed') await this.#result(update)
+    if (type === 'gap' && update.final && update.job && !error) await this.#result(update.job)
     if (update.final) this.endLine()
   }
 
@@ -75,8 +76,10 @@ class Screen {
   }
 
   /** Unless it was said already. */
-  #result(result: unknown): void {
-    if (result === null || result === undefined || this.#said !== '') return
+  async #result(told: Pick<JobUpdate, 'result'> & { readonly result_ref?: ResultRef | null }): Promise<void> {
+    if (this.#said !== '') return
+    const { result } = await whole(this.io, told)
+    if (result === null || result === undefined) return
     this.io.out(plain(this.io, typeof result === 'string' ? result : JSON.stringify(result, null, 2)))
   }
 

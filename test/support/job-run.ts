@@ -19,7 +19,7 @@ export async function runJob(type: JobType, input: unknown, {
   const uses = new Map<string, number>()
   const job: Job = {
     id: 'job-1', type: type.type, agent: null, project_id: 'p1', created_by: caller.id, parent_id: null, status: 'running', input,
-    result: null, error: null, priority: 5, attempt: 1, max_attempts: 3, seq: 1,
+    result: null, result_ref: null, error: null, priority: 5, attempt: 1, max_attempts: 3, seq: 1,
     created_at: '', run_at: '', started_at: '', finished_at: null, metadata: {},
   }
   const ctx: JobContext = {

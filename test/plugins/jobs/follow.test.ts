@@ -151,11 +151,11 @@ describe('following a job', () => {
     assert.deepEqual([updates.at(-1)!.final, updates.at(-1)!.job!.result], [true, TEXT])
   })
 
-  it('tells a result that is too large for an event', async () => {
+  it('tells where a result is that is too large for an event', async () => {
     const result = 'x'.repeat(100_000)
     await using t = await logged({ types: [jobType('large', async ({ emit }) => { emit({ type: 'tool_end', tool: 'x'.repeat(300), call_id: 'c', output: result }); return result })] })
     const updates = await collect(t, await submit(t, 'large'))
-    assert.equal(updates.at(-1)!.result, result)
+    assert.deepEqual([updates.at(-1)!.result, updates.at(-1)!.result_ref!.bytes], [undefined, 100_002])
     const tool = updates.find(each => each.type === 'tool_end')!
     assert.deepEqual([tool['output_bytes'], (tool['tool'] as string).length, (tool['output'] as string).length], [100_002, 200, 4_000])
   })

@@ -280,7 +280,7 @@ describe('jobs', () => {
         jobType('huge', async () => 'x'.repeat(2_000_000)),
         jobType('circle', async () => { const a: { a?: unknown } = {}; a.a = a; return a }),
       ]
-      await using t = await runtime({ types, config: quick })
+      await using t = await runtime({ types, config: { ...quick, max_result_bytes: 1_048_576 } })
       const ends: Record<string, [string, number, string]> = {}
       for (const { type } of types) {
         const job = await until(t, (await t.get(Jobs).submit(operator, { type, input: null, max_attempts: 2 })).id, 'dead')
@@ -608,7 +608,7 @@ describe('jobs', () => {
       ])
       assert.equal(done.seq, 6)
       assert.deepEqual(events[0]!.topics, [`job:${id}`, 'project:default', 'agent:math'])
-      assert.equal((events[5]!.data as { result_bytes: number }).result_bytes, 40_002)
+      assert.deepEqual((events[5]!.data as Pick<Job, 'result_ref'>).result_ref, { bytes: 40_002, url: `/api/v1/jobs/${id}/result` })
       assert.ok(JSON.stringify(events[5]!.data).length < 65_536)
     })
   })
