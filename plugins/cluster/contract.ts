@@ -39,6 +39,13 @@ export interface Broadcast {
 }
 export const Broadcast = defineService<Broadcast>('cluster.broadcast')
 
+/** How far the clock of this machine is from the one that all processes share, the database's. */
+export interface ClockSkew {
+  /** Milliseconds to add to the time of this machine where others compare it with theirs; 0 while that is less than 100, or not known yet. */
+  readonly ms: number
+}
+export const ClockSkew = defineService<ClockSkew>('cluster.clock-skew')
+
 export const ClusterErrors = defineErrors('CLUSTER', {
   LEASE_LOST: { message: 'this instance does not hold the lease "{name}" any more', fix: 'Nothing to do: its new holder goes on.', retryable: true },
   TOO_LARGE: { message: 'a broadcast message of {bytes} bytes is more than {limit}', fix: 'Store it and broadcast its id.' },

@@ -50,9 +50,9 @@ export class InstanceTable implements Instances {
     this.#sweep = database.prepare(`DELETE FROM cluster_instances WHERE seen_at < ${now} - ${REMOVED * heartbeatMs}`)
   }
 
-  /** Rejects if the first heartbeat can't be written. */
+  /** While the database is away it is the next heartbeat that can be written. */
   async join(): Promise<void> {
-    await this.#write()
+    await this.#tick()
     this.#cancel = this.deps.clock.every(this.deps.heartbeatMs, () => this.#tick())
   }
 
@@ -62,7 +62,9 @@ export class InstanceTable implements Instances {
     this.#left = true
     this.#cancel()
     await this.#beating
-    await this.#leave.run([this.deps.id])
+    try { await this.#leave.run([this.deps.id]) } catch (error) {
+      this.deps.log.warn('this process could not take its leave: the others take it for gone after three heartbeats', { reason: reasonOf(error) })
+    }
   }
 
   async list(): Promise<readonly Instance[]> {

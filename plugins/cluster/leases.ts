@@ -118,9 +118,10 @@ class Candidate implements AsyncDisposable {
       try {
         this.#lease = await this.book.take(this.name)
         if (this.#lease) await this.#lead(this.#lease)
+        else this.#failures = 0
       } catch (error) {
-        this.#failures++
-        deps.log.warn(`nobody knows who has the lease "${this.name}"`, { reason: reasonOf(error) })
+        // Of an outage it is enough to hear once.
+        deps.log[this.#failures++ ? 'debug' : 'warn'](`nobody knows who has the lease "${this.name}"`, { reason: reasonOf(error) })
       }
       await this.#pause(Math.min(deps.retryMs * 2 ** Math.min(this.#failures, 6), Math.max(deps.retryMs, 2_000)))
     }

@@ -52,7 +52,11 @@ export interface Database {
   prepare<Row = Record<string, unknown>>(sql: string): Statement<Row>
   /** `:rows` in it stands for `(?, ?), (?, ?) …`, as VALUES takes them: `INSERT … VALUES :rows`, `UPDATE … FROM (VALUES :rows) AS given WHERE … = given.column1`. */
   prepareMany<Row = Record<string, unknown>>(sql: string, types: readonly ColumnType[]): ManyStatement<Row>
-  /** Brings the tables of one plugin up to date, under a lock; the first thing in its setup. Extends the set-up deadline to 10 minutes. */
+  /**
+   * Brings the tables of one plugin up to date, under a lock; the first thing in its setup. Extends the set-up deadline to 10 minutes. While PostgreSQL is
+   * away at the start of a server it resolves at once: then this is owed, and until it is done everything else rejects with what keeps it from that,
+   * retryable (DATABASE_UNAVAILABLE, say). So whoever reads or writes in its setup or start() must be able to do that later.
+   */
   migrate(owner: string, migrations: readonly Migration[]): Promise<void>
 }
 export const Database = defineService<Database>('database.database')
@@ -79,7 +83,8 @@ export const DatabaseAdmin = defineService<DatabaseAdmin>('database.admin')
 /** What PostgreSQL's NOTIFY carries to all that listen. For `cluster`: everybody else uses its `Broadcast`. Local. */
 export interface DatabaseChannels {
   /**
-   * On a connection of its own, which comes back by itself; what is sent meanwhile is missed. Resolves to nothing on a database that has no such thing.
+   * On a connection of its own, which comes back by itself, in a server also if it could not be made at first; what is sent meanwhile is missed.
+   * Resolves to nothing on a database that has no such thing.
    * Send with `SELECT pg_notify(channel, message)`.
    */
   listen(channel: string, heard: (message: string) => void): Promise<DatabaseListener | undefined>
@@ -104,9 +109,12 @@ export const DatabaseErrors = defineErrors('DATABASE', {
   CONSTRAINT: { message: 'a {kind} rule of the database refused this: {reason}', fix: 'Correct what is written, or write it with ON CONFLICT.', status: 409 },
   VALUE: { message: 'a value can not be stored: {reason}', fix: 'Send text without U+0000, and numbers that their column can hold.', status: 400, expose: true },
   BUSY: { message: 'the database was locked for {ms} ms', fix: 'Try again; more than four processes need PostgreSQL.', status: 503, retryable: true },
-  MIGRATION_FAILED: { message: 'migration "{name}" of plugin "{owner}" failed: {reason}', fix: 'Nothing of it was kept. Correct the cause and start again.' },
-  MIGRATION_CHANGED: { message: 'plugin "{owner}" was migrated by "{found}", and this release has another history', fix: 'Run the release that made it, or a newer one.' },
-  MIGRATIONS_PENDING: { message: 'plugin "{owner}" has migrations that did not run yet: {names}', fix: 'Run `backplane migrate`, or set database.migrate to auto.' },
+  MIGRATION_FAILED: {
+    message: 'migration "{name}" of plugin "{owner}" failed: {reason}', status: 503, retryable: true,
+    fix: 'Nothing of it was kept. Correct the cause and start again.',
+  },
+  MIGRATION_CHANGED: { message: 'plugin "{owner}" was migrated by "{found}", and this release has another history', fix: 'Run the release that made it, or a newer one.', status: 503, retryable: true },
+  MIGRATIONS_PENDING: { message: 'plugin "{owner}" has migrations that did not run yet: {names}', fix: 'Run `backplane migrate`, or set database.migrate to auto.', status: 503, retryable: true },
   BACKUP_FAILED: { message: 'the backup was not made: {reason}', fix: 'Nothing was left behind. Correct the cause and run it again.' },
   BACKUP_INVALID: { message: '{file} is not a backup of this database: {reason}', fix: 'Name a file that `backplane database backup` made on the same kind of database.' },
   RESTORE_FAILED: { message: 'the backup was not restored: {reason}', fix: 'The database is as it was. Correct the cause and run it again.' },

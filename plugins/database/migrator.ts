@@ -9,13 +9,18 @@ export interface Migrated { readonly owner: string; readonly name: string }
 /** Every plugin has its own history, so that one can leave and come back without the others. */
 const historyOf = (owner: string) => `${owner.replaceAll('-', '_')}_migrations`
 
+/** In order of name. Throws what is wrong with them in any database. */
+export function checked(owner: string, migrations: readonly Migration[]): readonly Migration[] {
+  if (!/^[a-z][a-z0-9-]*$/.test(owner)) throw new TypeError(`"${owner}" is not the name of a plugin`)
+  if (new Set(migrations.map(each => each.name)).size < migrations.length) throw new TypeError(`two migrations of "${owner}" have one name`)
+  return [...migrations].sort((a, b) => (a.name < b.name ? -1 : 1))
+}
+
 /** Runs what is missing, in order of name and all in one transaction; resolves to what ran. */
 export async function migrate(database: CommonDatabase, owner: string, migrations: readonly Migration[], mode: MigrateMode): Promise<Migrated[]> {
-  if (!/^[a-z][a-z0-9-]*$/.test(owner)) throw new TypeError(`"${owner}" is not the name of a plugin`)
+  const sorted = checked(owner, migrations)
   const table = historyOf(owner)
-  const sorted = [...migrations].sort((a, b) => (a.name < b.name ? -1 : 1))
   const known = new Set(sorted.map(each => each.name))
-  if (known.size < sorted.length) throw new TypeError(`two migrations of "${owner}" have one name`)
   const missing = (rows: readonly { name: string }[]) => {
     const strangers = rows.map(row => row.name).filter(name => !known.has(name)).sort()
     const todo = sorted.filter(each => !rows.some(row => row.name === each.name))

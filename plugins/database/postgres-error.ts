@@ -7,6 +7,10 @@ const GONE = /^(08...|57P0[1-5]|25P0[34])$/
 /** The server can't do it now: no resources, a deadline, a lock, no database, no entry. */
 const AWAY = /^(53...|57014|55P03|40001|40P01|3D000|28...)$/
 
+/** Not yet there, or full: what waiting mends. */
+const LATER = /^(08...|57P0[1235]|53...)$/
+const UNREACHED = new Set(['ECONNREFUSED', 'ECONNRESET', 'ECONNABORTED', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'EHOSTDOWN', 'ENETUNREACH', 'ENETDOWN', 'ENOTFOUND', 'EAI_AGAIN', 'ENOENT'])
+
 const partOf = (error: unknown, key: string): unknown => (error as Record<string, unknown> | undefined)?.[key]
 
 /** SQLSTATE, if the server itself said no. */
@@ -17,6 +21,14 @@ export function isLost(error: unknown): boolean {
   if (error instanceof BackplaneError || error instanceof TypeError) return false
   const state = stateOf(error)
   return state === undefined || GONE.test(state)
+}
+
+/** Is a server that was asked for a connection only away? A wrong password, say, stays wrong. */
+export function isAway(error: unknown): boolean {
+  const state = stateOf(error)
+  if (state !== undefined) return LATER.test(state)
+  // The driver gives its own time-outs and broken connections no code.
+  return UNREACHED.has(String(partOf(error, 'code'))) || /timeout|terminated/i.test(reasonFrom(error))
 }
 
 /** Why, in one line; an error of several addresses has no message of its own. */

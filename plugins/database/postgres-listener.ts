@@ -14,6 +14,8 @@ export interface ListenerOptions {
   /** Asked again for each connection, so that a rotated password is used. */
   address(): Promise<string>
   readonly connectionName: string
+  /** Of a server: it listens as soon as it can. */
+  readonly waits?: boolean
 }
 
 /** LISTEN on one channel. A connection that broke is made again, with a pause that doubles. */
@@ -26,10 +28,13 @@ export class PostgresListener implements DatabaseListener {
 
   private constructor(readonly options: ListenerOptions, readonly channel: string, readonly heard: (message: string) => void, readonly log: Logger) {}
 
-  /** Rejects with DATABASE_UNAVAILABLE if it can't listen the first time. */
+  /** Rejects with DATABASE_UNAVAILABLE if it can't listen the first time, unless it `waits`. */
   static async open(options: ListenerOptions, channel: string, heard: (message: string) => void, log: Logger): Promise<PostgresListener> {
     const listener = new PostgresListener(options, channel, heard, log)
-    await listener.#connect()
+    try { await listener.#connect() } catch (error) {
+      if (!options.waits) throw error
+      listener.#again()
+    }
     return listener
   }
 

@@ -1,15 +1,16 @@
 import { createHash, randomUUID } from 'node:crypto'
 import pg from 'pg'
 import type { Client, ClientConfig, Pool, PoolClient, QueryConfig } from 'pg'
-import type { Logger } from '#core'
-import { DatabaseErrors, type ColumnType, type ManyStatement, type Statement, type Tx } from '#contracts/database'
+import type { BackplaneError, Clock, Logger } from '#core'
+import { DatabaseErrors, type ColumnType, type ManyStatement, type Migration, type Statement, type Tx } from '#contracts/database'
 import type { Ran } from './builder.ts'
 import type { PostgresSettings } from './config.ts'
 import { arraysOf, unnested } from './postgres-arrays.ts'
-import { errorOf, isLost, reasonFrom, stateOf } from './postgres-error.ts'
+import { Absence } from './postgres-absence.ts'
+import { errorOf, isAway, isLost, reasonFrom, stateOf } from './postgres-error.ts'
 import { types } from './postgres-types.ts'
 import { numbered } from './placeholders.ts'
-import type { MigrateMode } from './migrator.ts'
+import { checked, type MigrateMode } from './migrator.ts'
 import { CommonDatabase, OpenTx, refuseControl } from './transaction.ts'
 import { bindable } from './values.ts'
 
@@ -19,6 +20,8 @@ const AGAIN = /^(40001|40P01|0A000)$/
 /** How long an answer may be late before the connection is taken for dead, in addition to the time of the statement. */
 const LATE_MS = 5_000
 const FOREVER_MS = 2 ** 31 - 1
+/** At a start nobody waits longer for a server that does not answer. */
+const REACH_MS = 5_000
 
 // Whoever waits for an answer hears of it; without a listener the process would end.
 const ignored = () => {}
@@ -101,6 +104,8 @@ export interface PostgresOptions extends Partial<PostgresSettings> {
   /** Asked again for each connection, so that a rotated password is used from the next one on. */
   address(): Promise<string>
   readonly migrateMode?: MigrateMode
+  /** Of a server that starts: it waits for a PostgreSQL that is away, and what is migrated meanwhile is owed. */
+  readonly waits?: Clock
 }
 
 /** `Database` on PostgreSQL: a pool of connections, each transaction on one of them. */
@@ -110,9 +115,12 @@ export class PostgresDatabase extends CommonDatabase {
   /** By which the server tells our connections from those of other processes. */
   readonly connectionName = `backplane ${randomUUID()}`
   readonly #begun = new Set<Promise<unknown>>()
+  readonly #where: string
+  #absence: Absence | undefined
 
   private constructor(readonly options: PostgresOptions, log: Logger, config: ClientConfig) {
     super(log, options.migrateMode)
+    this.#where = `${config.host}:${config.port}/${config.database}`
     const { poolMax = 10, acquireMs = 5_000, idleMs = 30_000, statementMs = 30_000, poolMin = 0 } = options
     this.#pool = new pg.Pool({
       ...config, min: poolMin, max: poolMax, connectionTimeoutMillis: acquireMs, idleTimeoutMillis: idleMs,
@@ -123,16 +131,51 @@ export class PostgresDatabase extends CommonDatabase {
     this.#pool.on('error', error => log.warn('a connection to PostgreSQL broke', { reason: reasonFrom(error) }))
   }
 
-  /** Connects once. Rejects with DATABASE_UNAVAILABLE or DATABASE_DIALECT. */
+  /** Connects once. Rejects with DATABASE_UNAVAILABLE or DATABASE_DIALECT; one that `waits` only for what waiting does not mend. */
   static async open(options: PostgresOptions, log: Logger): Promise<PostgresDatabase> {
     const { password, ...where } = settingsOf(await options.address())
     const current = async () => (settingsOf(await options.address()).password as string | null) ?? ''
     const database = new PostgresDatabase(options, log, { ...where, ...(password ? { password: current } : {}) } as ClientConfig)
-    try { await database.execute('SELECT 1', []) } catch (error) {
+    try { await database.#reach() } catch (error) {
+      const problem = errorOf(error)
+      if (isAway(error) && database.#waits(problem)) return database
       await database.close()
-      throw error
+      throw problem
     }
     return database
+  }
+
+  async #reach(): Promise<void> {
+    const client = await this.#pool.connect()
+    // A pooler in between answers although the server is away.
+    try { await ask(client, { text: 'SELECT 1' }, []) } catch (error) {
+      client.release(true)
+      throw error
+    }
+    client.release()
+  }
+
+  /** Waits from now on, if it may. */
+  #waits(problem: unknown): boolean {
+    const { options: { waits: clock, ...options }, log } = this
+    if (!clock || this.closed || !DatabaseErrors.UNAVAILABLE.is(problem)) return false
+    const visitor = { ...options, poolMin: 0, poolMax: 1, acquireMs: Math.min(options.acquireMs ?? REACH_MS, REACH_MS) }
+    this.#absence ??= new Absence({
+      clock, log, where: this.#where, connect: () => PostgresDatabase.open(visitor, log),
+      over: migrated => { this.#absence = undefined; this.migrated.push(...migrated) },
+    }, problem)
+    return true
+  }
+
+  /** Why nothing can be asked of it now: the server was away at the start, or what was owed to it could not be done. */
+  get problem(): BackplaneError | undefined { return this.#absence?.problem }
+
+  /** Says again what it waits for, if it does. */
+  remind(): void { this.#absence?.remind() }
+
+  override async migrate(owner: string, migrations: readonly Migration[]): Promise<void> {
+    try { if (!this.#absence) return await super.migrate(owner, migrations) } catch (error) { if (!this.#waits(error)) throw error }
+    this.#absence?.owe(owner, checked(owner, migrations))
   }
 
   /** Figures of the pool. */
@@ -239,6 +282,7 @@ export class PostgresDatabase extends CommonDatabase {
   async close(): Promise<void> {
     if (this.closed) return
     this.closed = true
+    await this.#absence?.close()
     while (this.#begun.size) await Promise.allSettled(this.#begun)
     await this.#pool.end()
   }
@@ -250,6 +294,7 @@ export class PostgresDatabase extends CommonDatabase {
   }
 
   async #acquire(): Promise<PoolClient> {
+    if (this.problem) throw this.problem
     try {
       const client = await this.#pool.connect()
       client.on('error', ignored)

@@ -1,4 +1,4 @@
-import { reasonOf, type Clock, type Logger } from '#core'
+import { BackplaneError, reasonOf, type Clock, type Logger } from '#core'
 import type { Lease, Leases } from '#contracts/cluster'
 import type { Database, Statement } from '#contracts/database'
 import { EventErrors, type LoggedEvent } from '#contracts/events'
@@ -30,6 +30,7 @@ class Consumer implements AsyncDisposable {
   #candidate: AsyncDisposable | undefined
   #ring = () => {}
   #notedAt = 0
+  #registered = false
   state: ConsumerState = { leads: false, failures: 0, behind: undefined, gaps: 0 }
 
   constructor(readonly name: string, readonly handle: Handle, types: readonly string[] | undefined, readonly owner: Consumers) {
@@ -37,7 +38,10 @@ class Consumer implements AsyncDisposable {
   }
 
   async open(): Promise<void> {
-    await this.owner.register(this.name)
+    try { await this.#register() } catch (error) {
+      if (!(error instanceof BackplaneError && error.retryable)) throw error
+      this.owner.deps.log.warn(`the consumer "${this.name}" begins as soon as the database is there`, { reason: reasonOf(error) })
+    }
     this.#candidate = await this.owner.deps.leases.lead(`events.consumer.${this.name}`, lease => this.#lead(lease))
   }
 
@@ -46,7 +50,13 @@ class Consumer implements AsyncDisposable {
     await this.#candidate?.[Symbol.asyncDispose]()
   }
 
+  async #register(): Promise<void> {
+    if (!this.#registered) await this.owner.register(this.name)
+    this.#registered = true
+  }
+
   async #lead({ token, signal }: Lease): Promise<void> {
+    await this.#register()
     const { clock, consumer: { batch }, bell } = this.owner.deps
     // A leader that was paused finds a larger token, and can not set the cursor back.
     let cursor = await this.owner.begin(this.name, token)

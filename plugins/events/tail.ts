@@ -99,6 +99,8 @@ export class Tailer {
   /** Committed by this process, and not read yet. */
   readonly #ahead = new Set<number>()
   #position = 0
+  /** It is known where the log ends: not yet if the database was away at the start. */
+  #placed = false
   #again = false
   #closed = false
   #failing = false
@@ -112,8 +114,16 @@ export class Tailer {
   get readers(): number { return this.#readers.size }
 
   async open(): Promise<void> {
-    this.#position = (await this.deps.store.horizon()).safe
+    this.#look()
+    await this.#reading
     this.#cancel = [this.deps.bell.listen(() => this.#look()), this.deps.clock.every(this.deps.pollMs, () => this.#look())]
+  }
+
+  async #place(): Promise<void> {
+    this.#position = (await this.deps.store.horizon()).safe
+    this.#placed = true
+    // Who came before that may have missed something: with the end it is told to read and to follow again.
+    for (const reader of this.#readers) reader.end()
   }
 
   async close(): Promise<void> {
@@ -158,7 +168,7 @@ export class Tailer {
     try {
       while (this.#again && !this.#closed) {
         this.#again = false
-        await this.#step()
+        await (this.#placed ? this.#step() : this.#place())
       }
       this.#failing = false
     } catch (error) {

@@ -79,6 +79,9 @@ export class Worker {
   #renewing: (() => void) | undefined
   #renewal: Promise<void> | undefined
   #sweeping: Promise<void> | undefined
+  /** The sweep over whatever is queued is still to be done. */
+  #all = false
+  #failing = false
   #idle: (() => void)[] = []
   // The queue is woken by whoever submits: what it brings must not run in the scope of that request.
   readonly #outside = new AsyncResource('BackplaneJob', { requireManualDestroy: true })
@@ -389,10 +392,18 @@ export class Worker {
   /** Takes back what dead workers held, wakes what is due, and gives the queue again what it may have lost (`all`: whatever is queued). */
   async sweep(all = false): Promise<void> {
     if (this.#state !== 'running') return
-    this.#sweeping ??= this.#sweep(all)
-      .catch(error => this.deps.log.warn('a sweep failed and is done again', { err: error }))
+    this.#all ||= all
+    this.#sweeping ??= this.#sweep(this.#all)
+      .then(() => { this.#failing = false }, error => this.#unswept(error))
       .finally(() => { this.#sweeping = undefined })
     await this.#sweeping
+  }
+
+  #unswept(error: unknown): void {
+    const away = error instanceof BackplaneError && error.retryable
+    // Of an outage it is enough to hear once.
+    this.deps.log[away && this.#failing ? 'debug' : 'warn']('a sweep failed and is done again', away ? { reason: reasonOf(error) } : { err: error })
+    this.#failing = true
   }
 
   async #sweep(all: boolean): Promise<void> {
@@ -407,6 +418,7 @@ export class Worker {
     const more = () => this.#state === 'running' && store.handOverAgain(before, types, BATCH)
     // What waited for a queue that was away may be much.
     while (types.length && await more()) if (!all && queue.can.transactional) break
+    if (all) this.#all = false
   }
 
   async #interrupt(id: string): Promise<void> {

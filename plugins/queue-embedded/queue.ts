@@ -1,4 +1,4 @@
-import type { Clock, Logger } from '#core'
+import { BackplaneError, reasonOf, type Clock, type Logger } from '#core'
 import type { Database, ManyStatement, Statement, Tx } from '#contracts/database'
 import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
 
@@ -62,7 +62,10 @@ class TableConsumer implements Consumer {
   #retry(error: unknown): void {
     if (this.#closed) return
     this.#retryMs = Math.min(RETRY.first * 2 ** this.#failures++, RETRY.most)
-    this.log.warn('a delivery failed and is tried again', { err: error, retry_ms: this.#retryMs })
+    // Of an outage it is enough to hear once.
+    const away = error instanceof BackplaneError && error.retryable
+    const level = away && this.#failures > 1 ? 'debug' : 'warn'
+    this.log[level]('a delivery failed and is tried again', { ...(away ? { reason: reasonOf(error) } : { err: error }), retry_ms: this.#retryMs })
     const cancel = this.clock.after(this.#retryMs, () => { this.#retryMs = 0; this.look() })
     this.#cancelRetry = () => { this.#failures = 0; cancel() }
   }

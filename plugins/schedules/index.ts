@@ -1,4 +1,4 @@
-import { definePlugin, Host, live } from '#core'
+import { BackplaneError, definePlugin, Host, live } from '#core'
 import { Access, PermissionInfo } from '#contracts/access'
 import { Broadcast, Leases } from '#contracts/cluster'
 import { Database } from '#contracts/database'
@@ -17,6 +17,7 @@ import { ScheduleService } from './schedules.ts'
 import { ScheduleStore } from './store.ts'
 
 const CHANGED = 'schedules.changed'
+const DECLARE_AGAIN_MS = 1_000
 
 export default definePlugin({
   name: 'schedules',
@@ -42,11 +43,18 @@ export default definePlugin({
     ctx.contribute(PermissionInfo, { name: 'schedules:read', summary: 'See schedules' })
     ctx.contribute(PermissionInfo, { name: 'schedules:write', summary: 'Make, change, pause and run schedules' })
 
+    const declare = async () => {
+      try { await schedules.declare(ctx.config.schedules) } catch (error) {
+        if (!(error instanceof BackplaneError && error.retryable)) throw error
+        // The database may be away at the start.
+        clock.after(DECLARE_AGAIN_MS, declare)
+      }
+    }
     let leading: AsyncDisposable | undefined
     const rest = async () => { await leading?.[Symbol.asyncDispose](); leading = undefined }
     return {
       async start() {
-        await schedules.declare(ctx.config.schedules)
+        await declare()
         if (host.roles.includes('scheduler')) leading = await leases.lead('schedules', lease => leader.lead(lease))
       },
       drain: rest,
