@@ -1,6 +1,6 @@
 import { definePlugin, Host, live } from '#core'
 import { Access, PermissionInfo } from '#contracts/access'
-import { Broadcast } from '#contracts/cluster'
+import { Broadcast, ClockSkew } from '#contracts/cluster'
 import { Database } from '#contracts/database'
 import { EventLog } from '#contracts/events'
 import { HealthCheck } from '#contracts/health'
@@ -13,6 +13,7 @@ import { JobQueue } from '#contracts/queue'
 import { JobQuestions } from './answers.ts'
 import { Backlog } from './backlog.ts'
 import { Cancellations } from './cancellation.ts'
+import { sharedClock } from './clock.ts'
 import { config } from './config.ts'
 import { JobControl } from './control.ts'
 import { DueJobs } from './due.ts'
@@ -35,22 +36,22 @@ export default definePlugin({
   name: 'jobs',
   summary: 'The system of record of all work: takes jobs in, runs them, brings them to an end',
   config,
-  uses: { host: Host, database: Database, queue: JobQueue, access: live(Access), events: live(EventLog), broadcast: live(Broadcast) },
+  uses: { host: Host, database: Database, queue: JobQueue, access: live(Access), events: live(EventLog), broadcast: live(Broadcast), skew: live(ClockSkew) },
   provides: [Jobs, JobUpdates, Questions],
   contributes: [HttpRoute, HealthCheck, Metric, PermissionInfo],
   commands: () => import('./commands.ts'),
-  async setup(ctx, { host, database, queue, access, events, broadcast }) {
+  async setup(ctx, { host, database, queue, access, events, broadcast, skew }) {
     await database.migrate('jobs', migrations)
+    const clock = sharedClock(ctx.clock, skew)
     const { aging_ms: agingMs, inline_result_bytes: inlineResultBytes } = ctx.config
-    const store = new JobStore({ database, queue, clock: ctx.clock, events: () => events.current, agingMs, inlineResultBytes })
-    const queries = new JobQueries(database)
-    const waiting = new Waiting(store)
-    const limits = new Limits({ database, store, clock: ctx.clock, config: ctx.config })
-    const due = new DueJobs({ store, queries, waiting, database, clock: ctx.clock, log: ctx.log, sweepMs: ctx.config.sweep_ms })
+    const store = new JobStore({ database, queue, clock, events: () => events.current, agingMs, inlineResultBytes })
+    const [queries, waiting] = [new JobQueries(database), new Waiting(store)]
+    const limits = new Limits({ database, store, clock, config: ctx.config })
+    const due = new DueJobs({ store, queries, waiting, database, clock, log: ctx.log, sweepMs: ctx.config.sweep_ms })
     // Whoever takes no jobs sweeps all the same: a job must not wait because its worker, or the scheduler, was the only one.
     const concurrency = host.roles.includes('worker') ? ctx.config.concurrency : 0
     const worker = new Worker({
-      store, database, queue, due, waiting, limits, family: () => family, access, clock: ctx.clock, log: ctx.log,
+      store, database, queue, due, waiting, limits, family: () => family, access, clock, log: ctx.log,
       config: { ...ctx.config, concurrency }, owner: host.instanceId, types: ctx.collect(JobType),
       ready: () => ctx.ready(JobSettling),
       settling: (job, tx) => ctx.call(JobSettling, { job, tx }),
@@ -58,9 +59,9 @@ export default definePlugin({
     })
     const cancellations = ctx.own(new Cancellations(worker, broadcast, ctx.log), each => each.close())
     const control = new JobControl(worker, queries, cancellations)
-    const backlog = new Backlog(queries, ctx.clock, ctx.config.max_queued)
+    const backlog = new Backlog(queries, clock, ctx.config.max_queued)
     const follower = new JobFollower({
-      store, clock: ctx.clock, events: () => events.current, progress: id => worker.find(id)?.progress, get: (caller, id) => jobs.get(caller, id),
+      store, clock, events: () => events.current, progress: id => worker.find(id)?.progress, get: (caller, id) => jobs.get(caller, id),
     })
     const runs = new JobRuns(worker, control, follower, queries)
     const jobs = new JobService({ worker, queries, control, backlog, runs, events: () => events.current })
@@ -71,7 +72,7 @@ export default definePlugin({
     ctx.provide(JobUpdates, follower)
     for (const route of routes(jobs, questions)) ctx.contribute(HttpRoute, route)
     for (const instrument of Object.values(instruments)) ctx.contribute(Metric, instrument)
-    ctx.contribute(HealthCheck, healthCheck(queries, queue, ctx.clock))
+    ctx.contribute(HealthCheck, healthCheck(queries, queue, clock))
     for (const permission of permissions) ctx.contribute(PermissionInfo, permission)
     return { start: () => worker.start(), drain: () => worker.drain(), stop: () => worker.stop().finally(() => follower.close()) }
   },
