@@ -8,6 +8,17 @@ const BULK = 1_000
 /** What is given back does not end: `jobs` alone counts attempts, and BullMQ must never put an id into `failed`. */
 const STALLS = 2 ** 31
 
+/** Of ids that were there when they were added: what is being delivered is noted to come again, with its priority; what has left since is answered. */
+const NOTE = `local gone = {}
+for at, key in ipairs(KEYS) do
+  if at > 1 and redis.call('EXISTS', key .. ':lock') == 1 then redis.call('HSET', KEYS[1], ARGV[at * 2 - 3], ARGV[at * 2 - 2])
+  elseif at > 1 and redis.call('EXISTS', key) == 0 then gone[#gone + 1] = ARGV[at * 2 - 3] end
+end
+return gone`
+
+/** The priorities of those that came back while they were delivered. */
+const NOTED = `local found = redis.call('HMGET', KEYS[1], unpack(ARGV)) redis.call('HDEL', KEYS[1], unpack(ARGV)) return found`
+
 /** BullMQ: 1 is the highest, and 0 goes before all that have a priority. */
 const priorityOf = ({ priority }: QueueEntry) => 10 - Math.min(9, Math.max(0, Math.trunc(priority)))
 
@@ -30,6 +41,8 @@ export class Engine {
   /** Where BullMQ rings for those who wait in BZPOPMIN. */
   get bell(): string { return this.#backend.toKey('marker') }
 
+  get #again(): string { return this.#backend.toKey('again') }
+
   /** What is asked in this turn of the event loop goes out in one write, not in one for each script. */
   together(): void {
     // A cluster has no stream of its own.
@@ -50,7 +63,16 @@ export class Engine {
       ])
       const raised = some.filter((entry, at) => before[at] !== null && Number(before[at]) > priorityOf(entry))
       await Promise.all(raised.map(entry => this.#raise(entry)))
+      await this.#bringAgain(some.filter((_, at) => before[at] !== null), now)
     }
+  }
+
+  /** BullMQ passes over an id that is there. One that is being delivered leaves with that, and whoever it went to, in any process, may have refused it before. */
+  async #bringAgain(entries: readonly QueueEntry[], now: number): Promise<void> {
+    if (!entries.length) return
+    const keys = [this.#again, ...entries.map(({ id }) => this.#backend.toKey(id))]
+    const gone = await this.client.eval(NOTE, keys.length, ...keys, ...entries.flatMap(({ id, priority }) => [id, priority])) as string[]
+    if (gone.length) await this.add(entries.filter(({ id }) => gone.includes(id)), now)
   }
 
   /** It may have been delivered meanwhile. */
@@ -69,10 +91,16 @@ export class Engine {
     await this.#unlessLost(this.#backend.moveToCompleted({ id, opts: { attempts: 1 } } as MinimalJob, 0, true, token, false))
   }
 
+  /** After they were acknowledged: adds those that came back meanwhile. */
+  async addAgain(ids: readonly string[], now: number): Promise<void> {
+    const found = await this.client.eval(NOTED, 1, this.#again, ...ids) as (string | null)[]
+    await this.add(ids.flatMap((id, at) => (found[at] === null ? [] : [{ id, priority: Number(found[at]) }])), now)
+  }
+
   /** Before all others of its priority. */
   async putBack(id: string, token: string): Promise<void> { await this.#unlessLost(this.#backend.moveJobFromActiveToWait(id, token)) }
 
-  async remove(id: string): Promise<void> { await this.#backend.remove(id, false) }
+  async remove(id: string): Promise<void> { await Promise.all([this.client.hdel(this.#again, id), this.#backend.remove(id, false)]) }
 
   /** Puts back what dead consumers had taken. */
   async putBackStalled(): Promise<number> { return (await this.#backend.moveStalledJobsToWait()).length }

@@ -27,8 +27,6 @@ export interface QueueDeps {
 export class BullQueue implements JobQueue, AsyncDisposable {
   readonly can = { transactional: false, distributed: true }
   readonly #consumers = new Set<RedisConsumer>()
-  /** Ids that this process took and did not acknowledge yet. */
-  readonly #taken = new Map<string, Promise<void>>()
   readonly #cancel: () => void
 
   constructor(readonly deps: QueueDeps) {
@@ -38,9 +36,6 @@ export class BullQueue implements JobQueue, AsyncDisposable {
   async enqueue(entries: readonly QueueEntry[], tx?: Tx): Promise<void> {
     if (tx) throw new TypeError('this queue is not in the database: enqueue after the commit, as `can.transactional` says')
     if (!entries.length) return
-    // BullMQ passes over an id that is still there. One that was delivered, and comes back before that was acknowledged, would be lost.
-    const leaving = entries.flatMap(({ id }) => this.#taken.get(id) ?? [])
-    if (leaving.length) await Promise.all(leaving)
     await this.#ask(() => this.deps.engine.add(entries, this.deps.clock.now()))
   }
 
@@ -67,7 +62,7 @@ export class BullQueue implements JobQueue, AsyncDisposable {
   }
 
   #source(): Source {
-    const { engine, id: token } = this.deps
+    const { engine, clock, id: token } = this.deps
     const each = async (ids: readonly string[], what: (id: string) => Promise<void>) => {
       engine.together()
       const failed = (await Promise.allSettled(ids.map(what))).find(result => result.status === 'rejected')
@@ -82,8 +77,11 @@ export class BullQueue implements JobQueue, AsyncDisposable {
         many = ids.length === room
         return ids
       },
-      acknowledge: ids => each(ids, id => engine.acknowledge(id, token)).finally(() => this.#release(ids)),
-      putBack: ids => each(ids, id => engine.putBack(id, token)).finally(() => this.#release(ids)),
+      acknowledge: async ids => {
+        await each(ids, id => engine.acknowledge(id, token))
+        await engine.addAgain(ids, clock.now())
+      },
+      putBack: ids => each(ids, id => engine.putBack(id, token)),
     }
   }
 
@@ -104,18 +102,7 @@ export class BullQueue implements JobQueue, AsyncDisposable {
     // Some may be locked though the connection has broken: they are delivered, and the others come when their lock is over.
     const failed = rest.find(each => each.status === 'rejected')
     if (failed && !ids.length) throw failed.reason
-    for (const id of ids) this.#hold(id)
     return ids
-  }
-
-  readonly #releases = new Map<string, () => void>()
-  #hold(id: string): void { this.#taken.set(id, new Promise(resolve => this.#releases.set(id, resolve))) }
-  #release(ids: readonly string[]): void {
-    for (const id of ids) {
-      this.#releases.get(id)?.()
-      this.#releases.delete(id)
-      this.#taken.delete(id)
-    }
   }
 
   async #putBackStalled(): Promise<void> {

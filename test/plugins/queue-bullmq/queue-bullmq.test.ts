@@ -118,6 +118,51 @@ describe('queue-bullmq', () => {
     await consumer[Symbol.asyncDispose]()
   })
 
+  it('brings again an id that another process adds while it is being delivered, with its new priority', async () => {
+    await using place = await server.newDatabase()
+    await using one = await open(place.url)
+    await using two = await open(place.url)
+    const got: string[] = []
+    let refuse!: () => void
+    const looked = new Promise<void>(resolve => { refuse = resolve })
+    const consumer = await one.get(JobQueue).consume(async ids => { got.push(...ids); await looked })
+    consumer.want(1)
+    await one.get(JobQueue).enqueue(entries('a'))
+    await eventually('the delivery', () => got.length === 1)
+    // As another process does that lets a job go which this one has just kept back.
+    await two.get(JobQueue).enqueue([{ id: 'a', priority: 9 }, { id: 'b', priority: 5 }])
+    await two.get(JobQueue).enqueue(entries('c'))
+    refuse()
+    await eventually('it to wait again', async () => await two.get(JobQueue).depth() === 3)
+    consumer.want(3)
+    await eventually('all', () => got.length === 4)
+    assert.deepEqual(got, ['a', 'a', 'b', 'c'])
+    await consumer[Symbol.asyncDispose]()
+    const left: string[] = await server.call('KEYS', ['*'], place.number)
+    assert.deepEqual(left.filter(key => /:(a|b|c|again)(:|$)/.test(key)), [])
+  })
+
+  it('forgets an id that came back and was removed', async () => {
+    await using place = await server.newDatabase()
+    await using t = await open(place.url)
+    const jobs = t.get(JobQueue)
+    const got: string[] = []
+    const consumer = await jobs.consume(async ids => {
+      got.push(...ids)
+      if (ids.includes('b')) return
+      await jobs.enqueue(entries('a'))
+      await jobs.remove(['a'])
+    })
+    consumer.want(1)
+    await jobs.enqueue(entries('a'))
+    await eventually('it to be gone', async () => await server.call('EXISTS', ['{backplane}:jobs:a'], place.number) === 0)
+    consumer.want(1)
+    await jobs.enqueue(entries('b'))
+    await eventually('another', () => got.includes('b'))
+    await consumer[Symbol.asyncDispose]()
+    assert.deepEqual([got, await jobs.depth()], [['a', 'b'], 0])
+  })
+
   it('gives back what it took when nothing is wanted any more', async () => {
     await using place = await server.newDatabase()
     await using t = await open(place.url)
