@@ -1,13 +1,13 @@
 import { BackplaneError, scope } from '#core'
 import { AccessErrors, type Access, type Caller } from '#contracts/access'
-import { JobErrors, type JobRequest, type JobType } from '#contracts/jobs'
+import { JobErrors, type Dedupe, type JobRequest, type JobType } from '#contracts/jobs'
 import { newId } from './id.ts'
 import { checkInput } from './input.ts'
 import { jsonOf } from './json.ts'
 import { parentOf } from './parent.ts'
 import { checkRun, checkSubmit } from './permission.ts'
 import type { JobRow } from './record.ts'
-import { scheduleOf } from './schedule.ts'
+import { LONGEST_DELAY_MS, scheduleOf } from './schedule.ts'
 import { substanceOf } from './substance.ts'
 import type { Worker, WorkerDeps } from './worker.ts'
 
@@ -26,12 +26,13 @@ function agentOf({ type, agent }: JobRequest, input: unknown): string | null {
   return agent ?? (type === 'agent' && typeof named === 'string' ? named : null)
 }
 
-function dedupeKeyOf({ type, dedupe }: JobRequest): string | null {
-  if (dedupe === undefined) return null
-  const { key } = dedupe
-  if (typeof key === 'string' && key !== '' && key.length <= 200) return key
-  const [path, message] = ['dedupe.key', 'not a text of 1 to 200 characters']
-  throw JobErrors.INPUT_INVALID({ type, reason: `${path}: ${message}`, errors: [{ path, message }] })
+function checkDedupe(type: string, { key, mode = 'keep', ttl_ms }: Dedupe): void {
+  const refuse = (path: string, message: string) => JobErrors.INPUT_INVALID({ type, reason: `${path}: ${message}`, errors: [{ path, message }] })
+  if (typeof key !== 'string' || key === '' || key.length > 200) throw refuse('dedupe.key', 'not a text of 1 to 200 characters')
+  if (mode !== 'keep' && mode !== 'replace') throw refuse('dedupe.mode', 'neither keep nor replace')
+  if (ttl_ms === undefined) return
+  if (mode === 'replace') throw refuse('dedupe.ttl_ms', 'goes with the mode keep only; with replace, give delay_ms')
+  if (!Number.isInteger(ttl_ms) || ttl_ms < 1 || ttl_ms > LONGEST_DELAY_MS) throw refuse('dedupe.ttl_ms', `not a whole number from 1 to ${LONGEST_DELAY_MS}`)
 }
 
 /** Does something for one job of a batch; what it rejects with says which. */
@@ -75,6 +76,7 @@ export class Admission {
     const metadata = jsonOf('metadata', request.metadata ?? {}, config.max_input_bytes)
     await checkInput(type.type, type.input, input)
     await type.admit?.(caller, { ...request, input })
+    const dedupe = request.dedupe && await this.#dedupeOf(caller, project_id, request.type, request.dedupe)
     const { now } = store
     const schedule = scheduleOf(request, now)
     const substance = request.idempotency_key === undefined ? null : substanceOf(request, agent, input, JSON.parse(metadata))
@@ -84,10 +86,22 @@ export class Admission {
       traceparent: scope.current?.traceparent ?? null, input: text, result: null, error: null,
       priority: request.priority ?? 5, attempt: 0, max_attempts: request.max_attempts ?? config.max_attempts,
       timeout_ms: request.timeout_ms ?? config.timeout_ms, ...schedule,
-      seq: 1, idempotency_key: request.idempotency_key ?? null, dedupe_key: dedupeKeyOf(request), substance, metadata,
+      seq: 1, idempotency_key: request.idempotency_key ?? null, dedupe_key: null, ...dedupe, substance, metadata,
       lease_owner: null, lease_until: null, token: 0,
       created_at: now, started_at: null, finished_at: null, handed_at: queue.can.transactional && schedule.status === 'queued' ? now : 0,
     }
+  }
+
+  /** Another's job is only replaced by who may cancel it. */
+  async #dedupeOf(caller: Caller, project_id: string, type: string, dedupe: Dedupe): Promise<Pick<JobRow, 'dedupe_key' | 'dedupe_until' | 'replaces'>> {
+    checkDedupe(type, dedupe)
+    const { store } = this.worker.deps
+    const { key, mode, ttl_ms } = dedupe
+    if (mode !== 'replace') return { dedupe_key: key, ...(ttl_ms !== undefined && { dedupe_until: store.now + ttl_ms }) }
+    const found = await store.keys.holder(project_id, key)
+    if (!found || found.created_by === caller.id) return { dedupe_key: key, replaces: null }
+    await accessOf(this.worker.deps).check(caller, 'jobs:cancel', { kind: 'job', id: found.id, project_id })
+    return { dedupe_key: key, replaces: found.id }
   }
 
   #type(name: string): JobType {

@@ -23,7 +23,7 @@ export class JobControl {
       let before = seen
       const job = await worker.end('cancel', { error }, async tx => {
         // First, as a worker does that takes it: the other way round the two would wait for each other.
-        if (seen.status === 'queued') await this.#takeOut(id, tx)
+        if (seen.status === 'queued') await worker.deps.store.takeOut(id, tx)
         return (before = await this.#read(id, tx))
       })
       if (before.status === 'running') this.cancellations.tell(before)
@@ -82,12 +82,6 @@ export class JobControl {
     }
     await store.handOver(queued, tx)
     return queued.length
-  }
-
-  async #takeOut(id: string, tx: Tx): Promise<void> {
-    const { queue } = this.worker.deps
-    if (queue.can.transactional) await queue.remove([id], tx)
-    else tx.afterCommit(() => queue.remove([id]).catch(() => {})) // What is left there is refused.
   }
 
   async #read(id: string, tx?: Tx): Promise<JobRow> {

@@ -52,7 +52,7 @@ export class JobService implements Jobs {
 
   async submit(caller: Caller, request: JobRequest): Promise<Job> {
     const row = await this.#admission.admit(caller, request)
-    const inserted = await this.deps.backlog.add(1, () => this.#submissions.add(row))
+    const inserted = await this.#withRoom([row], () => this.#submissions.add(row))
     await this.#checkShown(caller, [inserted])
     return toJob(inserted.row)
   }
@@ -61,7 +61,7 @@ export class JobService implements Jobs {
     const rows = await this.#admission.admitMany(caller, requests)
     if (!rows.length) return []
     const { database } = this.worker.deps
-    const inserted = await this.deps.backlog.add(rows.length, () => database.transaction(async tx => {
+    const inserted = await this.#withRoom(rows, () => database.transaction(async tx => {
       const made = await this.insertAll(rows, tx)
       return Promise.all(made.map((each, at) => atIndex(at, async () => written(each))))
     }))
@@ -71,7 +71,7 @@ export class JobService implements Jobs {
 
   async admit(caller: Caller, request: JobRequest): Promise<AdmittedJob> {
     const row = await this.#admission.admit(caller, request)
-    await this.deps.backlog.admit(1)
+    await this.deps.backlog.admit(1).catch(error => this.#checkNew([row], error))
     const admitted = Object.freeze({ id: row.id })
     this.#admitted.set(admitted, row)
     return admitted
@@ -88,13 +88,13 @@ export class JobService implements Jobs {
     const { store } = worker.deps
     const admitted = await this.#admission.admit(caller, request)
     if (options.signal?.aborted) throw JobErrors.CANCELLED({}, { cause: options.signal.reason })
-    const here = worker.takes && admitted.status === 'queued' && !worker.deps.limits.concern(admitted)
+    const here = worker.takes && admitted.status === 'queued' && admitted.replaces === undefined && !worker.deps.limits.concern(admitted)
     const claimed = { status: 'running' as const, attempt: 1, token: 1, started_at: store.now, ...worker.lease() }
-    const { row, created } = await (here
+    const { row, created, replaced } = await (here
       ? this.#submissions.add({ ...admitted, ...claimed })
-      : this.deps.backlog.add(1, () => this.#submissions.add(admitted)))
+      : this.#withRoom([admitted], () => this.#submissions.add(admitted)))
     await this.#checkShown(caller, [{ row, created }])
-    return store.results.whole(await this.deps.runs.finish(row, created, options))
+    return store.results.whole(await this.deps.runs.finish(row, created || replaced === true, options))
   }
 
   async get(caller: Caller, id: string): Promise<Job> { return toJob(await this.#read(caller, id)) }
@@ -170,13 +170,29 @@ export class JobService implements Jobs {
     return row
   }
 
+  /** Room is asked for; where there is none, once more without those that get a job which is there. */
+  async #withRoom<T>(rows: readonly JobRow[], work: () => Promise<T>): Promise<T> {
+    const { backlog } = this.deps
+    try { return await backlog.add(rows.length, work) } catch (error) {
+      const fresh = await this.#checkNew(rows, error)
+      return fresh ? backlog.add(fresh, work) : work()
+    }
+  }
+
+  /** How many of them are new jobs; the error, if all are, or if it is no lack of room. */
+  async #checkNew(rows: readonly JobRow[], error: unknown): Promise<number> {
+    const fresh = JobErrors.QUEUE_FULL.is(error) ? await this.worker.deps.store.keys.countNew(rows) : rows.length
+    if (fresh === rows.length) throw error
+    return fresh
+  }
+
   /** In the transaction that the caller has open; counted and expected once that is committed. */
   async insertAll(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]> {
     const inserted = await this.worker.deps.store.insertAll(rows, tx)
     tx.afterCommit(() => {
-      for (const each of inserted) if (!(each instanceof Error) && each.created) {
+      for (const each of inserted) if (!(each instanceof Error) && (each.created || each.replaced)) {
         const { type, project_id, status, run_at } = each.row
-        instruments.created.inc({ type, project: project_id })
+        if (each.created) instruments.created.inc({ type, project: project_id })
         if (status === 'delayed') this.worker.expect(run_at)
       }
     })

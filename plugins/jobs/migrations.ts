@@ -156,4 +156,7 @@ export const migrations: readonly Migration[] = [{
       t.text('result').notNullable()
     })
   },
+}, {
+  name: '0008-throttle',
+  async up(knex) { await knex.schema.alterTable('jobs', t => t.bigInteger('dedupe_until')) },
 }]

@@ -27,8 +27,12 @@ export interface JobRow {
   readonly backoff: string | null
   readonly seq: number
   readonly idempotency_key: string | null
-  /** No other unfinished job of the project has it. */
+  /** No other job of the project has it. */
   readonly dedupe_key: string | null
+  /** So long it keeps the key even if it ends. */
+  readonly dedupe_until?: number | null
+  /** Of a request, and no column: it takes the place of the job with its key, if that is its own or this one. */
+  readonly replaces?: string | null
   /** A hash of what was asked for with the key; null without one. */
   readonly substance: string | null
   readonly metadata: string

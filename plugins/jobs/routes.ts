@@ -28,7 +28,12 @@ const request = z.strictObject({
   backoff: z.strictObject({ base_ms: pause.optional(), max_ms: pause.optional() }).optional().describe('The pause after a failed attempt, and where it stops doubling.'),
   timeout_ms: z.int().min(1).max(86_400_000).optional().describe('Of one attempt.'),
   idempotency_key: z.string().min(1).max(200).optional().describe('Your same request with this key gets the first job.'),
-  dedupe: z.strictObject({ key: z.string().min(1).max(200) }).optional().describe('While an unfinished job of the project has this key, you get that one.'),
+  dedupe: z.strictObject({
+    key: name,
+    mode: z.enum(['keep', 'replace']).optional().describe('`keep`: you get the job that has it. `replace`: that becomes yours if it has not begun; else a new one takes the key.'),
+    ttl_ms: z.int().min(1).max(LONGEST_DELAY_MS).optional().describe('With `keep`: the job has the key for so long after it was made, even if it has ended.'),
+  }).refine(({ mode, ttl_ms }) => mode !== 'replace' || ttl_ms === undefined, { message: 'goes with the mode keep only', path: ['ttl_ms'] })
+    .optional().describe('No two unfinished jobs of a project have one key.'),
   metadata: z.record(z.string().max(200), z.unknown()).optional(),
 }).refine(({ agent, type }) => (agent === undefined) !== (type === undefined), { message: 'give either "agent" or "type"', path: ['agent'] })
   .refine(({ input }) => input !== undefined, { message: 'is missing', path: ['input'] })

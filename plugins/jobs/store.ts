@@ -4,6 +4,7 @@ import type { ColumnType, Database, ManyStatement, Statement, Tx } from '#contra
 import type { EventLog, NewEvent } from '#contracts/events'
 import type { JobQueue } from '#contracts/queue'
 import { INLINE_RESULT_BYTES } from './config.ts'
+import { JobKeys, keepsKey } from './keys.ts'
 import { isFinal, next, type JobEvent } from './machine.ts'
 import { QuestionStore } from './questions.ts'
 import { dataOf, refOf, type JobRow } from './record.ts'
@@ -26,6 +27,7 @@ type Changes = Partial<Pick<JobRow, 'result' | 'run_at' | 'lease_owner' | 'lease
 const PAST = {
   claim: 'job.started', complete: 'job.completed', fail: 'job.failed', refuse: 'job.dead', interrupt: 'job.interrupted',
   hand_back: 'job.handed_back', put_off: 'job.handed_back', due: 'job.queued', park: 'job.waiting', wake: 'job.resumed', cancel: 'job.cancelled', retry: 'job.retried',
+  replace: 'job.replaced', replace_later: 'job.replaced',
 } as const satisfies Record<JobEvent, string>
 
 /** How long it may take until it is noted that a new job is in the queue, and how many are noted at once. */
@@ -39,7 +41,7 @@ export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly
 interface Made extends Step { readonly after: JobRow; /** A result that is kept apart. */ readonly large: string | undefined }
 
 /** What became of a job that was to be written: itself, the one that has its idempotency key, or why it can't be. */
-export type Inserted = { readonly row: JobRow; readonly created: boolean } | Error
+export type Inserted = { readonly row: JobRow; readonly created: boolean; readonly replaced?: boolean } | Error
 
 /** What the queue is told of a job. */
 type Handed = Pick<JobRow, 'id' | 'priority' | 'run_at'>
@@ -61,10 +63,9 @@ export interface StoreDeps {
 export class JobStore {
   readonly questions: QuestionStore
   readonly results: ResultStore
+  readonly keys: JobKeys
   readonly #byId: Statement<JobRow>
   readonly #locked: ManyStatement<JobRow>
-  readonly #byKey: Statement<JobRow>
-  readonly #byDedupe: Statement<JobRow>
   readonly #insert: ManyStatement<{ id: string }>
   readonly #change: ManyStatement<{ id: string }>
   readonly #remove: Statement
@@ -78,13 +79,12 @@ export class JobStore {
     const { database } = deps
     this.questions = new QuestionStore(database)
     this.results = new ResultStore(database)
+    this.keys = new JobKeys(this)
     this.#byId = database.prepare('SELECT * FROM jobs WHERE id = ?')
     // Progress moves seq on while the job runs: what is read to be changed must stay as it was read.
     // All lock in one order, so that nobody waits in a circle.
     const lock = database.dialect === 'postgres' ? 'ORDER BY id FOR UPDATE' : ''
     this.#locked = database.prepareMany(`SELECT * FROM jobs WHERE id IN (VALUES :rows) ${lock}`, ['text'])
-    this.#byKey = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND created_by = ? AND idempotency_key = ?')
-    this.#byDedupe = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND dedupe_key = ?')
     this.#insert = database.prepareMany(
       `INSERT INTO jobs (${COLUMNS.join(', ')}) VALUES :rows ON CONFLICT DO NOTHING RETURNING id`, typesOf(COLUMNS))
     this.#change = database.prepareMany(
@@ -120,12 +120,13 @@ export class JobStore {
     const written = new Set((await this.#insert.all(rows.map(row => COLUMNS.map(column => row[column])), tx)).map(each => each.id))
     const created = rows.filter(row => written.has(row.id))
     await this.#adopt(created, tx)
+    for (const { id, dedupe_until } of created) if (dedupe_until) await this.#jobsIn(tx).where({ id }).update({ dedupe_until })
     await this.#tell(created.map(row => [row, 'job.created']), tx)
     const running = created.filter(row => row.status === 'running')
     await this.#begin.run(running.map(row => [row.id, row.token, row.attempt, row.lease_owner, row.started_at]), tx)
     await this.handOver(created.filter(row => row.status === 'queued'), tx, true)
     const inserted: Inserted[] = []
-    for (const row of rows) inserted.push(written.has(row.id) ? { row, created: true } : await this.#first(row, tx))
+    for (const row of rows) inserted.push(written.has(row.id) ? { row, created: true } : await this.keys.first(row, tx))
     return inserted
   }
 
@@ -135,15 +136,6 @@ export class JobStore {
       const found = await this.deps.database.knex(tx)('jobs').where({ id: parent_id }).whereNull('finished_at').update({ has_children: 1 })
       if (!found) throw JobErrors.PARENT({ parent_id, reason: 'it is gone, or has ended' })
     }
-  }
-
-  async #first(refused: JobRow, tx: Tx): Promise<Inserted> {
-    const { project_id, created_by, idempotency_key, dedupe_key, substance } = refused
-    const row = idempotency_key === null ? undefined : await this.#byKey.get([project_id, created_by, idempotency_key], tx)
-    if (row) return row.substance === substance ? { row, created: false } : JobErrors.KEY_REUSED({ key: idempotency_key! })
-    const same = dedupe_key === null ? undefined : await this.#byDedupe.get([project_id, dedupe_key], tx)
-    // The one that was in its way has ended meanwhile.
-    return same ? { row: same, created: false } : (await this.insertAll([refused], tx))[0]!
   }
 
   /** One step of the machine. Rejects with JOBS_LEASE_LOST if it has no such step, or the row has changed since it was read. */
@@ -176,7 +168,7 @@ export class JobStore {
     for (const { row, event } of made) {
       if (event === 'retry' && row.status === 'dead' && dataOf(row.error)?.code === JobErrors.ASK_TIMEOUT.code) await this.questions.reopen(row.id, tx)
     }
-    await this.#forgetKeys(made.filter(({ after }) => after.dedupe_key !== null && isFinal(after.status)), tx)
+    await this.#forgetKeys(made.filter(({ after }) => after.dedupe_key !== null && !keepsKey(after, now)), tx)
     await this.#tell(made.map(({ event, after, data }) => [after, after.status === 'dead' ? 'job.dead' : PAST[event], data]), tx)
     const results = new Map(made.map(({ after }) => [after.id, after]))
     return steps.map(({ row }) => results.get(row.id))
@@ -184,7 +176,7 @@ export class JobStore {
 
   /** A job that has ended stands in nobody's way, and nobody in its way if it is run again. */
   async #forgetKeys(ended: readonly Made[], tx: Tx): Promise<void> {
-    if (ended.length) await this.deps.database.knex(tx)('jobs').whereIn('id', ended.map(({ after }) => after.id)).update({ dedupe_key: null })
+    if (ended.length) await this.#jobsIn(tx).whereIn('id', ended.map(({ after }) => after.id)).update({ dedupe_key: null })
   }
 
   /** Deletes a job with its attempts and steps; the log keeps what happened to it. Rejects with JOBS_LEASE_LOST if the row has changed. */
@@ -232,6 +224,12 @@ export class JobStore {
       await queue.enqueue(this.#entriesOf(rows), tx)
       if (!fresh) await this.#handed(rows, tx)
     } else tx.afterCommit(() => this.#handOverNow(rows, fresh))
+  }
+
+  async takeOut(id: string, tx: Tx): Promise<void> {
+    const { queue } = this.deps
+    if (queue.can.transactional) await queue.remove([id], tx)
+    else tx.afterCommit(() => queue.remove([id]).catch(() => {})) // What is left there is refused.
   }
 
   /** Gives the queue again what it was last given before that moment. Resolves to whether there may be more; not if the queue is away. */
@@ -284,6 +282,7 @@ export class JobStore {
   }
 
   get #jobs() { return this.deps.database.knex()('jobs') }
+  #jobsIn(tx: Tx) { return this.deps.database.knex(tx)('jobs') }
 
   /** Ids of running jobs whose lease is over. */
   async expired(limit: number): Promise<string[]> {

@@ -14,6 +14,7 @@ export function substanceOf(request: JobRequest, agent: string | null, input: un
   const how = [priority, max_attempts, timeout_ms, delay_ms, run_at, backoff].map(each => each ?? null)
   // Only if they are there: what was sent before they could be must be the same request still.
   if (parent_id !== undefined || dedupe) how.push(parent_id ?? null, dedupe?.key ?? null)
+  if (dedupe?.mode === 'replace' || dedupe?.ttl_ms) how.push(dedupe.mode ?? null, dedupe.ttl_ms ?? null)
   const text = JSON.stringify([type, agent, input, metadata, ...how], sorted)
   return createHash('sha256').update(text).digest('base64url')
 }

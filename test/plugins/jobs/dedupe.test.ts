@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict'
-import type { TestRuntime } from '#core/testing'
+import fc from 'fast-check'
+import { FakeClock, eventually, type TestRuntime } from '#core/testing'
 import { AccessErrors } from '#contracts/access'
 import { Database } from '#contracts/database'
-import { Jobs } from '#contracts/jobs'
+import { EventLog } from '#contracts/events'
+import { Jobs, type JobRequest } from '#contracts/jobs'
+import cluster from '../../../plugins/cluster/index.ts'
+import log from '../../../plugins/events/index.ts'
 import { postgresOrSkip } from '../../support/services.ts'
 import { jobType, openAccess, operator, runtime, until, type KitOptions } from './kit.ts'
 
@@ -10,7 +14,10 @@ const quick = jobType('quick', async ({ input }) => { if (input === 'fail') thro
 const start = (options: KitOptions = {}) => runtime({ types: [quick], config: { sweep_ms: 20 }, ...options })
 const submit = (t: TestRuntime, input: unknown, more: object = {}, caller = operator) => t.get(Jobs).submit(caller, { type: 'quick', input, dedupe: { key: 'k' }, ...more })
 const count = async (t: TestRuntime) => (await t.get(Jobs).list(operator, { limit: 100 })).items.length
+const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
 const other = { ...operator, id: 'other' }
+const untilEnded = (t: TestRuntime, clock: FakeClock, id: string) =>
+  eventually('its end', async () => { await clock.advance(20); return (await t.get(Jobs).get(operator, id)).status === 'completed' })
 
 async function walkThrough(t: TestRuntime): Promise<void> {
   const first = await submit(t, 1, { delay_ms: 3_600_000 })
@@ -56,13 +63,29 @@ describe('jobs: dedupe', () => {
     assert.equal(await count(t), 1)
   })
 
+  it('keeps the key for a while after the job has ended, if that is asked for', async () => {
+    const clock = new FakeClock()
+    await using t = await start({ clock })
+    const throttled = (input: unknown) => submit(t, input, { dedupe: { key: 'k', ttl_ms: 60_000 } })
+    const first = await throttled(1)
+    await untilEnded(t, clock, first.id)
+    assert.deepEqual([(await throttled(2)).id, (await submit(t, 3)).id], [first.id, first.id])
+    await clock.advance(60_000)
+    const second = await throttled(4)
+    assert.notEqual(second.id, first.id)
+    assert.equal((await throttled(5)).id, second.id)
+    assert.deepEqual(await t.get(Database).knex()('jobs').where({ dedupe_key: 'k' }).pluck('id'), [second.id])
+  })
+
   it('goes together with an idempotency key, and refuses what is no key', async () => {
     await using t = await start()
     const keyed = await submit(t, 1, { delay_ms: 60_000, idempotency_key: 'i' })
     assert.equal((await submit(t, 1, { delay_ms: 60_000, idempotency_key: 'i' })).id, keyed.id)
     await assert.rejects(submit(t, 2, { idempotency_key: 'i' }), { code: 'JOBS_KEY_REUSED' })
     assert.equal((await submit(t, 2, { idempotency_key: 'j' })).id, keyed.id)
-    await assert.rejects(submit(t, 2, { dedupe: { key: '' } }), { code: 'JOBS_INPUT_INVALID' })
+    for (const dedupe of [{ key: '' }, { key: 'k', mode: 'other' }, { key: 'k', ttl_ms: 0 }, { key: 'k', ttl_ms: 1.5 }, { key: 'k', mode: 'replace', ttl_ms: 5 }]) {
+      await assert.rejects(submit(t, 2, { dedupe }), { code: 'JOBS_INPUT_INVALID' }, JSON.stringify(dedupe))
+    }
   })
 
   it('lets run() wait for the job that is there', async () => {
@@ -70,5 +93,158 @@ describe('jobs: dedupe', () => {
     const first = await submit(t, 1, { delay_ms: 300 })
     const ran = await t.get(Jobs).run(operator, { type: 'quick', input: 2, dedupe: { key: 'k' } })
     assert.deepEqual([ran.id, ran.result], [first.id, 1])
+  })
+})
+
+describe('jobs: dedupe that replaces', () => {
+  const replace = (t: TestRuntime, input: unknown, more: object = {}, caller = operator) => submit(t, input, { dedupe: { key: 'k', mode: 'replace' }, ...more }, caller)
+  const events = async (t: TestRuntime, id: string) => (await t.get(EventLog).read(`job:${id}`, 0, 100)).events.map(each => each.type)
+  const LATER = { delay_ms: 3_600_000 }
+  const still = (options: KitOptions = {}) => start({ config: { concurrency: 0 }, plugins: [cluster, log], ...options })
+  const entries = (t: TestRuntime) => t.get(Database).knex()('queue_entries').select('id', 'priority')
+
+  it('makes of a job that has not begun what is asked for now, with the same id', async () => {
+    const clock = new FakeClock()
+    await using t = await still({ types: [quick, jobType('loud', async () => 1)], clock })
+    const first = await replace(t, 1, { delay_ms: 5_000, metadata: { from: 1 } })
+    await clock.advance(4_000)
+    const second = await replace(t, 2, { delay_ms: 5_000, priority: 9, max_attempts: 7, metadata: { from: 2 } })
+    assert.deepEqual([second.id, second.status, second.input, second.priority, second.max_attempts, second.metadata, second.seq], [first.id, 'delayed', 2, 9, 7, { from: 2 }, 2])
+    assert.equal(Date.parse(second.run_at), Date.parse(first.run_at) + 4_000)
+    assert.deepEqual(await t.get(Jobs).get(operator, first.id), second)
+    const now = await replace(t, 3, { type: 'loud', priority: 2 })
+    assert.deepEqual([now.id, now.status, now.type, (await entries(t)).map(each => [each.id, each.priority])], [first.id, 'queued', 'loud', [[first.id, 2]]])
+    const raised = await replace(t, 4, { priority: 1 })
+    assert.deepEqual([raised.type, (await entries(t)).map(each => each.priority)], ['quick', [1]])
+    assert.deepEqual([(await replace(t, 5, LATER)).status, await entries(t)], ['delayed', []])
+    assert.deepEqual(await events(t, first.id), ['job.created', ...Array.from({ length: 4 }, () => 'job.replaced')])
+    assert.equal(await count(t), 1)
+  })
+
+  it('leaves one that has begun as it is, and a new job takes the key', async () => {
+    const door = gate()
+    const inputs: unknown[] = []
+    const slow = jobType('quick', async ({ input }) => { inputs.push(input); if (input === 1) await door.closed; if (input === 'twice') throw new Error('x') })
+    await using t = await start({ types: [slow], config: { sweep_ms: 20, retry: { base_ms: 3_600_000, max_ms: 3_600_000 } } })
+    const first = await replace(t, 1)
+    await until(t, first.id, 'running')
+    const second = await replace(t, 2, LATER)
+    const third = await replace(t, 3, LATER)
+    assert.deepEqual([third.id, third.id === first.id], [second.id, false])
+    door.open()
+    await until(t, first.id, 'completed')
+    await t.get(Jobs).cancel(operator, third.id)
+    const failed = await replace(t, 'twice')
+    await until(t, failed.id, 'failed')
+    const after = await replace(t, 4)
+    assert.notEqual(after.id, failed.id)
+    assert.equal((await t.get(Jobs).get(operator, failed.id)).input, 'twice', 'what one attempt began is not taken over by another input')
+    await until(t, after.id, 'completed')
+    assert.deepEqual(inputs, [1, 'twice', 4])
+  })
+
+  it('belongs to who asked last, and needs jobs:cancel for the job of another', async () => {
+    let refused = false
+    const check = async (caller: { id: string }, permission: string) => { if (permission === 'jobs:cancel' && caller.id === 'other' && refused) throw AccessErrors.FORBIDDEN({ permission, reason: 'no' }) }
+    await using t = await still({ services: [openAccess({ check })] })
+    const first = await replace(t, 1, { ...LATER, idempotency_key: 'mine' })
+    refused = true
+    await assert.rejects(replace(t, 2, LATER, other), { code: 'ACCESS_FORBIDDEN' })
+    refused = false
+    const theirs = await replace(t, 2, LATER, other)
+    const [row] = await t.get(Database).knex()('jobs')
+    assert.deepEqual([theirs.id, theirs.created_by, row.principal_id, row.idempotency_key], [first.id, 'other', 'other', null])
+  })
+
+  it('goes together with idempotency keys: the same request again changes nothing', async () => {
+    await using t = await still()
+    const first = await replace(t, 1, { ...LATER, idempotency_key: 'one' })
+    const second = await replace(t, 2, { ...LATER, idempotency_key: 'two' })
+    assert.deepEqual([second.id, await replace(t, 2, { ...LATER, idempotency_key: 'two' })], [first.id, second])
+    await assert.rejects(replace(t, 3, { ...LATER, idempotency_key: 'two' }), { code: 'JOBS_KEY_REUSED' })
+    const again = await Promise.all(Array.from({ length: 10 }, () => replace(t, 4, { ...LATER, idempotency_key: 'four' })))
+    assert.deepEqual([...new Set(again.map(each => `${each.id} ${each.seq}`))], [`${first.id} 3`])
+    const parent = await submit(t, 0, { ...LATER, dedupe: undefined })
+    assert.notEqual((await replace(t, 5, { parent_id: parent.id })).id, first.id, 'a child of somebody is no other job')
+  })
+
+  it('lets run() wait for the job that it replaced, and cancel it', async () => {
+    await using t = await start()
+    const first = await submit(t, 1, LATER)
+    const ran = await t.get(Jobs).run(operator, { type: 'quick', input: 2, dedupe: { key: 'k', mode: 'replace' } })
+    assert.deepEqual([ran.id, ran.result], [first.id, 2])
+    const gone = new AbortController()
+    const waiting = t.get(Jobs).run(operator, { type: 'quick', input: 2, ...LATER, dedupe: { key: 'k', mode: 'replace' } }, { signal: gone.signal })
+    await eventually('the job', async () => (await t.get(Jobs).list(operator, { status: 'delayed' })).items.length === 1)
+    gone.abort()
+    assert.equal((await waiting).status, 'cancelled')
+  })
+
+  /** Whoever was told of a job sees it run with what was asked for, or with something newer, and what was asked for last is run. */
+  async function race(t: TestRuntime, ran: Map<string, number[]>): Promise<void> {
+    await fc.assert(fc.asyncProperty(fc.array(fc.record({ wait: fc.nat(3), delay: fc.constantFrom(0, 0, 5) }), { minLength: 20, maxLength: 60 }), fc.uuid(), async (requests, key) => {
+      const told: { id: string; input: number }[] = []
+      const flying: Promise<unknown>[] = []
+      for (const [input, { wait, delay }] of requests.entries()) {
+        flying.push(replace(t, input, { dedupe: { key, mode: 'replace' }, ...(delay && { delay_ms: delay }) }).then(job => told.push({ id: job.id, input: job.input as number })))
+        for (let at = 0; at < wait; at++) await new Promise(resolve => setTimeout(resolve, 1))
+      }
+      await Promise.all(flying)
+      const ids = [...new Set(told.map(each => each.id))]
+      for (const id of ids) await until(t, id, 'completed')
+      for (const id of ids) {
+        const job = await t.get(Jobs).get(operator, id)
+        const runs = ran.get(id)!
+        assert.deepEqual([runs.length, runs[0]], [1, job.input], 'run once, with what the record says')
+        assert.ok(told.some(each => each.id === id && each.input === job.input), 'what is run was asked for')
+      }
+    }), { numRuns: 8 })
+  }
+  const counting = () => {
+    const ran = new Map<string, number[]>()
+    return { ran, types: [jobType('quick', async ({ input, job }) => { ran.set(job.id, [...ran.get(job.id) ?? [], input]) })] }
+  }
+
+  it('races with those who take the jobs, and nothing is lost or run twice', async () => {
+    const { ran, types } = counting()
+    await using t = await start({ types })
+    await race(t, ran)
+  }).timeout(60_000)
+
+  it('does so on PostgreSQL', async function () {
+    this.timeout(60_000)
+    const server = await postgresOrSkip(this)
+    await using place = await server.newDatabase()
+    const { ran, types } = counting()
+    await using t = await start({ types, url: place.url })
+    await race(t, ran)
+  })
+})
+
+describe('a full queue, asked again', () => {
+  it('gives who sends the same request again, or one with the same dedupe key, the job that is there', async () => {
+    await using t = await start({ setupOnly: true, config: { max_queued: 3 } })
+    const keyed = await submit(t, 1, { dedupe: undefined, idempotency_key: 'i' })
+    const first = await submit(t, 2)
+    const last = await submit(t, 3, { dedupe: { key: 'l' } })
+    const full = { code: 'JOBS_QUEUE_FULL' }
+    await assert.rejects(submit(t, 4, { dedupe: undefined }), full)
+    await assert.rejects(submit(t, 4, { dedupe: undefined, idempotency_key: 'j' }), full)
+    await assert.rejects(submit(t, 4, { dedupe: { key: 'm' } }), full)
+    for (let at = 0; at < 2; at++) {
+      assert.equal((await submit(t, 1, { dedupe: undefined, idempotency_key: 'i' })).id, keyed.id)
+      assert.equal((await submit(t, 4)).id, first.id)
+      assert.deepEqual([(await submit(t, at, { dedupe: { key: 'k', mode: 'replace' } })).id, (await t.get(Jobs).get(operator, first.id)).input], [first.id, at])
+    }
+    await assert.rejects(submit(t, 5, { dedupe: undefined, idempotency_key: 'i' }), { code: 'JOBS_KEY_REUSED' })
+    const one = { type: 'quick', input: 1, idempotency_key: 'i' }
+    const many = (...more: object[]) => t.get(Jobs).submitMany(operator, [one, { type: 'quick', input: 2, dedupe: { key: 'k' } }, ...more] as JobRequest[])
+    assert.deepEqual((await many()).map(each => each.id), [keyed.id, first.id])
+    await assert.rejects(many({ type: 'quick', input: 1 }), full)
+    assert.equal((await t.get(Jobs).admit(operator, one)).id.length, keyed.id.length)
+    await assert.rejects(t.get(Jobs).admit(operator, { type: 'quick', input: 1 }), full)
+    for (const { id } of [first, last]) await t.get(Jobs).cancel(operator, id)
+    await eventually('room', async () => (await many({ type: 'quick', input: 1, idempotency_key: 'z' }).catch(() => [])).length === 3 || undefined)
+    assert.equal(await count(t), 5)
   })
 })
