@@ -44,6 +44,28 @@ export default definePlugin({
       },
     })
 
+    ctx.contribute(Agent, {
+      name: 'patient', summary: 'Three steps that must not run twice', input: z.strictObject({ ms: z.number().min(0).max(600_000) }),
+      async run({ job_id, project_id, agent, signal, step }, { ms }) {
+        for (const name of ['a', 'b', 'c']) {
+          await step(name, () => tell('step', { id: job_id, project_id, agent }, `/${name}`))
+          await sleep(ms / 3, signal)
+        }
+        return 'done'
+      },
+    })
+
+    type('talk', 'Three steps that must not run twice, and fifteen words', async ({ job, input, signal, step, emit }) => {
+      for (const name of ['a', 'b', 'c']) {
+        await step(name, () => tell('step', job, `/${name}`))
+        for (let nth = 1; nth <= 5; nth++) {
+          emit({ type: 'token', content: `${name}${nth} ` })
+          await sleep(input.ms / 15, signal)
+        }
+      }
+      return { attempt: job.attempt }
+    })
+
     type('poison', 'Kills the process that runs it', async ({ job }) => {
       await tell('begun', job)
       process.kill(process.pid, 'SIGKILL')
