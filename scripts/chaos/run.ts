@@ -1,6 +1,7 @@
 // npm run chaos -- --all [--show 1,3] [--engine embedded-sqlite] [--seed N] [--scale 0.1] [--json] [--write] [--resume] [--host FOLDER]
-import { cpus } from 'node:os'
-import { resolve } from 'node:path'
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { cpus, tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { snapshot } from './host.ts'
 import { living } from './instance.ts'
@@ -32,9 +33,14 @@ if (!Number.isInteger(seed) || seed < 0) refuse('--seed takes a whole number')
 if (!(scale > 0 && scale <= 10)) refuse('--scale takes a number above 0, as in --scale 0.1')
 if (values.resume && !values.seed) refuse('--resume takes a --seed, that of the run which was interrupted')
 
+// All that it makes is in here, so that one which is interrupted leaves nothing. PostgreSQL is another user; the servers know this name, and remove it if they outlive us.
+const home = mkdtempSync(join(tmpdir(), 'backplane-test-chaos-'))
+chmodSync(home, 0o755)
+process.env['TMPDIR'] = home
+process.once('exit', () => { for (const each of living) each.kill('SIGKILL'); rmSync(home, { recursive: true, force: true, maxRetries: 3 }) })
+
 // `--host`: another version that is built already.
-const host = values.host ? { folder: resolve(values.host), remove() {} } : await snapshot()
-process.once('exit', () => { host.remove(); for (const each of living) each.kill('SIGKILL') })
+const host = values.host ? { folder: resolve(values.host) } : await snapshot()
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
 const machine = `${cpus().length} cores of ${cpus()[0]?.model.trim() ?? process.arch}, Node ${process.versions.node}`
 const results: Result[] = []

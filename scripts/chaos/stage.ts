@@ -31,6 +31,7 @@ export class Stage implements AsyncDisposable {
   #tables: Tables | undefined
   #plugins: Plugins = {}
   #jobs: Record<string, unknown> = {}
+  #over = false
   readonly #instances = new Set<Instance>()
   readonly #kept = new Set<Kept>()
 
@@ -88,6 +89,7 @@ export class Stage implements AsyncDisposable {
 
   /** A process that takes jobs in, or one that runs so many at once; as `all` it does both. */
   begin(concurrency: number, roles: Roles = concurrency ? 'all' : 'api'): Instance {
+    if (this.#over) throw new Error('the show is over')
     const env: Record<string, string> = {
       BACKPLANE__plugins__jobs__config__concurrency: String(concurrency),
       ...(this.#database && { CHAOS_DATABASE: this.#database.url }), ...(this.redis && { CHAOS_REDIS: this.redis.url }),
@@ -120,7 +122,7 @@ export class Stage implements AsyncDisposable {
 
   /** Until it is so. A promise is broken if that takes longer. */
   async until(what: string, check: () => boolean | Promise<boolean>, ms = 300_000, every = 50): Promise<boolean> {
-    for (const end = performance.now() + ms; performance.now() < end; await pause(every)) if (await check()) return true
+    for (const end = performance.now() + ms; performance.now() < end && !this.#over; await pause(every)) if (await check()) return true
     this.expect(false, `waited ${Math.round(ms / 1_000)} s for ${what}`)
     return false
   }
@@ -130,12 +132,13 @@ export class Stage implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // Of a show that failed in one place another may still be under way.
+    this.#over = true
     await Promise.all([...this.#kept].map(each => each.leave('SIGKILL')))
     await Promise.all([...this.#instances].map(each => each.kill('SIGKILL')))
-    await this.sink[Symbol.asyncDispose]()
-    await this.#tables?.close()
-    await this.redis?.stop()
-    await this.postgres?.stop()
-    rmSync(this.folder, { recursive: true, force: true })
+    await this.#tables?.close().catch(() => {})
+    const ends = await Promise.allSettled([this.sink[Symbol.asyncDispose](), this.redis?.stop(), this.postgres?.stop()])
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 })
+    for (const end of ends) if (end.status === 'rejected') throw end.reason
   }
 }
