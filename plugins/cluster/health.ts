@@ -20,9 +20,10 @@ export const healthCheck = ({ instances, leases, broadcast, link, skew, heartbea
     const silent_ms = instances.beatAt === undefined ? undefined : Math.round(performance.now() - instances.beatAt)
     const redis = link.present ? { redis: link.connected } : {}
     const details = { instances: (await instances.list()).length, leases: leases.held, silent_ms, broadcast: broadcast.connected, skew_ms: skew.ms, ...redis }
-    if (silent_ms === undefined || silent_ms > 3 * heartbeatMs) return { status: 'degraded', message: 'no heartbeat was written of late: others take this process for gone', details }
-    if (!broadcast.connected) return { status: 'degraded', message: 'messages of other processes do not arrive: PostgreSQL is being connected to again', details }
-    if (Math.abs(skew.ms) > BAD_MS) return { status: 'degraded', message: `the clock of this machine is ${told(skew.ms)}. ${FIX}`, details }
+    const degraded = (message: string) => ({ status: 'degraded' as const, message, details })
+    if (silent_ms === undefined || silent_ms > 3 * heartbeatMs) return degraded('no heartbeat was written of late: others take this process for gone')
+    if (!broadcast.connected) return degraded('messages of other processes do not arrive: PostgreSQL is being connected to again')
+    if (Math.abs(skew.ms) > BAD_MS) return degraded(`${told(skew.ms)}. ${FIX}`)
     return { status: 'healthy', details }
   },
 })

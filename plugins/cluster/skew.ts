@@ -17,7 +17,8 @@ export interface SkewDeps {
 }
 
 /**
- * How far the clock of this machine is from the database's. Kept as the distance to the monotonic clock, so that a clock which is set, as by NTP, is right at once.
+ * How far the clock of this machine is from the database's. Kept as the distance to the monotonic clock, so that a clock which is set, as by NTP,
+ * is right at once.
  * An answer tells no more than that the database's now was between question and answer, so only what lies outside of that is skew.
  */
 export class MeasuredSkew implements ClockSkew {
@@ -53,7 +54,7 @@ export class MeasuredSkew implements ClockSkew {
     this.#between = [now - performance.now(), now + 1 - asked]
     const { ms } = this
     const bad = Math.abs(ms) > BAD_MS
-    if (bad && !this.#warned) this.deps.log.warn(`the clock of this machine is ${told(ms)}`, { skew_ms: ms, fix: FIX })
+    if (bad && !this.#warned) this.deps.log.warn(told(ms), { skew_ms: ms, fix: FIX })
     this.#warned = bad
   }
 
@@ -64,4 +65,4 @@ export class MeasuredSkew implements ClockSkew {
 }
 
 export const FIX = 'Run NTP (chrony, systemd-timesyncd) on this machine and on that of the database.'
-export const told = (ms: number): string => `${Math.abs(ms)} ms ${ms < 0 ? 'ahead of' : 'behind'} that of the database`
+export const told = (ms: number): string => `the clock of this machine is ${Math.abs(ms)} ms ${ms < 0 ? 'ahead of' : 'behind'} that of the database`

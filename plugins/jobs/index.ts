@@ -36,7 +36,8 @@ export default definePlugin({
   name: 'jobs',
   summary: 'The system of record of all work: takes jobs in, runs them, brings them to an end',
   config,
-  uses: { host: Host, database: Database, queue: JobQueue, access: live(Access), events: live(EventLog), broadcast: live(Broadcast), skew: live(ClockSkew) },
+  uses: { host: Host, database: Database, queue: JobQueue, access: live(Access), events: live(EventLog),
+    broadcast: live(Broadcast), skew: live(ClockSkew) },
   provides: [Jobs, JobUpdates, Questions],
   contributes: [HttpRoute, HealthCheck, Metric, PermissionInfo],
   commands: () => import('./commands.ts'),
@@ -58,8 +59,7 @@ export default definePlugin({
       settled: job => void ctx.call(JobSettled, { job }),
     })
     const cancellations = ctx.own(new Cancellations(worker, broadcast, ctx.log), each => each.close())
-    const control = new JobControl(worker, queries, cancellations)
-    const backlog = new Backlog(queries, clock, ctx.config.max_queued)
+    const [control, backlog] = [new JobControl(worker, queries, cancellations), new Backlog(queries, clock, ctx.config.max_queued)]
     const follower = new JobFollower({
       store, clock, events: () => events.current, progress: id => worker.find(id)?.progress, get: (caller, id) => jobs.get(caller, id),
     })
