@@ -7,11 +7,11 @@ const PATIENCE_MS = 10_000
 export interface Answer { readonly status: number; readonly body: any; readonly ms: number; readonly retryAfter: number | undefined }
 
 /** One request. Status 0: there was no answer. */
-export async function ask(url: string, method = 'GET', body?: unknown): Promise<Answer> {
+export async function ask(url: string, method = 'GET', body?: unknown, patienceMs = PATIENCE_MS): Promise<Answer> {
   const from = performance.now()
   try {
     const answer = await fetch(url, {
-      method, signal: AbortSignal.timeout(PATIENCE_MS),
+      method, signal: AbortSignal.timeout(patienceMs),
       ...(body !== undefined && { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }),
     })
     const text = await answer.text()
@@ -23,7 +23,7 @@ export async function ask(url: string, method = 'GET', body?: unknown): Promise<
   } catch (error) { return { status: 0, body: String(error), ms: performance.now() - from, retryAfter: undefined } }
 }
 
-export const post = (url: string, body: unknown): Promise<Answer> => ask(url, 'POST', body)
+export const post = (url: string, body: unknown, patienceMs?: number): Promise<Answer> => ask(url, 'POST', body, patienceMs)
 
 /** All of them, or it throws: for a product that nobody disturbs. */
 export async function submitAll(url: string, requests: readonly unknown[]): Promise<string[]> {

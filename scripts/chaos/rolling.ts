@@ -62,7 +62,7 @@ export const rolling: Show = {
       // With a key, since who is told 503 must be able to send it again.
       async wait() {
         const run = { input: { ms: Math.round(stage.random() * 6_000) }, idempotency_key: `${stage.random()}` }
-        const ran = await post(`${balancer.url}/api/v1/agents/patient/run`, run)
+        const ran = await post(`${balancer.url}/api/v1/agents/patient/run`, run, 60_000)
         if (note('a run', ran, 200)) acknowledged.add((ran.body as Job).id)
       },
     }
