@@ -1,5 +1,5 @@
 import type { Database } from '#contracts/database'
-import { CODE_OF } from './migrations.ts'
+import { ASIDE, CODE_OF } from './migrations.ts'
 import { dataOf, timeOf, timeOrNull, type JobAttempt, type JobRow, type JobStep } from './record.ts'
 
 export interface Selection {
@@ -19,6 +19,17 @@ const PARAMETERS = 500
 /** Of inputs and results in one page: the event loop stands still while they are read and written. */
 const PAGE_BYTES = 4 * 1_048_576
 
+const isAside = (status: string | undefined): boolean => status !== undefined && !['queued', 'running', 'completed'].includes(status)
+
+/** The columns whose index finds the fewest jobs, mostly: few run or wait now, many are completed, and most are of type agent. */
+function leadOf({ parent_id, agent, type, status, project_id }: Omit<Selection, 'limit' | 'cursor' | 'projects'>): readonly string[] {
+  if (parent_id !== undefined) return ['parent_id']
+  if (status === 'queued' || status === 'running') return ['status']
+  const whose = agent !== undefined ? 'agent' : type !== undefined && type !== 'agent' ? 'type' : undefined
+  if (whose !== undefined) return isAside(status) ? [whose, 'status'] : [whose]
+  return isAside(status) ? ['status'] : project_id !== undefined ? ['project_id'] : ['project_id', 'status']
+}
+
 /** What is asked of the tables of jobs. */
 export class JobQueries {
   constructor(readonly database: Database) {}
@@ -27,14 +38,18 @@ export class JobQueries {
 
   /** The newest first; fewer of those that are large. `next`: the cursor of the rest. */
   async list({ limit, cursor, ...filter }: Selection): Promise<{ rows: JobRow[]; next: string | null }> {
-    const query = this.#matching(filter).orderBy('id', 'desc').limit(limit + 1)
-      .select('id', this.database.knex().raw('octet_length(input) + octet_length(metadata) + coalesce(octet_length(result), 0) AS bytes'))
-    if (cursor !== undefined) query.where('id', '<', cursor)
-    const found: { id: string; bytes: number }[] = await query
+    const found: { id: string; bytes: number }[] = await this.page({ limit, ...(cursor !== undefined && { cursor }), ...filter })
     let bytes = 0
     const ids = found.slice(0, limit).filter((each, at) => (bytes += Number(each.bytes)) <= PAGE_BYTES || at === 0).map(each => each.id)
     const rows = ids.length ? await this.#jobs.whereIn('id', ids).orderBy('id', 'desc') : []
     return { rows, next: found.length > ids.length ? ids.at(-1)! : null }
+  }
+
+  /** The statement of a page, with one more than that has. */
+  page({ limit, cursor, ...filter }: Selection) {
+    const query = this.#matching(filter).orderBy('id', 'desc').limit(limit + 1)
+      .select('id', this.database.knex().raw('octet_length(input) + octet_length(metadata) + coalesce(octet_length(result), 0) AS bytes'))
+    return cursor === undefined ? query : query.where('id', '<', cursor)
   }
 
   /** Ids after that one, the oldest first. */
@@ -45,9 +60,13 @@ export class JobQueries {
   }
 
   #matching({ projects, code, ...equal }: Omit<Selection, 'limit' | 'cursor'>) {
-    const query = this.#jobs
-    if (projects !== 'all') query.whereIn('project_id', [...projects])
-    for (const [column, value] of Object.entries(equal)) if (value !== undefined) query.where(column, value)
+    const [query, knex] = [this.#jobs, this.database.knex()]
+    const lead = code === undefined ? leadOf(equal) : []
+    // The plus keeps SQLite, which has no statistics, from the index of that column.
+    const column = (name: string) => (this.database.dialect === 'postgres' || lead.includes(name) ? name : knex.raw('+??', [name])) as string
+    if (projects !== 'all') query.whereIn(column('project_id'), [...projects])
+    for (const [name, value] of Object.entries(equal)) if (value !== undefined) query.where(column(name), value)
+    if (isAside(equal.status)) query.whereRaw(ASIDE)
     if (code !== undefined) query.whereNotNull('error').whereRaw(`${CODE_OF[this.database.dialect]} = ?`, [code])
     return query
   }

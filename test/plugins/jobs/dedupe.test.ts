@@ -5,6 +5,7 @@ import { AccessErrors } from '#contracts/access'
 import { Database } from '#contracts/database'
 import { EventLog } from '#contracts/events'
 import { Jobs, type JobRequest } from '#contracts/jobs'
+import { ModelErrors } from '#contracts/models'
 import cluster from '../../../plugins/cluster/index.ts'
 import log from '../../../plugins/events/index.ts'
 import { postgresOrSkip } from '../../support/services.ts'
@@ -143,9 +144,34 @@ describe('jobs: dedupe that replaces', () => {
     assert.deepEqual(inputs, [1, 'twice', 4])
   })
 
+  it('leaves one that was handed back, and the queue keeps it', async () => {
+    const door = gate()
+    const busy = jobType('busy', () => door.closed)
+    const calling = jobType('quick', async ({ input }) => { if (input === 1) throw ModelErrors.CIRCUIT_OPEN({ provider: 'p', failures: 5, retry_after: 3_600 }); return input })
+    await using t = await start({ types: [busy, calling], config: { concurrency: 1, sweep_ms: 3_600_000 } })
+    const first = await replace(t, 1)
+    await eventually('to be put off', async () => (await t.get(Jobs).get(operator, first.id)).error !== null)
+    const second = await replace(t, 2, LATER)
+    assert.notEqual(second.id, first.id)
+    await t.get(Jobs).submit(operator, { type: 'busy', input: null })
+    await eventually('it to run', async () => (await t.get(Jobs).list(operator, { status: 'running' })).items.length === 1)
+    await t.get(Database).knex()('jobs').where({ id: second.id }).update({ dedupe_key: null })
+    await t.get(Database).knex()('jobs').where({ id: first.id }).update({ dedupe_key: 'k' })
+    await t.get(Jobs).retry(operator, first.id)
+    assert.deepEqual((await entries(t)).map(each => each.id), [first.id])
+    assert.notEqual((await replace(t, 3, LATER)).id, first.id)
+    assert.deepEqual((await entries(t)).map(each => each.id), [first.id])
+    door.open()
+  })
+
   it('belongs to who asked last, and needs jobs:cancel for the job of another', async () => {
     let refused = false
-    const check = async (caller: { id: string }, permission: string) => { if (permission === 'jobs:cancel' && caller.id === 'other' && refused) throw AccessErrors.FORBIDDEN({ permission, reason: 'no' }) }
+    let meanwhile: (() => Promise<unknown>) | undefined
+    const check = async (caller: { id: string }, permission: string) => {
+      if (permission !== 'jobs:cancel' || caller.id !== 'other') return
+      if (refused) throw AccessErrors.FORBIDDEN({ permission, reason: 'no' })
+      await meanwhile?.()
+    }
     await using t = await still({ services: [openAccess({ check })] })
     const first = await replace(t, 1, { ...LATER, idempotency_key: 'mine' })
     refused = true
@@ -154,6 +180,15 @@ describe('jobs: dedupe that replaces', () => {
     const theirs = await replace(t, 2, LATER, other)
     const [row] = await t.get(Database).knex()('jobs')
     assert.deepEqual([theirs.id, theirs.created_by, row.principal_id, row.idempotency_key], [first.id, 'other', 'other', null])
+    const mine = await replace(t, 3, LATER)
+    let newer = mine
+    meanwhile = async () => {
+      meanwhile = undefined
+      await t.get(Jobs).cancel(operator, mine.id)
+      newer = await replace(t, 4, LATER)
+    }
+    assert.notEqual((await replace(t, 5, LATER, other)).id, newer.id, 'it was asked for another job')
+    assert.deepEqual(await t.get(Jobs).get(operator, newer.id), newer)
   })
 
   it('goes together with idempotency keys: the same request again changes nothing', async () => {
@@ -174,10 +209,11 @@ describe('jobs: dedupe that replaces', () => {
     const ran = await t.get(Jobs).run(operator, { type: 'quick', input: 2, dedupe: { key: 'k', mode: 'replace' } })
     assert.deepEqual([ran.id, ran.result], [first.id, 2])
     const gone = new AbortController()
-    const waiting = t.get(Jobs).run(operator, { type: 'quick', input: 2, ...LATER, dedupe: { key: 'k', mode: 'replace' } }, { signal: gone.signal })
-    await eventually('the job', async () => (await t.get(Jobs).list(operator, { status: 'delayed' })).items.length === 1)
+    const later = await submit(t, 3, LATER)
+    const waiting = t.get(Jobs).run(operator, { type: 'quick', input: 4, ...LATER, dedupe: { key: 'k', mode: 'replace' } }, { signal: gone.signal })
+    await eventually('the job', async () => (await t.get(Jobs).get(operator, later.id)).input === 4)
     gone.abort()
-    assert.equal((await waiting).status, 'cancelled')
+    assert.deepEqual([(await waiting).id, (await waiting).status], [later.id, 'cancelled'])
   })
 
   /** Whoever was told of a job sees it run with what was asked for, or with something newer, and what was asked for last is run. */
@@ -218,6 +254,13 @@ describe('jobs: dedupe that replaces', () => {
     const { ran, types } = counting()
     await using t = await start({ types, url: place.url })
     await race(t, ran)
+    const ids = new Set<string>()
+    for (let at = 0; at < 40; at++) {
+      const same = { type: 'quick', input: at, ...LATER, idempotency_key: `same ${at}`, dedupe: { key: 'k', mode: 'replace' } } as const
+      // Each in a transaction of its own.
+      for (const made of await Promise.all([1, 2, 3, 4].map(() => t.get(Jobs).submitMany(operator, [same])))) ids.add(made[0]!.id)
+    }
+    assert.equal(ids.size, 1, 'who was quicker leaves the key where it is')
   })
 })
 
