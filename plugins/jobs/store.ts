@@ -33,8 +33,8 @@ const PAST = {
 /** How long it may take until it is noted that a new job is in the queue, and how many are noted at once. */
 const NOTE_MS = 100
 const NOTED_AT_ONCE = 500
-/** Instead of 0, so that a late note of its being handed over passes it by. */
-const SET_ASIDE = -1
+/** Each time another one below 0, so that a late note of its being handed over passes it by. */
+const SET_ASIDE = 'CASE WHEN handed_at < 0 THEN handed_at - 1 ELSE -1 END'
 
 /** One step of the machine: `row` is what it was read as in the same transaction. */
 export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly changes: Changes; /** For its event. */ readonly data?: object }
@@ -44,7 +44,7 @@ interface Made extends Step { readonly after: JobRow; /** A result that is kept 
 export type Inserted = { readonly row: JobRow; readonly created: boolean; readonly replaced?: boolean } | Error
 
 /** What the queue is told of a job. */
-type Handed = Pick<JobRow, 'id' | 'priority' | 'run_at'>
+type Handed = Pick<JobRow, 'id' | 'priority' | 'run_at' | 'handed_at'>
 
 /** Who holds a job, and under which token. */
 export interface Claim { readonly id: string; readonly token: number; readonly owner: string }
@@ -68,6 +68,7 @@ export class JobStore {
   readonly #locked: ManyStatement<JobRow>
   readonly #insert: ManyStatement<{ id: string }>
   readonly #change: ManyStatement<{ id: string }>
+  readonly #noted: ManyStatement
   readonly #remove: Statement
   readonly #begin: ManyStatement
   readonly #end: ManyStatement
@@ -90,6 +91,9 @@ export class JobStore {
     this.#change = database.prepareMany(
       `UPDATE jobs SET ${CHANGING.map((each, at) => `${each} = given.column${at + 3}`).join(', ')}, seq = jobs.seq + 1
        FROM (VALUES :rows) AS given WHERE jobs.id = given.column1 AND jobs.seq = given.column2 RETURNING jobs.id`, typesOf(['id', 'seq', ...CHANGING]))
+    this.#noted = database.prepareMany(
+      `UPDATE jobs SET handed_at = given.column3, held = 0 FROM (VALUES :rows) AS given
+       WHERE jobs.id = given.column1 AND jobs.handed_at = given.column2 AND jobs.status = 'queued'`, ['text', 'bigint', 'bigint'])
     this.#remove = database.prepare('DELETE FROM jobs WHERE id = ? AND seq = ?')
     this.#begin = database.prepareMany(
       'INSERT INTO job_attempts (job_id, token, attempt, worker, started_at) VALUES :rows', ['text', 'bigint', 'bigint', 'text', 'bigint'])
@@ -121,10 +125,12 @@ export class JobStore {
     const created = rows.filter(row => written.has(row.id))
     await this.#adopt(created, tx)
     for (const { id, dedupe_until } of created) if (dedupe_until) await this.#jobsIn(tx).where({ id }).update({ dedupe_until })
-    await this.#tell(created.map(row => [row, 'job.created']), tx)
     const running = created.filter(row => row.status === 'running')
-    await this.#begin.run(running.map(row => [row.id, row.token, row.attempt, row.lease_owner, row.started_at]), tx)
-    await this.handOver(created.filter(row => row.status === 'queued'), tx, true)
+    await Promise.all([
+      this.#begin.run(running.map(row => [row.id, row.token, row.attempt, row.lease_owner, row.started_at]), tx),
+      this.#tell(created.map(row => [row, 'job.created']), tx),
+      this.handOver(created.filter(row => row.status === 'queued'), tx, true),
+    ])
     const inserted: Inserted[] = []
     for (const row of rows) inserted.push(written.has(row.id) ? { row, created: true } : await this.keys.first(row, tx))
     return inserted
@@ -163,13 +169,16 @@ export class JobStore {
     for (const { after, large } of made) if (large !== undefined) await this.results.write(after.id, large, after.result_bytes!, tx)
     const begun = made.filter(({ event }) => event === 'claim')
     const ended = made.filter(({ row }) => row.status === 'running')
-    await this.#begin.run(begun.map(({ after }) => [after.id, after.token, after.attempt, after.lease_owner, now]), tx)
-    await this.#end.run(ended.map(({ row, event, after }) => [row.id, row.token, now, outcomeOf(event, after), after.error]), tx)
+    // At once: where the database is another machine, each would be a way there and back.
+    await Promise.all([
+      this.#begin.run(begun.map(({ after }) => [after.id, after.token, after.attempt, after.lease_owner, now]), tx),
+      this.#end.run(ended.map(({ row, event, after }) => [row.id, row.token, now, outcomeOf(event, after), after.error]), tx),
+      this.#tell(made.map(({ event, after, data }) => [after, after.status === 'dead' ? 'job.dead' : PAST[event], data]), tx),
+    ])
     for (const { row, event } of made) {
       if (event === 'retry' && row.status === 'dead' && dataOf(row.error)?.code === JobErrors.ASK_TIMEOUT.code) await this.questions.reopen(row.id, tx)
     }
     await this.#forgetKeys(made.filter(({ after }) => after.dedupe_key !== null && !keepsKey(after, now)), tx)
-    await this.#tell(made.map(({ event, after, data }) => [after, after.status === 'dead' ? 'job.dead' : PAST[event], data]), tx)
     const results = new Map(made.map(({ after }) => [after.id, after]))
     return steps.map(({ row }) => results.get(row.id))
   }
@@ -193,11 +202,13 @@ export class JobStore {
 
   /** A limit keeps them from beginning. */
   async keepBack(ids: readonly string[], scope: string, tx: Tx): Promise<void> {
-    await this.deps.database.knex(tx)('jobs').whereIn('id', [...ids]).where('status', 'queued').update({ held: 1, held_by: scope })
+    const knex = this.deps.database.knex(tx)
+    await knex('jobs').whereIn('id', [...ids]).where('status', 'queued').update({ held: 1, held_by: scope, handed_at: knex.raw(SET_ASIDE) })
   }
   async letGo(ids: readonly string[], tx: Tx): Promise<void> {
     const rows = [...(await this.readAll(ids, tx)).values()].filter(row => row.status === 'queued' && row.held)
-    await this.handOver(rows, tx)
+    await this.deps.database.knex(tx)('jobs').whereIn('id', rows.map(row => row.id)).update({ held: 0, handed_at: 0 })
+    await this.handOver(rows.map(row => ({ ...row, handed_at: 0 })), tx)
   }
   get #held() { return this.#jobs.whereRaw("held_by IS NOT NULL AND status = 'queued'") }
   /** What keeps any job back. */
@@ -206,7 +217,7 @@ export class JobStore {
   async keptBack(scope: string, count: number): Promise<string[]> {
     const rows: Handed[] = []
     for (let priority = 9; priority >= 0; priority--) {
-      rows.push(...await this.#held.where({ held_by: scope, held: 1, priority }).orderBy('run_at').limit(count).select('id', 'priority', 'run_at'))
+      rows.push(...await this.#held.where({ held_by: scope, held: 1, priority }).orderBy('run_at').limit(count).select('id', 'priority', 'run_at', 'handed_at'))
     }
     const at = new Map(this.#entriesOf(rows).map(entry => [entry.id, entry.priority]))
     return rows.sort((a, b) => at.get(b.id)! - at.get(a.id)! || a.run_at - b.run_at).slice(0, count).map(row => row.id)
@@ -222,7 +233,7 @@ export class JobStore {
     if (!rows.length) return
     if (queue.can.transactional) {
       await queue.enqueue(this.#entriesOf(rows), tx)
-      if (!fresh) await this.#handed(rows, tx)
+      if (!fresh) await this.#inTable(rows, tx)
     } else tx.afterCommit(() => this.#handOverNow(rows, fresh))
   }
 
@@ -264,7 +275,12 @@ export class JobStore {
     }
   }
 
-  async #handed(rows: readonly Handed[], tx?: Tx): Promise<void> {
+  /** Only of those that stand as they were handed over: the queue may have delivered one already, and it was set aside or kept back. */
+  async #handed(rows: readonly Handed[]): Promise<void> {
+    const { now } = this
+    await this.deps.database.transaction(tx => this.#noted.run(rows.map(({ id, handed_at }) => [id, handed_at, now]), tx))
+  }
+  async #inTable(rows: readonly Handed[], tx: Tx): Promise<void> {
     await this.deps.database.knex(tx)('jobs').whereIn('id', rows.map(row => row.id)).where('status', 'queued').update({ handed_at: this.now, held: 0 })
   }
 
@@ -309,12 +325,13 @@ export class JobStore {
   }
   /** Queued jobs that were last given to the queue before that moment, and may be lost to it. In no order: to sort all that waits takes long. */
   async unhanded(before: number, types: readonly string[], limit: number, tx?: Tx): Promise<Handed[]> {
-    return this.deps.database.knex(tx)('jobs').select('id', 'priority', 'run_at')
+    return this.deps.database.knex(tx)('jobs').select('id', 'priority', 'run_at', 'handed_at')
       .whereRaw("status = 'queued'").where('handed_at', '<', before).where('held', 0).whereIn('type', [...types]).limit(limit)
   }
   /** Nothing here can run it now: the sweep looks at it again. */
   async setAside(id: string, tx: Tx): Promise<void> {
-    await this.deps.database.knex(tx)('jobs').where({ id, status: 'queued' }).update({ handed_at: SET_ASIDE })
+    const knex = this.deps.database.knex(tx)
+    await knex('jobs').where({ id, status: 'queued' }).update({ handed_at: knex.raw(SET_ASIDE) })
   }
 
   async #tell(changed: readonly (readonly [row: JobRow, type: string, data?: object | undefined])[], tx: Tx): Promise<void> {

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict'
-import { eventually, FakeClock, type TestRuntime } from '#core/testing'
+import { contribute, createTestRuntime, eventually, fake, FakeClock, type TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
-import { Jobs, type Job } from '#contracts/jobs'
-import { JobQueue } from '#contracts/queue'
+import { Jobs, JobType, type Job } from '#contracts/jobs'
+import { JobQueue, type Deliver } from '#contracts/queue'
+import database from '../../../plugins/database/index.ts'
+import jobs from '../../../plugins/jobs/index.ts'
 import { postgresOrSkip } from '../../support/services.ts'
-import { jobType, operator, runtime, until, type KitOptions } from './kit.ts'
+import { jobType, openAccess, operator, runtime, until, type KitOptions } from './kit.ts'
 
 /** Ends jobs when it is told to, and knows how many of a project or an agent run at once. */
 function gauge() {
@@ -46,6 +48,32 @@ async function fair(url?: string) {
 }
 
 describe('jobs: limits', () => {
+  it('keep back again what an engine outside the database delivers before it is noted that it was let go', async () => {
+    const it = gauge()
+    it.hold()
+    let deliver: Deliver = async () => assert.fail('nobody takes any')
+    let first = async () => {}
+    const engine = fake(JobQueue, {
+      can: { transactional: false, distributed: true },
+      async enqueue(entries) { await first(); await deliver(entries.map(({ id }) => id)) },
+      async consume(taking) { deliver = taking; return { want() {}, take: async () => [], async [Symbol.asyncDispose]() {} } },
+      async remove() {},
+      async depth() { return 0 },
+    })
+    await using t = await createTestRuntime({
+      plugins: [{ plugin: database, config: {} }, { plugin: jobs, config: { sweep_ms: 20, limits: { per_project: { concurrency: 1 } } } }, contribute(JobType, it.type)],
+      services: [openAccess(), engine],
+    })
+    await submit(t, 2, 'p')
+    await eventually('the first to run', () => it.ends.length === 1)
+    // Another one comes between, and takes the place that the second was let go for.
+    first = async () => { first = async () => {}; await submit(t, 1, 'p') }
+    it.ends.shift()!()
+    await eventually('the other to run', () => it.ends.length === 1)
+    it.go()
+    await done(t, 5_000)
+  })
+
   it('run no more of a project, or of an agent, at once than may, and all of them in the end', () => fair()).timeout(30_000)
 
   it('do so on PostgreSQL', async function () {
