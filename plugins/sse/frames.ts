@@ -1,4 +1,4 @@
-import type { Clock } from '#core'
+import type { BackplaneError, Clock } from '#core'
 
 export interface Update { readonly cursor: string }
 type Result = IteratorResult<Update, unknown>
@@ -9,6 +9,8 @@ export interface FrameOptions {
   readonly retryMs: number
   /** Where the client stands before the first update; empty if that is the beginning. */
   readonly cursor: string
+  /** Calls back when whoever reads may do so no more. */
+  onRefusal(refused: (why: BackplaneError) => void): void
   /** Runs when the last frame was taken, or nobody wants the next. */
   done(): void
 }
@@ -24,19 +26,26 @@ export function frames(first: Promise<Result>, updates: AsyncIterator<Update>, o
 }
 
 async function* generate(first: Promise<Result>, updates: AsyncIterator<Update>, options: FrameOptions): AsyncGenerator<string, void> {
-  const { clock, heartbeatMs, retryMs, cursor, done } = options
+  const { clock, heartbeatMs, retryMs, cursor, onRefusal, done } = options
   let arrived: Result | undefined
   let failed: { readonly error: unknown } | undefined
+  let refusal: BackplaneError | undefined
   let wake = () => {}
   const pull = (next: Promise<Result>) => void next.then(result => { arrived = result }, error => { failed = { error } }).finally(() => wake())
   try {
     pull(first)
+    onRefusal(why => { refusal = why; wake() })
     yield `retry: ${retryMs}\n${cursor && `id: ${cursor}\n`}\n`
     for (;;) {
-      if (!arrived && !failed) await new Promise<void>(resolve => {
+      if (!arrived && !failed && !refusal) await new Promise<void>(resolve => {
         const cancel = clock.after(heartbeatMs, resolve)
         wake = () => { cancel(); resolve() }
       })
+      if (refusal) {
+        const { code, message, fix } = refusal
+        yield `event: refused\ndata: ${JSON.stringify({ type: 'refused', error: { code, message, fix, retryable: false } })}\n\n`
+        return
+      }
       if (failed) throw failed.error
       if (!arrived) { yield ':\n\n'; continue }
       const { done: over, value } = arrived as Result

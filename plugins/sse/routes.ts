@@ -1,12 +1,13 @@
 import { z } from 'zod'
-import { CoreErrors, type Clock, type Live } from '#core'
-import { AccessErrors, type Access } from '#contracts/access'
+import { CoreErrors, type BackplaneError, type Clock, type Live } from '#core'
+import { AccessErrors, type Access, type Caller } from '#contracts/access'
 import { EventLog } from '#contracts/events'
 import { defineRoute, type HttpAnswer, type HttpRequest, type HttpRoute } from '#contracts/http'
 import type { JobUpdates } from '#contracts/job-updates'
 import type { SseConfig } from './config.ts'
 import { frames, type Update } from './frames.ts'
 import { placeIn, projectUpdates } from './project.ts'
+import { onRefusal } from './refusal.ts'
 import type { Streams } from './streams.ts'
 
 /** Who is refused hears so well within this time; where nothing happens the stream begins after it. */
@@ -29,14 +30,19 @@ export interface RouteDeps {
   readonly config: SseConfig
 }
 
-interface Source { readonly updates: AsyncIterable<Update>; readonly cursor?: string }
+/** `check`: may this caller still read it? */
+interface Source { readonly updates: AsyncIterable<Update>; readonly cursor?: string; check(caller: Caller): Promise<void> }
 
 export const routes = (deps: RouteDeps): HttpRoute[] => [
   defineRoute({
     method: 'GET', path: '/sse/jobs/:id', summary: 'Streams what happens to a job, until its end',
     permission: 'jobs:read', params, query, streams: true,
     handler: request => stream(deps, request, async (after, signal) => {
-      return { updates: deps.updates.follow(request.caller, request.params.id, { after, signal }) }
+      const { updates } = deps
+      const { id } = request.params
+      // It asks before anything else, and for somebody who has left there is nothing more.
+      const check = async (caller: Caller) => void await updates.follow(caller, id, { signal: AbortSignal.abort() })[Symbol.asyncIterator]().next()
+      return { updates: updates.follow(request.caller, id, { after, signal }), check }
     }),
   }),
   defineRoute({
@@ -44,12 +50,12 @@ export const routes = (deps: RouteDeps): HttpRoute[] => [
     permission: 'jobs:read', params, query, streams: true,
     handler: request => stream(deps, request, async (after, signal) => {
       const { id } = request.params
-      if (!deps.access.current) throw AccessErrors.UNAVAILABLE()
-      await deps.access.current.check(request.caller, 'jobs:read', { kind: 'project', id, project_id: id })
+      const check = (caller: Caller) => accessOf(deps).check(caller, 'jobs:read', { kind: 'project', id, project_id: id })
+      await check(request.caller)
       const log = deps.events.current
       if (!log) throw CoreErrors.Service.UNAVAILABLE({ service: EventLog.id })
       const place = await placeIn(log, `project:${id}`, after)
-      return { updates: projectUpdates(log, id, place, signal), cursor: String(place) }
+      return { updates: projectUpdates(log, id, place, signal), cursor: String(place), check }
     }),
   }),
 ]
@@ -61,7 +67,7 @@ async function stream(deps: RouteDeps, request: Request, open: (after: string, s
   const { signal: mine, close } = streams.open(caller.id, signal)
   try {
     const after = headers['last-event-id'] ?? last_event_id ?? ''
-    const { updates, cursor } = await open(String(after), mine)
+    const { updates, cursor, check } = await open(String(after), mine)
     const iterator = updates[Symbol.asyncIterator]()
     const first = iterator.next()
     if ((await soon(first, clock))?.done) {
@@ -69,14 +75,24 @@ async function stream(deps: RouteDeps, request: Request, open: (after: string, s
       close()
       return { status: 204 }
     }
-    const { heartbeatMs, retryMs } = config
+    const { heartbeatMs, retryMs, recheckMs } = config
+    // As before a stored job is run: the key may be revoked by now, and its roles may be others.
+    const may = async () => check(await accessOf(deps).restore(caller.id, caller.project_id))
     // Its own place again, too: by the HTML standard a connection begins without one, and its first empty line would forget it.
-    const options = { clock, heartbeatMs, retryMs, done: close, cursor: cursor ?? String(after) }
+    const options = {
+      clock, heartbeatMs, retryMs, done: close, cursor: cursor ?? String(after),
+      onRefusal: (refused: (why: BackplaneError) => void) => onRefusal(may, { clock, everyMs: recheckMs, signal: mine }, refused),
+    }
     return { headers: HEADERS, stream: frames(first, iterator, options) }
   } catch (error) {
     close()
     throw error
   }
+}
+
+function accessOf({ access }: RouteDeps): Access {
+  if (!access.current) throw AccessErrors.UNAVAILABLE()
+  return access.current
 }
 
 /** As `work` settles, or nothing if that takes long. */
