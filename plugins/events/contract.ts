@@ -42,13 +42,15 @@ export interface EventLog {
   /** Events of one topic after a cursor, oldest first; 100 of them, at most 1,000. The first cursor is 0. */
   read(topic: Topic, after: Cursor, limit?: number): Promise<Reading>
   /**
-   * Every event of these topics from now on, in order, once; ends with the signal, when the log leaves, and when the database comes that was away at the start: then begin again. Those of the last moments before may
-   * be among them, so call it first and `read()` after it, and nothing is missed. Throws EVENTS_BEHIND at a reader so slow that the window passed it by.
+   * Every event of these topics from now on, in order, once; ends with the signal, when the log leaves, and when the database comes that was away at
+   * the start: then begin again. Those of the last moments before may be among them, so call it first and `read()` after it, and nothing is missed.
+   * Throws EVENTS_BEHIND at a reader so slow that the window passed it by.
    */
   tail(topics: readonly Topic[], signal: AbortSignal): AsyncIterable<LoggedEvent>
   /**
    * At least once, in order, on one instance at a time: the cursor is stored under `name` after each batch. A batch that fails is given again after
-   * a pause. A name that is new begins with what comes after this resolves; if the database is away then, as soon as it is there. For what must survive a kill or reach another process; a hook does neither.
+   * a pause. A name that is new begins with what comes after this resolves; if the database is away then, as soon as it is there. For what must
+   * survive a kill or reach another process; a hook does neither.
    */
   consume(name: string, handle: (events: readonly LoggedEvent[]) => Promise<void>, options?: { readonly types?: readonly string[] }): Promise<AsyncDisposable>
 }
