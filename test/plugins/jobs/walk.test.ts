@@ -15,7 +15,7 @@ const RUNS = process.env['BACKPLANE_CHAOS'] ? 10_000 : { sqlite: 60, postgres: 1
 const LONGEST_MS = process.env['BACKPLANE_CHAOS'] ? 7_200_000 : 120_000
 const KINDS = [
   'submit', 'submit', 'run', 'burst', 'delayed', 'batch', 'claim', 'claim', 'claim', 'claim', 'complete', 'complete', 'fail', 'fail', 'refuse', 'refuse', 'step', 'step', 'emit', 'cancel', 'retry',
-  'retry', 'replay', 'replayAll', 'discard', 'wait', 'wait', 'sweep', 'sweep', 'ask', 'ask', 'askSoon', 'answer', 'answer', 'answer', 'children', 'children', 'keyed', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'killSoon', 'failSoon', 'veto', 'wipe',
+  'retry', 'replay', 'replayAll', 'discard', 'wait', 'wait', 'sweep', 'sweep', 'ask', 'ask', 'askSoon', 'answer', 'answer', 'answer', 'children', 'children', 'keyed', 'replaced', 'replaced', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'killSoon', 'failSoon', 'veto', 'wipe',
 ] as const
 type Kind = (typeof KINDS)[number]
 interface Running { readonly process: Process; readonly attempt: Attempt }
@@ -33,6 +33,7 @@ const LEGAL: Record<string, { readonly from: readonly (JobStatus | 'none')[]; re
   'job.interrupted': { from: ['running'], to: ['queued'], attempt: before => before },
   'job.handed_back': { from: ['running'], to: ['queued'], attempt: before => before - 1 },
   'job.queued': { from: ['failed', 'delayed'], to: ['queued'], attempt: before => before },
+  'job.replaced': { from: ['queued', 'delayed'], to: ['queued', 'delayed'], attempt: () => 0 },
   'job.waiting': { from: ['running'], to: ['waiting'], attempt: before => before - 1 },
   'job.resumed': { from: ['waiting'], to: ['queued'], attempt: before => before },
   'job.cancelled': { from: ['queued', 'delayed', 'running', 'waiting', 'failed'], to: ['cancelled'], attempt: before => before },
@@ -76,6 +77,9 @@ class Walk {
         await Promise.all([1, 2, 3].map(priority => this.#made_(process, service.submit(operator, request({ priority })).then(job => [job]))))
         break
       case 'keyed': await this.#made_(process, service.submit(operator, request({ dedupe: { key: `d${b % 3}` } })).then(job => [job])); break
+      case 'replaced':
+        await this.#made_(process, service.submit(operator, request({ dedupe: { key: `d${b % 3}`, mode: 'replace' }, ...(b % 2 ? { delay_ms: 1 + b * 100 } : {}) })).then(job => [job]))
+        break
       case 'ask': if (running) await this.#park(running, running.attempt.ctx.ask({ question: 'go?' })); break
       case 'askSoon': if (running) await this.#park(running, running.attempt.ctx.ask({ question: 'go?', timeout_ms: 1 + b * 400 })); break
       case 'children': if (running) await this.#park(running, running.attempt.ctx.children([{ type: 'work', input: b, max_attempts: 1 + (b % 2) }, { type: 'work', input: b }])); break
