@@ -9,6 +9,9 @@ export interface RedisLinkDeps {
 
 interface Held { readonly redis: Redis; readonly commands: RedisConnection; readonly subscriber: RedisConnection }
 
+/** Channels are of the whole server: the databases of it, which deployments may have one each, do not keep them apart. */
+const channelOf = ({ options }: RedisClient, prefix: string) => `${prefix}:cluster:${'db' in options ? options.db : 0}`
+
 /** What this process has of Redis while the plugin `redis` is there: it may come, go and be restarted. */
 export class RedisLink implements Carrier {
   #held: Held | undefined
@@ -30,7 +33,7 @@ export class RedisLink implements Carrier {
   }
 
   async send(channel: string, message: string): Promise<void> {
-    await this.run((client, prefix) => client.publish(`${prefix}:cluster`, writeEnvelope(this.deps.id, channel, message)))
+    await this.run((client, prefix) => client.publish(channelOf(client, prefix), writeEnvelope(this.deps.id, channel, message)))
   }
 
   /** Rejects at once if Redis, or its plugin, is away. */
@@ -57,6 +60,6 @@ export class RedisLink implements Carrier {
       if (message !== undefined && sender !== this.deps.id) this.#heard(channel!, message)
     })
     // Redis may be away for long: it is subscribed to as soon as it is there.
-    client.subscribe(`${redis.prefix}:cluster`).then(() => { if (this.#held === held) this.#subscribed = true }, () => {})
+    client.subscribe(channelOf(client, redis.prefix)).then(() => { if (this.#held === held) this.#subscribed = true }, () => {})
   }
 }

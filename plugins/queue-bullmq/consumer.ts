@@ -45,6 +45,8 @@ export class RedisConsumer implements Consumer {
     if (this.#room && !this.#failures) this.#wake()
   }
 
+  async take(): Promise<readonly string[]> { return [] }
+
   [Symbol.asyncDispose](): Promise<void> { return (this.#closed ??= this.#close()) }
 
   async #close(): Promise<void> {
@@ -65,8 +67,8 @@ export class RedisConsumer implements Consumer {
       } catch (error) {
         if (this.#closed) return
         const retry_ms = Math.min(RETRY.first * 2 ** this.#failures++, RETRY.most)
-        // Of an outage of Redis the connection tells, once.
-        const level = this.deps.connection.ready ? 'warn' : 'debug'
+        // Of an outage of Redis the connection tells; of all else, once.
+        const level = this.deps.connection.ready && this.#failures === 1 ? 'warn' : 'debug'
         this.deps.log[level]('a delivery failed and is tried again', { reason: reasonOf(error), retry_ms })
         await this.#sleep(retry_ms)
       }

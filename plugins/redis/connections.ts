@@ -1,3 +1,4 @@
+import { Cluster } from 'ioredis'
 import { reasonOf, Secret, type BackplaneError, type Clock, type Logger } from '#core'
 import { RedisErrors, type Redis, type RedisClient, type RedisConnection, type RedisUse } from '#contracts/redis'
 import { readAddress, type RedisAddress } from './address.ts'
@@ -7,6 +8,9 @@ import { findFlaws } from './flaws.ts'
 
 /** How often a connection that sends nothing by itself is asked whether it lives. */
 const PING_MS = 5_000
+
+/** What the health check has written. */
+const KEPT_MS = 10_000
 
 export interface ConnectionsDeps {
   readonly config: RedisConfig
@@ -20,6 +24,7 @@ class Connection implements RedisConnection {
   #lost: string | undefined
   #closed: Promise<void> | undefined
   readonly #cancel: () => void
+  #cancelAwaiting = () => {}
 
   constructor(
     readonly client: RedisClient, readonly use: RedisUse, readonly name: string,
@@ -27,9 +32,16 @@ class Connection implements RedisConnection {
   ) {
     const { clock, log } = deps
     // Only its message: an error of ioredis holds the arguments of the command, and that of AUTH is the password.
-    client.on('error', (error: Error) => this.#away(reasonOf(error)))
+    client.on('error', (error: Error) => {
+      // What was left of an attempt that was given up tells nothing of why.
+      this.#away(error.message.startsWith('Stream isn\'t writeable') ? this.#lost ?? error.message : reasonOf(error))
+      // The client would go on in database 0, which is somebody else's.
+      if ((error as { command?: { name: string } }).command?.name === 'select') client.disconnect(true)
+    })
     client.on('close', () => this.#away(this.#lost ?? 'the connection was closed'))
+    client.on('connect', () => this.#awaitReady())
     client.on('ready', () => {
+      this.#cancelAwaiting()
       if (this.#lost !== undefined) log.info(`Redis answers again (${this.name})`)
       this.#lost = undefined
     })
@@ -43,7 +55,11 @@ class Connection implements RedisConnection {
     if (this.ready) listener()
   }
 
-  unavailable(error: unknown): BackplaneError { return RedisErrors.UNAVAILABLE({ reason: this.ready ? reasonOf(error) : this.#lost ?? 'it is not connected yet' }) }
+  unavailable(error: unknown): BackplaneError {
+    const reason = reasonOf(error)
+    if ((error as Partial<Error>).name === 'ReplyError') return RedisErrors.REFUSES({ reason })
+    return RedisErrors.UNAVAILABLE({ reason: this.ready ? reason : this.#lost ?? 'it is not connected yet' })
+  }
 
   /** Resolves when it is connected, or when it is known that it is not. */
   first(): Promise<void> {
@@ -63,6 +79,7 @@ class Connection implements RedisConnection {
 
   async #close(): Promise<void> {
     this.#cancel()
+    this.#cancelAwaiting()
     this.gone(this)
     // What is under way rejects: whoever disposes of a connection has awaited what it wants to know.
     const { client } = this
@@ -82,6 +99,16 @@ class Connection implements RedisConnection {
     this.deps.log.warn(`Redis does not answer, and is connected to again (${this.name})`, { reason })
   }
 
+  /** A peer that takes the connection and says no more (a stopped master, before the fail-over) would else be waited for without end. */
+  #awaitReady(): void {
+    this.#cancelAwaiting()
+    this.#cancelAwaiting = this.deps.clock.after(this.deps.config.commandMs, () => {
+      if (this.client.status === 'ready' || this.#closed) return
+      this.#away('it takes connections, and does not get ready')
+      this.client.disconnect(true)
+    })
+  }
+
   /** A peer that is gone without a word would else be noticed after a quarter of an hour. */
   async #ping(): Promise<void> {
     if (!this.ready) return
@@ -90,9 +117,12 @@ class Connection implements RedisConnection {
       this.#away('it gives no sign of life')
       this.client.disconnect(true)
     })
-    await this.client.ping().catch(() => {})
+    await this.#sign().catch(() => {})
     cancel()
   }
+
+  /** In a cluster a PING goes to any node, and not to that which has the queue. */
+  #sign(): Promise<unknown> { return this.client instanceof Cluster ? this.client.exists(`{${this.deps.config.prefix}}:health`) : this.client.ping() }
 }
 
 /** Every connection to Redis of this process, and one of its own for asking how it is. */
@@ -117,7 +147,8 @@ export class Connections implements Redis, AsyncDisposable {
   connect(use: RedisUse, name: string): Promise<RedisConnection> { return this.#connect(use, name) }
 
   async flaws(): Promise<readonly BackplaneError[]> { return this.#ask(findFlaws) }
-  async ping(): Promise<void> { await this.#ask(client => client.ping()) }
+  /** Reading is not enough: one that is full, or a replica, answers all the same. The key is in the slot of the queue. */
+  async write(): Promise<void> { await this.#ask(client => client.set(`{${this.prefix}}:health`, '', 'PX', KEPT_MS)) }
 
   /** The password was rotated. Connections that stand go on. */
   async renew(): Promise<void> {

@@ -21,7 +21,7 @@ export interface RedisConnection extends AsyncDisposable {
   readonly ready: boolean
   /** Runs after each connecting, and now if it is connected. */
   onReady(listener: () => void): void
-  /** REDIS_UNAVAILABLE, for what a command rejected with: it tells why there is no connection, rather than that there is none. */
+  /** REDIS_UNAVAILABLE or REDIS_REFUSES, for what a command rejected with: it tells why there is no connection, rather than that there is none. */
   unavailable(error: unknown): BackplaneError
 }
 
@@ -38,7 +38,13 @@ export const Redis = defineService<Redis>('redis.redis')
 
 export const RedisErrors = defineErrors('REDIS', {
   UNAVAILABLE: {
-    message: 'Redis does not answer: {reason}', fix: 'See `backplane health redis`; it is connected to again by itself.', status: 503, retryable: true,
+    message: 'Redis does not answer: {reason}',
+    fix: 'See that it runs, and that REDIS_URL has its address, user and password; it is connected to again by itself.', status: 503, retryable: true,
+  },
+  REFUSES: {
+    message: 'Redis refuses what it is asked: {reason}',
+    fix: 'OOM: raise `maxmemory`. READONLY: give the address of the master. MISCONF: make room on its disk. NOREPLICAS: bring its replicas back. NOPERM: see plugins/redis/README.md.',
+    status: 503, retryable: true,
   },
   ADDRESS: {
     message: 'the address of Redis "{url}" is not understood: {reason}',

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { Secret } from '#core'
 import { createTestRuntime, eventually, type TestRuntime } from '#core/testing'
 import { HealthCheck } from '#contracts/health'
@@ -186,13 +187,24 @@ describe('redis', () => {
       await sentinel.call('SENTINEL', ['SET', 'main', 'auth-pass', master.password])
       await sentinel.call('SENTINEL', ['SET', 'main', 'down-after-milliseconds', '500'])
       await eventually('Sentinel to know the replica', async () => (await sentinel.call('SENTINEL', ['REPLICAS', 'main'])).length === 1, 20_000)
-      await using t = await open(`redis+sentinel://:${master.password}@127.0.0.1:${port}/main?sentinel_password=${sentinel.password}`)
+      // The first one that is asked takes the connection and says nothing.
+      const sockets = new Set<Socket>()
+      const mute = createServer(socket => void sockets.add(socket.on('error', () => {}).on('close', () => sockets.delete(socket))))
+      await new Promise<void>(resolve => { mute.listen(0, '127.0.0.1', resolve) })
+      const hosts = `127.0.0.1:${(mute.address() as AddressInfo).port},127.0.0.1:${port}`
+      await using t = await open(`redis+sentinel://:${master.password}@${hosts}/main?sentinel_password=${sentinel.password}`, { connectMs: 300 })
       await using held = await t.get(Redis).connect('command', 'test')
+      try { await eventually('the master to be found', () => held.ready) } finally {
+        for (const each of sockets) each.destroy()
+        await new Promise(resolve => mute.close(resolve))
+      }
       await held.client.set('a', '1')
       await eventually('the replica to have it', async () => await replica.call('GET', ['a']) === '1')
       await master.crash()
       await eventually('the new master to be written to', () => held.client.set('b', '2').then(() => true, () => false), 30_000)
       assert.equal(await replica.call('GET', ['b']), '2')
+      // A client of Sentinel that found nobody there keeps a timer.
+      await new Promise(resolve => setTimeout(resolve, 2_100))
     })
 
     it('speaks to a cluster', async function () {
