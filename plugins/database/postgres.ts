@@ -80,11 +80,10 @@ class PostgresTx extends OpenTx {
 
   override async settled(): Promise<void> { await this.#last.catch(() => {}) }
 
-  // A connection answers one question at a time.
+  // What is asked at the same time goes out together, and is answered in that order.
   #enqueue<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#last.then(work, work)
-    this.#last = done
-    done.catch(() => {})
+    const done = work()
+    this.#last = Promise.allSettled([this.#last, done])
     return done
   }
 }
@@ -125,7 +124,7 @@ export class PostgresDatabase extends CommonDatabase {
     this.#pool = new pg.Pool({
       ...config, min: poolMin, max: poolMax, connectionTimeoutMillis: acquireMs, idleTimeoutMillis: idleMs,
       statement_timeout: statementMs, query_timeout: statementMs + LATE_MS, idle_in_transaction_session_timeout: statementMs * 2,
-      application_name: this.connectionName, keepAlive: true,
+      application_name: this.connectionName, keepAlive: true, pipeline: true,
     })
     // An idle connection that breaks is replaced when it is needed; nobody asked it anything.
     this.#pool.on('error', error => log.warn('a connection to PostgreSQL broke', { reason: reasonFrom(error) }))

@@ -44,6 +44,8 @@ export class Execution implements Claim {
   done: Promise<Job> = Promise.resolve(undefined as never)
   /** Of the type that it began with. */
   type: JobType | undefined
+  /** Others were to begin in the transaction of its end. */
+  accompanied = false
 
   constructor(readonly row: JobRow, readonly deps: ExecutionDeps) {
     this.id = row.id

@@ -36,13 +36,14 @@ export class Limits {
   readonly #lock: ManyStatement<{ scope: string; started: number }>
   readonly #count: ManyStatement
   readonly #running: Statement<Running>
-  readonly #any: boolean
+  /** Is there any at all? */
+  readonly any: boolean
   #releasing: Promise<void> | undefined
   #again = false
 
   constructor(readonly deps: LimitsDeps) {
     const { database, config: { limits } } = deps
-    this.#any = Object.values(limits).some(each => Object.keys(each).length > 0)
+    this.any = Object.values(limits).some(each => Object.keys(each).length > 0)
     this.#lock = database.prepareMany(
       `INSERT INTO job_limits (scope, minute, started) VALUES :rows ON CONFLICT (scope) DO UPDATE SET
          started = CASE WHEN excluded.minute > job_limits.minute THEN 0 ELSE job_limits.started END,
@@ -54,11 +55,11 @@ export class Limits {
   }
 
   /** Is there any limit that this job may come up against? */
-  concern(job: Limited): boolean { return this.#any && this.#scopesOf(job).length > 0 }
+  concern(job: Limited): boolean { return this.any && this.#scopesOf(job).length > 0 }
 
   /** Those that may begin in this transaction, in their order; the others are kept back. */
   async admit(rows: readonly JobRow[], tx: Tx): Promise<readonly JobRow[]> {
-    if (!this.#any) return rows
+    if (!this.any) return rows
     const scopes = new Map(rows.flatMap(row => this.#scopesOf(row).map(scope => [scope.name, scope] as const)))
     if (!scopes.size) return rows
     const room = await this.#roomOf([...scopes.values()], tx)

@@ -70,8 +70,6 @@ const isOver = ({ status }: JobRow): boolean => !['queued', 'delayed', 'waiting'
 export class Worker {
   /** Every attempt that is not written down yet; of one job there may be two for a moment. */
   readonly #running = new Set<Execution>()
-  /** Those whose place is free already. */
-  readonly #leaving = new Set<Execution>()
   /** The latest attempt of each job. */
   readonly #latest = new Map<string, Execution>()
   #state: 'new' | 'running' | 'draining' | 'stopped' = 'new'
@@ -154,7 +152,6 @@ export class Worker {
     instruments.wait.observe(Math.max(0, store.now - row.run_at) / 1_000, { type: row.type })
     execution.done = scope.run(frameOf(row), () => this.#work(execution)).finally(() => {
       this.#running.delete(execution)
-      this.#leaving.delete(execution)
       if (this.#latest.get(row.id) === execution) this.#latest.delete(row.id)
       this.#report()
       if (this.#running.size) return
@@ -168,20 +165,18 @@ export class Worker {
     return execution.done
   }
 
-  #report(): void { this.#consumer?.want(Math.max(0, this.deps.config.concurrency - this.#running.size + this.#leaving.size)) }
-
-  /** Their ends are written. On the one connection that writes to SQLite nobody gets their places before that is committed, or in the same COMMIT. */
-  #leave(executions: readonly Execution[]): void {
-    if (this.deps.database.dialect !== 'sqlite') return
-    for (const execution of executions) this.#leaving.add(execution)
-    this.#outside.runInAsyncScope(() => this.#report())
-  }
+  #report(): void { this.#consumer?.want(Math.max(0, this.deps.config.concurrency - this.#running.size)) }
 
   async #claim(ids: readonly string[], tx: Tx): Promise<void> {
-    const { store, access, log } = this.deps
     // The consumer was closed while this delivery was on its way: it must come again, elsewhere.
     if (this.#state !== 'running') throw JobErrors.INTERRUPTED()
-    const rows = await store.readAll(ids, tx)
+    const { store } = this.deps
+    this.#beginAll(await store.changeAll(await this.#claimable(ids, await store.readAll(ids, tx), tx), tx), tx)
+  }
+
+  /** The claims that may be made of what was delivered. */
+  async #claimable(ids: readonly string[], rows: ReadonlyMap<string, JobRow>, tx: Tx): Promise<readonly Step[]> {
+    const { store, access, log } = this.deps
     const queued = ids.flatMap(id => rows.get(id) ?? []).filter(row => row.status === 'queued')
     const runnable = (row: JobRow) => access.current !== undefined && this.typeOf(row.type) !== undefined
     for (const { id, type } of queued.filter(row => !runnable(row))) {
@@ -190,7 +185,10 @@ export class Worker {
     }
     const changes = this.lease()
     const admitted = await this.deps.limits.admit(await this.#apart(queued.filter(runnable), tx), tx)
-    const claimed = await store.changeAll(admitted.map(row => ({ row, event: 'claim', changes })), tx)
+    return admitted.map(row => ({ row, event: 'claim', changes }))
+  }
+
+  #beginAll(claimed: readonly (JobRow | undefined)[], tx: Tx): void {
     tx.afterCommit(() => {
       for (const row of claimed) if (row) this.#outside.runInAsyncScope(() => void this.begin(row).catch(() => {}))
       this.#report()
@@ -289,11 +287,11 @@ export class Worker {
         await this.deps.ready()
         return await this.#endings.add({ execution, event, changes })
       } catch (error) {
-        this.#leaving.delete(execution)
         const root = rootOf(error) as { retryable?: boolean } | undefined
         if (JobErrors.LEASE_LOST.is(error)) {
           return this.#dropped(execution)
         }
+        if (execution.accompanied && tries === 1) continue
         if (root?.retryable !== true || tries === SETTLE_TRIES) {
           if ((event !== 'complete' && event !== 'park') || root?.retryable === true) throw error
           return this.#fail(execution, root)
@@ -307,19 +305,34 @@ export class Worker {
   /** A job that waits here for its time. */
   expect(at: number): void { if (this.#state === 'running') this.deps.due.expect(at) }
 
-  /** Attempts that end at the same moment. */
+  /** Attempts that end at the same moment; and others, which take their places, begin. */
   async #endAll(endings: readonly Ending[], tx: Tx): Promise<(Job | Error)[]> {
-    const { store, waiting } = this.deps
+    const { store, waiting, limits } = this.deps
     for (const { execution } of endings) await execution.writeRest(tx)
-    const rows = await store.readAll(endings.map(({ execution }) => execution.id), tx)
+    const taken = await this.#takeFor(endings, tx)
+    const rows = await store.readAll([...endings.map(({ execution }) => execution.id), ...taken], tx)
     const held = endings.filter(({ execution: { id, token, owner } }) => rows.get(id)?.token === token && rows.get(id)?.lease_owner === owner)
-    const changed = await store.changeAll(held.map(({ execution, event, changes }) =>
-      ({ row: rows.get(execution.id)!, event, changes, ...(event === 'park' && { data: told(execution.waits) }) })), tx)
+    const ends = held.map(({ execution, event, changes }) =>
+      ({ row: rows.get(execution.id)!, event, changes, ...(event === 'park' && { data: told(execution.waits) }) }))
+    // A limit counts what is written.
+    const apart = limits.any ? await store.changeAll(ends, tx) : undefined
+    const claims = taken.length ? await this.#claimable(taken, rows, tx) : []
+    const together = await store.changeAll(apart ? claims : [...ends, ...claims], tx)
+    const changed = apart ?? together.slice(0, ends.length)
+    if (taken.length) this.#beginAll(apart ? together : together.slice(ends.length), tx)
     for (const [at, row] of changed.entries()) if (row?.status === 'waiting') changed[at] = await waiting.begin(row, held[at]!.execution.waits, tx)
-    this.#leave(held.map(({ execution }) => execution))
     const jobs = await this.#ended(changed.filter(row => row !== undefined), tx)
     const of = new Map(jobs.map(job => [job.id, job]))
     return endings.map(ending => (held.includes(ending) && of.get(ending.execution.id)) || JobErrors.LEASE_LOST({ id: ending.execution.id }))
+  }
+
+  /** Ids for the places of those that end; but what keeps those from beginning must not keep these from ending. */
+  async #takeFor(endings: readonly Ending[], tx: Tx): Promise<readonly string[]> {
+    const room = Math.min(endings.length, this.deps.config.concurrency - this.#running.size + endings.length)
+    if (room < 1 || this.#state !== 'running' || endings.some(({ execution }) => execution.accompanied)) return []
+    const ids = await this.#consumer?.take(room, tx) ?? []
+    if (ids.length) for (const { execution } of endings) execution.accompanied = true
+    return ids
   }
 
   /** Makes a step that ends a run, with hooks, metrics and what follows. */

@@ -8,7 +8,9 @@ const RETRY = { first: 100, most: 5_000 }
 const MOST = 100
 
 /** Delivers as many entries as there is room for when its turn comes; says how many as soon as it knows, and again when they are off the table. */
-type Take = (room: () => number, begun: (count: number) => void) => Promise<number>
+type Deliveries = (room: () => number, begun: (count: number) => void) => Promise<number>
+/** Takes so many off the table, in their order. */
+type Take = (count: number, tx: Tx) => Promise<readonly string[]>
 
 /** Takes entries off the table whenever there is room for them: told by those who add some, else once a second. */
 class TableConsumer implements Consumer {
@@ -19,10 +21,12 @@ class TableConsumer implements Consumer {
   #closed = false
   #retryMs = 0
   #failures = 0
+  /** The last who looked found as many as there was room for, or some were added since. */
+  #more = false
   #cancelRetry = () => {}
   readonly #cancelPoll: () => void
 
-  constructor(readonly clock: Clock, readonly log: Logger, readonly take: Take, readonly gone: () => void) {
+  constructor(readonly clock: Clock, readonly log: Logger, readonly deliver: Deliveries, readonly takeSome: Take, readonly gone: () => void) {
     // Only for entries that another process added: it can't wake us.
     this.#cancelPoll = clock.every(POLL_MS, () => this.look())
   }
@@ -31,6 +35,21 @@ class TableConsumer implements Consumer {
     this.#asked++
     this.#room = Math.max(0, Math.trunc(count))
     if (this.#room) this.look()
+  }
+
+  async take(count: number, tx: Tx): Promise<readonly string[]> {
+    const room = Math.min(count, MOST)
+    if (this.#closed || !this.#more || room < 1) return []
+    this.#more = false
+    const ids = await this.takeSome(room, tx)
+    if (ids.length === room) this.#more = true
+    return ids
+  }
+
+  /** Some were added. */
+  notice(): void {
+    this.#more = true
+    this.look()
   }
 
   look(): void {
@@ -44,11 +63,12 @@ class TableConsumer implements Consumer {
       this.#again = false
       let [room, asked] = [this.#room, this.#asked]
       try {
-        const count = await this.take(
+        const count = await this.deliver(
           () => { [room, asked] = [this.#room, this.#asked]; return Math.min(room, MOST) },
           begun => { this.#room -= Math.min(begun, this.#room) },
         )
         if (count) this.#again = true
+        if (count && count === Math.min(room, MOST)) this.#more = true
         this.#cancelRetry()
       } catch (error) {
         if (this.#asked === asked) this.#room = room
@@ -108,12 +128,12 @@ export class EmbeddedQueue implements JobQueue {
     if (!entries.length) return
     if (!tx) return this.database.transaction(own => this.enqueue(entries, own))
     await this.#insert.run(entries.map(({ id, priority }) => [id, priority]), tx)
-    tx.afterCommit(() => { for (const consumer of this.#consumers) consumer.look() })
+    tx.afterCommit(() => { for (const consumer of this.#consumers) consumer.notice() })
   }
 
   async consume(deliver: Deliver): Promise<Consumer> {
-    const take: Take = (room, begun) => this.#hand(room, begun, deliver)
-    const consumer: TableConsumer = new TableConsumer(this.clock, this.log, take, () => this.#consumers.delete(consumer))
+    const consumer: TableConsumer = new TableConsumer(
+      this.clock, this.log, (room, begun) => this.#hand(room, begun, deliver), (count, tx) => this.#takeSome(count, tx), () => this.#consumers.delete(consumer))
     this.#consumers.add(consumer)
     return consumer
   }
@@ -131,11 +151,15 @@ export class EmbeddedQueue implements JobQueue {
     if (!await this.#any.get([])) return 0
     return this.database.transaction(async tx => {
       // Deleted before they are delivered: who adds one of them again meanwhile then waits for the end of this, and is not told that it is there.
-      const entries = await this.#take.all([room()], tx)
-      begun(entries.length)
-      if (!entries.length) return 0
-      await deliver(entries.sort((a, b) => b.priority - a.priority || a.position - b.position).map(({ id }) => id), tx)
-      return entries.length
+      const ids = await this.#takeSome(room(), tx)
+      begun(ids.length)
+      if (ids.length) await deliver(ids, tx)
+      return ids.length
     })
+  }
+
+  async #takeSome(count: number, tx: Tx): Promise<readonly string[]> {
+    const entries = await this.#take.all([count], tx)
+    return entries.sort((a, b) => b.priority - a.priority || a.position - b.position).map(({ id }) => id)
   }
 }

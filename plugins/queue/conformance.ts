@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { defineConformance, eventually } from '#core/testing'
-import type { Database } from '#contracts/database'
+import type { Database, Tx } from '#contracts/database'
 import { JobQueue, type Consumer } from '#contracts/queue'
 
 export interface QueueSubject {
@@ -69,6 +69,26 @@ export const queueConformance = defineConformance<QueueSubject, 'transactional'>
       await eventually('an empty queue', async () => await queue.depth() === 0)
       await consumer[Symbol.asyncDispose]()
     },
+  },
+  'gives ids to a transaction, with which they leave': {
+    needs: 'transactional',
+    async run({ queue, database }) {
+      await queue.enqueue(entries('a', 'b', 'c', 'd'))
+      const { got, consumer } = await collect(queue, 1)
+      await eventually('the first', () => got.length === 1)
+      const taken: (readonly string[])[] = []
+      const take = async (tx: Tx) => { taken.push(await consumer.take(2, tx)) }
+      await assert.rejects(database.transaction(async tx => { await take(tx); throw new Error('no') }))
+      await database.transaction(take)
+      assert.deepEqual(taken, [['b', 'c'], ['b', 'c']])
+      consumer.want(10)
+      await eventually('all', () => new Set([...got, ...taken[1]!]).size === 4)
+      assert.equal(got.length + taken[1]!.length, 4)
+      await eventually('an empty queue', async () => await queue.depth() === 0)
+      await consumer[Symbol.asyncDispose]()
+      assert.deepEqual(await database.transaction(tx => consumer.take(2, tx)), [])
+    },
+    refuse({ queue }) { assert.equal(queue.can.transactional, false) },
   },
   'takes an id that is there already as the same one': {
     async run({ queue }) {

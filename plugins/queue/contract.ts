@@ -14,6 +14,11 @@ export type Deliver = (ids: readonly string[], tx?: Tx) => Promise<void>
 export interface Consumer extends AsyncDisposable {
   /** How many ids may be delivered now; raised as work finishes. Zero pauses. */
   want(count: number): void
+  /**
+   * Up to so many ids, beside those that are wanted, for who claims or refuses them in `tx` with other work of its own: they leave with `tx`, and
+   * are delivered again if it is rolled back. None where it would have to wait for them.
+   */
+  take(count: number, tx: Tx): Promise<readonly string[]>
 }
 
 /**

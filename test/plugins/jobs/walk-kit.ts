@@ -9,7 +9,7 @@ import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
 import { JobQuestions } from '../../../plugins/jobs/answers.ts'
 import { Backlog } from '../../../plugins/jobs/backlog.ts'
 import { Cancellations } from '../../../plugins/jobs/cancellation.ts'
-import { config as schema } from '../../../plugins/jobs/config.ts'
+import { config as schema, type JobsConfig } from '../../../plugins/jobs/config.ts'
 import { JobControl } from '../../../plugins/jobs/control.ts'
 import { DueJobs } from '../../../plugins/jobs/due.ts'
 import type { JobFollower } from '../../../plugins/jobs/follow.ts'
@@ -34,6 +34,53 @@ export interface World {
   readonly clock: FakeClock
   /** What is under way in the database. */
   readonly flying: Set<Promise<unknown>>
+  /** In place of a table of the database. */
+  readonly engine?: Engine | undefined
+  readonly limits?: JobsConfig['limits'] | undefined
+  /** Looks at what was committed. */
+  readonly committed?: (() => Promise<void>) | undefined
+}
+
+interface Entry { readonly priority: number; readonly position: number; readonly taken: Process | undefined }
+/** Ids outside the database, as Redis has them: an id is there until its delivery was acknowledged. It may lose them all, or be away. */
+export class Engine {
+  readonly entries = new Map<string, Entry>()
+  /** What only the sweep can give it again. */
+  readonly lost = new Set<string>()
+  readonly #late: (() => void)[] = []
+  away = false
+  #position = 0
+
+  /** As in BullMQ an id that is being delivered is there already, though it may be about to leave. */
+  add(entries: readonly QueueEntry[]): void {
+    if (this.away) throw DatabaseErrors.UNAVAILABLE({ reason: 'the engine is away' })
+    for (const { id, priority } of entries) {
+      const found = this.entries.get(id)
+      if (found?.taken) this.lost.add(id)
+      else this.lost.delete(id)
+      this.entries.set(id, found ? { ...found, priority: Math.max(found.priority, priority) } : { priority, position: ++this.#position, taken: undefined })
+    }
+  }
+
+  take(count: number, taken: Process): string[] {
+    const waiting = this.away ? [] : [...this.entries].filter(([, entry]) => !entry.taken).sort(([, one], [, two]) => two.priority - one.priority || one.position - two.position)
+    const some = waiting.slice(0, count)
+    for (const [id, entry] of some) this.entries.set(id, { ...entry, taken })
+    return some.map(([id]) => id)
+  }
+  acknowledge(ids: readonly string[], by: Process): void { for (const id of ids) if (this.entries.get(id)?.taken === by) this.entries.delete(id) }
+  putBack(which: (taken: Process) => boolean): void {
+    for (const [id, entry] of this.entries) if (entry.taken && which(entry.taken)) this.entries.set(id, { ...entry, taken: undefined })
+  }
+  remove(ids: readonly string[]): void { for (const id of ids) if (!this.entries.get(id)?.taken) this.entries.delete(id) }
+  lose(): void {
+    for (const id of this.entries.keys()) this.lost.add(id)
+    this.entries.clear()
+  }
+
+  /** What is asked of it now, it does later. */
+  later(work: () => void): Promise<void> { return new Promise(resolve => this.#late.push(() => { work(); resolve() })) }
+  catchUp(): void { for (const work of this.#late.splice(0)) work() }
 }
 export function fly<T>(flying: Set<Promise<unknown>>, flight: Promise<T>): Promise<T> {
   flying.add(flight)
@@ -66,7 +113,11 @@ export class Process {
   vetoes = 0
   readonly attempts: Attempt[] = []
   readonly log = recordLog()
-  readonly config = schema.parse({ concurrency: 1_000, sweep_ms: 3_600_000, retry: { base_ms: 2_000, max_ms: 20_000 } })
+  /** What runs jobs is being restarted here. */
+  without = false
+  /** Ids that were taken and are not delivered yet. */
+  readonly #carried: string[][] = []
+  readonly config: JobsConfig
   readonly worker: Worker
   readonly service: JobService
   readonly questions: JobQuestions
@@ -77,12 +128,15 @@ export class Process {
   readonly #database: Database
 
   constructor(readonly name: string, readonly world: World) {
-    const { log, config } = this
+    const config = this.config = schema.parse({
+      concurrency: 1_000, sweep_ms: 3_600_000, retry: { base_ms: 2_000, max_ms: 20_000 }, aging_ms: 5_000, ...(world.limits && { limits: world.limits }),
+    })
+    const { log } = this
     const clock = this.#clock()
     const database = this.#database = this.#wrap(world.database)
     const queue = this.#queue()
     const events = { append: (tx: Tx, list: Parameters<EventLog['append']>[1]) => this.#append(tx, list) } as EventLog
-    const store = new JobStore({ database, queue, clock, events: () => events })
+    const store = new JobStore({ database, queue, clock, events: () => events, agingMs: config.aging_ms })
     const queries = new JobQueries(database)
     const waiting = new Waiting(store)
     const limits = new Limits({ database, store, clock, config })
@@ -91,10 +145,10 @@ export class Process {
       const { token, done } = this.worker.find(ctx.job.id)!
       this.attempts.push({ id: ctx.job.id, token, ctx, done, resolve, reject })
     }))
-    const all = [{ plugin: 'walk', value: work }]
+    const types = () => (this.without ? [] : [{ plugin: 'walk', value: work }])
     this.worker = new Worker({
       store, database, queue, due: this.due, waiting, limits, family: () => family, clock, log, config, owner: name, access: live(access as Access),
-      types: { all, away: [], watch() {}, [Symbol.iterator]: () => all.map(each => each.value)[Symbol.iterator]() },
+      types: { get all() { return types() }, away: [], watch() {}, [Symbol.iterator]: () => types().map(each => each.value)[Symbol.iterator]() },
       ready: async () => {}, settled() {},
       settling: async () => { if (this.vetoes > 0) { this.vetoes--; throw new Error(VETO) } },
     })
@@ -105,17 +159,36 @@ export class Process {
     this.questions = new JobQuestions(this.worker)
   }
 
-  /** Takes up to `count` jobs off the queue, as the embedded engine does. */
+  /** Takes up to `count` jobs off the queue, as the engine does. */
   async claim(count: number): Promise<void> {
     assert.ok(this.#deliver, 'nobody consumes')
+    const { engine } = this.world
+    if (engine) return this.deliver(engine.take(count, this))
     await this.#database.transaction(async tx => {
-      const knex = this.#database.knex(tx)
-      const entries = await knex('queue_entries').orderBy([{ column: 'priority', order: 'desc' }, { column: 'position' }]).limit(count)
-      const ids = entries.map(entry => entry.id as string)
-      if (!ids.length) return
-      await knex('queue_entries').whereIn('id', ids).delete()
-      await this.#deliver!(ids, tx)
+      const ids = await this.#take(count, tx)
+      if (ids.length) await this.#deliver!(ids, tx)
     })
+  }
+  async #take(count: number, tx: Tx): Promise<string[]> {
+    const knex = this.#database.knex(tx)
+    const ids = (await knex('queue_entries').orderBy([{ column: 'priority', order: 'desc' }, { column: 'position' }]).limit(count)).map(entry => entry.id as string)
+    if (ids.length) await knex('queue_entries').whereIn('id', ids).delete()
+    return ids
+  }
+
+  /** Takes them, and delivers them when it is told to. */
+  carry(count: number): void { this.#carried.push(this.world.engine!.take(count, this)) }
+  async deliverCarried(): Promise<void> { for (const ids of this.#carried.splice(0)) await this.deliver(ids) }
+  /** Acknowledged when it was delivered, if the process lives so long; whether they are its own or have been put back. */
+  async deliver(ids: readonly string[]): Promise<void> {
+    if (!ids.length) return
+    const engine = this.world.engine!
+    try { await this.#fly(async () => this.#deliver!(ids)) } catch (error) {
+      if (!this.dead) engine.putBack(taken => taken === this)
+      throw error
+    }
+    this.#point()
+    engine.acknowledge(ids, this)
   }
 
   /** Its timers stand still, so that it loses its leases without knowing. */
@@ -179,9 +252,10 @@ export class Process {
           this.#point()
           return made
         })
+        await this.world.committed?.()
         // Committed, and nobody was told.
         this.#point()
-        for (const run of told) await run()
+        for (const run of told) void (async () => run())().catch(() => {})
         return value
       }),
     }
@@ -194,12 +268,35 @@ export class Process {
     await this.#database.knex(tx)('walk_events').insert(rows)
   }
 
-  /** A table of the database: what it delivers, and when, the walk says. */
+  /** What it delivers, and when, the walk says. */
   #queue(): JobQueue {
+    const { engine } = this.world
+    return engine ? this.#outside(engine) : this.#table()
+  }
+
+  #outside(engine: Engine): JobQueue {
+    return {
+      can: { transactional: false, distributed: true },
+      consume: async deliver => { this.#deliver = deliver; return { want() {}, take: async () => [], [Symbol.asyncDispose]: async () => {} } },
+      enqueue: (entries, tx) => this.#fly(async () => {
+        assert.equal(tx, undefined)
+        this.#point()
+        engine.add(entries)
+        this.#point()
+      }),
+      remove: ids => engine.later(() => engine.remove(ids)),
+      depth: async () => engine.entries.size,
+    }
+  }
+
+  /** A table of the database. */
+  #table(): JobQueue {
     const table = (tx?: Tx) => this.#database.knex(tx)('queue_entries')
     const consume = async (deliver: Deliver): Promise<Consumer> => {
       this.#deliver = deliver
-      return { want() {}, [Symbol.asyncDispose]: async () => {} }
+      // Every other process lets new attempts begin where others end.
+      const takes = Number(this.name.slice(1)) % 2 === 0
+      return { want() {}, take: async (count, tx) => (takes ? this.#take(count, tx) : []), [Symbol.asyncDispose]: async () => {} }
     }
     return {
       can: { transactional: true, distributed: false }, consume,
