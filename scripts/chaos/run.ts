@@ -33,8 +33,8 @@ if (!Number.isInteger(seed) || seed < 0) refuse('--seed takes a whole number')
 if (!(scale > 0 && scale <= 10)) refuse('--scale takes a number above 0, as in --scale 0.1')
 if (values.resume && !values.seed) refuse('--resume takes a --seed, that of the run which was interrupted')
 
-// All that it makes is in here, so that a run which is interrupted leaves nothing. PostgreSQL is another user; servers that outlive us know this name,
-// and remove it.
+// All that it makes is in here, so that a run which is interrupted leaves nothing. PostgreSQL is another user. Servers that outlive us
+// know this name, and remove it.
 const home = mkdtempSync(join(tmpdir(), 'backplane-test-chaos-'))
 chmodSync(home, 0o755)
 process.env['TMPDIR'] = home
