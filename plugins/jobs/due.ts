@@ -1,5 +1,6 @@
 import { reasonOf, type Clock, type Logger } from '#core'
 import type { Database } from '#contracts/database'
+import { next } from './machine.ts'
 import type { JobQueries } from './queries.ts'
 import type { JobRow } from './record.ts'
 import type { JobStore } from './store.ts'
@@ -71,14 +72,10 @@ export class DueJobs {
 
   async #queue(ids: readonly string[], tx: Parameters<JobStore['change']>[3]): Promise<void> {
     const { store } = this.deps
-    const queued: JobRow[] = []
-    for (const id of ids) {
-      const row = await store.read(id, tx)
-      if (!row || row.run_at > store.now || (row.status !== 'failed' && row.status !== 'delayed')) continue
-      const after = await store.tryChange(row, 'due', {}, tx)
-      if (after) queued.push(after)
-    }
-    await store.handOver(queued, tx)
+    const rows = await store.readAll(ids, tx)
+    const due = ids.flatMap(id => rows.get(id) ?? []).filter(row => row.run_at <= store.now && next(row, 'due'))
+    const queued = await store.changeAll(due.map(row => ({ row, event: 'due', changes: {} })), tx)
+    await store.handOver(queued.filter(row => row !== undefined), tx)
   }
 
   async #expire(ids: readonly string[], tx: Parameters<JobStore['change']>[3]): Promise<void> {

@@ -5,6 +5,8 @@ import type { JobRow } from './record.ts'
 import type { JobStore } from './store.ts'
 
 const MINUTE_MS = 60_000
+/** A minute that is further ahead was counted by a clock that was wrong: nobody waits for it. */
+const MINUTES_AHEAD = 5
 /** Jobs that are let go in one transaction. */
 const BATCH = 100
 
@@ -39,15 +41,16 @@ export class Limits {
   /** Is there any at all? */
   readonly any: boolean
   #releasing: Promise<void> | undefined
-  #again = false
+  #all = false
+  readonly #scopes = new Set<string>()
 
   constructor(readonly deps: LimitsDeps) {
     const { database, config: { limits } } = deps
     this.any = Object.values(limits).some(each => Object.keys(each).length > 0)
+    const another = `excluded.minute > job_limits.minute OR excluded.minute < job_limits.minute - ${MINUTES_AHEAD}`
     this.#lock = database.prepareMany(
       `INSERT INTO job_limits (scope, minute, started) VALUES :rows ON CONFLICT (scope) DO UPDATE SET
-         started = CASE WHEN excluded.minute > job_limits.minute THEN 0 ELSE job_limits.started END,
-         minute = CASE WHEN excluded.minute > job_limits.minute THEN excluded.minute ELSE job_limits.minute END
+         started = CASE WHEN ${another} THEN 0 ELSE job_limits.started END, minute = CASE WHEN ${another} THEN excluded.minute ELSE job_limits.minute END
        RETURNING scope, started`, ['text', 'bigint', 'bigint'])
     this.#count = database.prepareMany(
       'UPDATE job_limits SET started = started + given.column2 FROM (VALUES :rows) AS given WHERE scope = given.column1', ['text', 'bigint'])
@@ -65,50 +68,65 @@ export class Limits {
     const room = await this.#roomOf([...scopes.values()], tx)
     const started = new Map<string, number>()
     const back = new Map<string, string[]>()
+    const first = new Map<string, number | undefined>()
+    for (const name of scopes.keys()) if (room.get(name)!.left) first.set(name, await this.deps.store.firstKeptBack(name, tx))
+    // Who was never kept back goes behind those that are: let go, they come to the end of the queue, and would never be before those who came later.
+    const isBehind = ({ held_by, priority }: JobRow, name: string) => !held_by && (first.get(name) ?? -1) >= priority
     const admitted = rows.filter(row => {
       const mine = this.#scopesOf(row)
-      const full = mine.find(({ name }) => !room.get(name)!.left)
+      const full = mine.find(({ name }) => !room.get(name)!.left || isBehind(row, name))
       if (full) { back.set(full.name, [...back.get(full.name) ?? [], row.id]); return false }
       for (const { name } of mine) { room.get(name)!.take(); started.set(name, (started.get(name) ?? 0) + 1) }
       return true
     })
     await this.#count.run([...started].sort(), tx)
     for (const [scope, ids] of back) await this.deps.store.keepBack(ids, scope, tx)
+    // Of the room that is left, and that was promised to one whom another limit keeps back.
+    const free = [...[...back.keys()].filter(name => room.get(name)!.left), ...rows.flatMap(row => (admitted.includes(row) ? [] : row.held_by ?? []))]
+    if (free.length) tx.afterCommit(() => this.release(free).catch(() => {}))
     return admitted
   }
 
-  /** Jobs have left `running`: others may begin in their place. */
+  /** Jobs have left `running`, or were let go and can't begin: others may in their place. */
   freed(jobs: readonly Limited[]): void {
-    if (jobs.some(job => this.concern(job))) this.release().catch(() => {}) // The sweep does it then.
+    const names = this.any ? jobs.flatMap(job => this.#scopesOf(job).map(({ name }) => name)) : []
+    if (names.length) this.release(names).catch(() => {}) // The sweep does it then.
   }
 
-  /** Gives the queue as many of those that were kept back as there is room for, by priority and age. */
-  release(): Promise<void> {
-    this.#again = true
+  /** Gives the queue as many of those that these scopes, or all, kept back as there is room for, by priority and age. */
+  release(scopes: readonly string[] | 'all' = 'all'): Promise<void> {
+    if (scopes === 'all') this.#all = true
+    else for (const name of scopes) this.#scopes.add(name)
     return (this.#releasing ??= this.#releaseAll().finally(() => { this.#releasing = undefined }))
   }
 
   async #releaseAll(): Promise<void> {
-    const { store, database } = this.deps
-    while (this.#again) {
-      this.#again = false
-      for (const name of await store.keptBackScopes()) {
-        const limit = this.#limitOf(name)
-        // Nobody limits it any more: all of them, by and by.
-        const room = limit ? await this.#freeOf({ name, limit }) : BATCH
-        if (room <= 0) continue
-        const ids = await store.keptBack(name, Math.min(room, BATCH))
-        await database.transaction(tx => store.letGo(ids, tx))
-        if (!limit && ids.length === BATCH) this.#again = true
-      }
+    const { store } = this.deps
+    while (this.#all || this.#scopes.size) {
+      const names = this.#all ? await store.keptBackScopes() : [...this.#scopes]
+      this.#all = false
+      this.#scopes.clear()
+      for (const name of names) if (await store.isKeptBack(name)) await this.#releaseSome(name)
     }
+  }
+
+  async #releaseSome(name: string): Promise<void> {
+    const { store, database } = this.deps
+    const limit = this.#limitOf(name)
+    // Nobody limits it any more: all of them, by and by.
+    const room = limit ? await this.#freeOf({ name, limit }) : BATCH
+    if (room <= 0) return
+    const ids = await store.keptBack(name, Math.min(room, BATCH))
+    await database.transaction(tx => store.letGo(ids, tx))
+    if (!limit && ids.length === BATCH) this.#scopes.add(name)
   }
 
   /** Room that is not promised to jobs which the queue has already. Read without a lock: the claim has the last word. */
   async #freeOf({ name, limit }: Scope): Promise<number> {
     const { database, store, clock } = this.deps
     const row: { minute: number; started: number } | undefined = await database.knex()('job_limits').where({ scope: name }).first('minute', 'started')
-    const started = row && Number(row.minute) >= Math.floor(clock.now() / MINUTE_MS) ? Number(row.started) : 0
+    const ahead = row ? Number(row.minute) - Math.floor(clock.now() / MINUTE_MS) : -1
+    const started = row && ahead >= 0 && ahead <= MINUTES_AHEAD ? Number(row.started) : 0
     const left = roomOf(name, limit, started, await this.#running.all([])).left
     return left > 0 ? left - await store.promised(name, left) : 0
   }

@@ -171,4 +171,11 @@ export const migrations: readonly Migration[] = [{
     // By each column alone it would think that any agent has its share of what is dead, and look for that among the newest.
     if (dialect === 'postgres') await knex.raw('CREATE STATISTICS jobs_kinds (mcv) ON type, agent, status FROM jobs')
   },
+}, {
+  name: '0010-handed',
+  async up(knex) {
+    // Without those that a limit keeps back: a sweep would read all of them every second to find the others.
+    await knex.raw('DROP INDEX IF EXISTS jobs_handed')
+    await knex.raw("CREATE INDEX jobs_handed ON jobs (type, handed_at) WHERE status = 'queued' AND held = 0")
+  },
 }]

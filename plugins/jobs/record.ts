@@ -49,8 +49,9 @@ export interface JobRow {
   /** While it waits: when it does so no longer, and whether it waits for its children. */
   readonly wake_at?: number | null
   readonly for_children?: number
-  /** 1: a limit keeps it from the queue. */
+  /** 1: a limit keeps it from the queue; which one did, the last time. */
   readonly held?: number
+  readonly held_by?: string | null
   /** Some job names it as its parent. */
   readonly has_children?: number
 }

@@ -33,8 +33,8 @@ const PAST = {
 /** How long it may take until it is noted that a new job is in the queue, and how many are noted at once. */
 const NOTE_MS = 100
 const NOTED_AT_ONCE = 500
-/** Each time another one below 0, so that a late note of its being handed over passes it by. */
-const SET_ASIDE = 'CASE WHEN handed_at < 0 THEN handed_at - 1 ELSE -1 END'
+/** `handed_at` of a job that the queue gave back: below 0, and each time another one, so that a late note of its being handed over passes it by. */
+const GIVEN_BACK = 'CASE WHEN handed_at < 0 THEN handed_at - 1 ELSE -1 END'
 
 /** One step of the machine: `row` is what it was read as in the same transaction. */
 export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly changes: Changes; /** For its event. */ readonly data?: object }
@@ -44,7 +44,9 @@ interface Made extends Step { readonly after: JobRow; /** A result that is kept 
 export type Inserted = { readonly row: JobRow; readonly created: boolean; readonly replaced?: boolean } | Error
 
 /** What the queue is told of a job. */
-type Handed = Pick<JobRow, 'id' | 'priority' | 'run_at' | 'handed_at'>
+type Handed = Pick<JobRow, 'id' | 'priority' | 'run_at' | 'seq' | 'handed_at'>
+
+const HANDED = ['id', 'priority', 'run_at', 'seq', 'handed_at'] as const satisfies readonly (keyof Handed)[]
 
 /** Who holds a job, and under which token. */
 export interface Claim { readonly id: string; readonly token: number; readonly owner: string }
@@ -68,10 +70,10 @@ export class JobStore {
   readonly #locked: ManyStatement<JobRow>
   readonly #insert: ManyStatement<{ id: string }>
   readonly #change: ManyStatement<{ id: string }>
-  readonly #noted: ManyStatement
   readonly #remove: Statement
   readonly #begin: ManyStatement
   readonly #end: ManyStatement
+  readonly #note: ManyStatement
   readonly #renew: Statement
   readonly #steps: Statement<{ name: string; result: string | null }>
   readonly #step: Statement
@@ -91,20 +93,23 @@ export class JobStore {
     this.#change = database.prepareMany(
       `UPDATE jobs SET ${CHANGING.map((each, at) => `${each} = given.column${at + 3}`).join(', ')}, seq = jobs.seq + 1
        FROM (VALUES :rows) AS given WHERE jobs.id = given.column1 AND jobs.seq = given.column2 RETURNING jobs.id`, typesOf(['id', 'seq', ...CHANGING]))
-    this.#noted = database.prepareMany(
-      `UPDATE jobs SET handed_at = given.column3, held = 0 FROM (VALUES :rows) AS given
-       WHERE jobs.id = given.column1 AND jobs.handed_at = given.column2 AND jobs.status = 'queued'`, ['text', 'bigint', 'bigint'])
     this.#remove = database.prepare('DELETE FROM jobs WHERE id = ? AND seq = ?')
     this.#begin = database.prepareMany(
       'INSERT INTO job_attempts (job_id, token, attempt, worker, started_at) VALUES :rows', ['text', 'bigint', 'bigint', 'text', 'bigint'])
     this.#end = database.prepareMany(
       `UPDATE job_attempts SET finished_at = given.column3, outcome = given.column4, error = given.column5
        FROM (VALUES :rows) AS given WHERE job_id = given.column1 AND token = given.column2`, ['text', 'bigint', 'bigint', 'text', 'text'])
+    this.#note = database.prepareMany(
+      `UPDATE jobs SET handed_at = given.column4, held = 0 FROM (VALUES :rows) AS given
+       WHERE jobs.id = given.column1 AND jobs.seq = given.column2 AND jobs.handed_at = given.column3 AND status = 'queued'`,
+      ['text', 'bigint', 'bigint', 'bigint'])
     this.#renew = database.prepare(`UPDATE jobs SET lease_until = ? WHERE id = ? AND token = ? AND lease_owner = ? AND status = 'running'`)
     this.#steps = database.prepare('SELECT name, result FROM job_steps WHERE job_id = ?')
+    // Whoever takes the job back waits for the step, or the next attempt would not see it, do it again, and find it there.
+    const hold = database.dialect === 'postgres' ? 'FOR NO KEY UPDATE' : ''
     this.#step = database.prepare(
       `INSERT INTO job_steps (job_id, name, result, attempt, started_at, finished_at)
-       SELECT id, ?, ?, attempt, ?, ? FROM jobs WHERE id = ? AND token = ? AND lease_owner = ? AND status = 'running'`)
+       SELECT id, ?, ?, attempt, ?, ? FROM jobs WHERE id = ? AND token = ? AND lease_owner = ? AND status = 'running' ${hold}`)
   }
 
   get now(): number { return this.deps.clock.now() }
@@ -203,28 +208,34 @@ export class JobStore {
   /** A limit keeps them from beginning. */
   async keepBack(ids: readonly string[], scope: string, tx: Tx): Promise<void> {
     const knex = this.deps.database.knex(tx)
-    await knex('jobs').whereIn('id', [...ids]).where('status', 'queued').update({ held: 1, held_by: scope, handed_at: knex.raw(SET_ASIDE) })
+    await knex('jobs').whereIn('id', [...ids]).where('status', 'queued').update({ held: 1, held_by: scope, handed_at: knex.raw(GIVEN_BACK) })
   }
   async letGo(ids: readonly string[], tx: Tx): Promise<void> {
     const rows = [...(await this.readAll(ids, tx)).values()].filter(row => row.status === 'queued' && row.held)
-    await this.deps.database.knex(tx)('jobs').whereIn('id', rows.map(row => row.id)).update({ held: 0, handed_at: 0 })
-    await this.handOver(rows.map(row => ({ ...row, handed_at: 0 })), tx)
+    await this.handOver(rows, tx)
   }
   get #held() { return this.#jobs.whereRaw("held_by IS NOT NULL AND status = 'queued'") }
+  /** The highest priority of those that it keeps back. */
+  async firstKeptBack(scope: string, tx: Tx): Promise<number | undefined> {
+    const knex = this.deps.database.knex(tx)
+    const row = await knex('jobs').whereRaw("held_by IS NOT NULL AND status = 'queued'").where({ held_by: scope, held: 1 }).max({ priority: 'priority' }).first()
+    return row?.priority ?? undefined
+  }
+  async isKeptBack(scope: string): Promise<boolean> { return (await this.#held.where({ held_by: scope, held: 1 }).limit(1).pluck('id')).length > 0 }
   /** What keeps any job back. */
   async keptBackScopes(): Promise<string[]> { return this.#held.distinct('held_by').where('held', 1).pluck('held_by') }
   /** Those that go first; of each priority by age, since by their number and age together no index has them in order. */
   async keptBack(scope: string, count: number): Promise<string[]> {
     const rows: Handed[] = []
     for (let priority = 9; priority >= 0; priority--) {
-      rows.push(...await this.#held.where({ held_by: scope, held: 1, priority }).orderBy('run_at').limit(count).select('id', 'priority', 'run_at', 'handed_at'))
+      rows.push(...await this.#held.where({ held_by: scope, held: 1, priority }).orderBy('run_at').limit(count).select(HANDED))
     }
     const at = new Map(this.#entriesOf(rows).map(entry => [entry.id, entry.priority]))
     return rows.sort((a, b) => at.get(b.id)! - at.get(a.id)! || a.run_at - b.run_at).slice(0, count).map(row => row.id)
   }
-  /** Jobs that were let go and did not begin yet; it stops counting there. */
+  /** Jobs that were let go and did not begin yet, nor were given back by the queue; it stops counting there. */
   async promised(scope: string, most: number): Promise<number> {
-    return (await this.#held.where({ held_by: scope, held: 0 }).limit(Math.min(most, 10_000)).pluck('id')).length
+    return (await this.#held.where({ held_by: scope, held: 0 }).where('handed_at', '>', 0).limit(Math.min(most, 10_000)).pluck('id')).length
   }
 
   /** Gives queued jobs to the queue: in `tx` if it can, else after commit, and what is lost then the sweep finds by `handed_at`. */
@@ -233,24 +244,34 @@ export class JobStore {
     if (!rows.length) return
     if (queue.can.transactional) {
       await queue.enqueue(this.#entriesOf(rows), tx)
-      if (!fresh) await this.#inTable(rows, tx)
+      if (!fresh) await this.#handed(rows, tx)
     } else tx.afterCommit(() => this.#handOverNow(rows, fresh))
   }
 
   async takeOut(id: string, tx: Tx): Promise<void> {
     const { queue } = this.deps
     if (queue.can.transactional) await queue.remove([id], tx)
-    else tx.afterCommit(() => queue.remove([id]).catch(() => {})) // What is left there is refused.
+    else tx.afterCommit(() => this.removeNow(id).catch(() => {})) // What is left there is refused.
+  }
+
+  /** Takes it out of a queue that has no transactions. Whoever has queued it again since may have been quicker. */
+  async removeNow(id: string): Promise<void> {
+    await this.deps.queue.remove([id])
+    const row = await this.read(id)
+    if (row?.status === 'queued' && !row.held) await this.#handOverNow([row])
   }
 
   /** Gives the queue again what it was last given before that moment. Resolves to whether there may be more; not if the queue is away. */
   async handOverAgain(before: number, types: readonly string[], limit: number): Promise<boolean> {
     const { database, queue } = this.deps
-    await this.#note()
-    if (!(await this.unhanded(before, types, 1)).length) return false
-    if (queue.can.transactional) await database.transaction(async tx => this.handOver(await this.unhanded(before, types, limit, tx), tx))
-    else return this.#handOverNow(await this.unhanded(before, types, limit))
-    return true
+    await this.#noteFresh()
+    if (!(await this.#unhanded(before).whereIn('type', [...types]).limit(1)).length) return false
+    const again = (tx: Tx) => this.unhanded(before, types, limit, tx)
+    let found = 0
+    const count = (rows: readonly Handed[]) => { found = rows.length; return rows }
+    if (queue.can.transactional) await database.transaction(async tx => this.handOver(count(await again(tx)), tx))
+    else if (!await this.#handOverNow(count(await this.unhanded(before, types, limit)))) return false
+    return found === limit
   }
 
   /** False if the queue is away: the sweep hands over what was not. `fresh`: that it was is noted later, by when most of them have begun. */
@@ -259,28 +280,29 @@ export class JobStore {
       if ((error as { retryable?: boolean }).retryable !== true) throw error
       return false
     }
-    if (!fresh) await this.#handed(rows)
-    else if (this.#unnoted.push(...rows) === rows.length) this.#noting = this.deps.clock.after(NOTE_MS, () => void this.#note().catch(() => {}))
+    if (!fresh) await this.#noteHanded(rows)
+    else if (this.#unnoted.push(...rows) === rows.length) this.#noting = this.deps.clock.after(NOTE_MS, () => void this.#noteFresh().catch(() => {}))
     return true
   }
 
   #unnoted: Handed[] = []
   #noting = () => {}
-  /** Should it fail, the sweep gives them again. What was set aside or kept back since then stays as it is. */
-  async #note(): Promise<void> {
+  async #noteFresh(): Promise<void> {
     this.#noting()
-    const ids = this.#unnoted.splice(0).map(row => row.id)
-    for (let from = 0; from < ids.length; from += NOTED_AT_ONCE) {
-      await this.#jobs.whereIn('id', ids.slice(from, from + NOTED_AT_ONCE)).where({ status: 'queued', handed_at: 0 }).update({ handed_at: this.now })
+    await this.#noteHanded(this.#unnoted.splice(0))
+  }
+
+  /** Of those that are as they were handed over: it may be late. Should it fail, the sweep gives them again. */
+  async #noteHanded(rows: readonly Handed[]): Promise<void> {
+    const { now } = this
+    // All lock in one order, so that nobody waits in a circle.
+    const notes = rows.map(({ id, seq, handed_at }) => [id, seq, handed_at, now]).sort(([one], [two]) => (one! < two! ? -1 : 1))
+    for (let from = 0; from < notes.length; from += NOTED_AT_ONCE) {
+      await this.deps.database.transaction(tx => this.#note.run(notes.slice(from, from + NOTED_AT_ONCE), tx))
     }
   }
 
-  /** Only of those that stand as they were handed over: the queue may have delivered one already, and it was set aside or kept back. */
-  async #handed(rows: readonly Handed[]): Promise<void> {
-    const { now } = this
-    await this.deps.database.transaction(tx => this.#noted.run(rows.map(({ id, handed_at }) => [id, handed_at, now]), tx))
-  }
-  async #inTable(rows: readonly Handed[], tx: Tx): Promise<void> {
+  async #handed(rows: readonly Handed[], tx: Tx): Promise<void> {
     await this.deps.database.knex(tx)('jobs').whereIn('id', rows.map(row => row.id)).where('status', 'queued').update({ handed_at: this.now, held: 0 })
   }
 
@@ -323,15 +345,20 @@ export class JobStore {
   async setWaiting(id: string, wake_at: number | null, forChildren: boolean, tx: Tx): Promise<void> {
     await this.deps.database.knex(tx)('jobs').where({ id }).update({ wake_at, for_children: Number(forChildren) })
   }
-  /** Queued jobs that were last given to the queue before that moment, and may be lost to it. In no order: to sort all that waits takes long. */
+  /** Queued jobs that were last given to the queue before that moment, and may be lost to it; those that are waiting for it longest first, of whatever type. */
   async unhanded(before: number, types: readonly string[], limit: number, tx?: Tx): Promise<Handed[]> {
-    return this.deps.database.knex(tx)('jobs').select('id', 'priority', 'run_at', 'handed_at')
-      .whereRaw("status = 'queued'").where('handed_at', '<', before).where('held', 0).whereIn('type', [...types]).limit(limit)
+    const rows: Handed[] = []
+    // One by one: of all types together no index has them in order, and those of one could hide those of another for ever.
+    for (const type of types) rows.push(...await this.#unhanded(before, tx).where({ type }).orderBy('handed_at').limit(limit))
+    return rows.sort((a, b) => a.handed_at - b.handed_at).slice(0, limit)
+  }
+  #unhanded(before: number, tx?: Tx) {
+    return this.deps.database.knex(tx)('jobs').select(HANDED).whereRaw("status = 'queued' AND held = 0").where('handed_at', '<', before)
   }
   /** Nothing here can run it now: the sweep looks at it again. */
   async setAside(id: string, tx: Tx): Promise<void> {
     const knex = this.deps.database.knex(tx)
-    await knex('jobs').where({ id, status: 'queued' }).update({ handed_at: knex.raw(SET_ASIDE) })
+    await knex('jobs').where({ id, status: 'queued' }).update({ handed_at: knex.raw(GIVEN_BACK) })
   }
 
   async #tell(changed: readonly (readonly [row: JobRow, type: string, data?: object | undefined])[], tx: Tx): Promise<void> {

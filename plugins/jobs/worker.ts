@@ -184,7 +184,9 @@ export class Worker {
       await store.setAside(id, tx)
     }
     const changes = this.lease()
-    const admitted = await this.deps.limits.admit(await this.#apart(queued.filter(runnable), tx), tx)
+    const { limits } = this.deps
+    const admitted = await limits.admit(await this.#apart(queued.filter(runnable), tx), tx)
+    tx.afterCommit(() => limits.freed(queued.filter(row => row.held_by && !runnable(row))))
     return admitted.map(row => ({ row, event: 'claim', changes }))
   }
 
@@ -310,7 +312,8 @@ export class Worker {
     const { store, waiting, limits } = this.deps
     for (const { execution } of endings) await execution.writeRest(tx)
     const taken = await this.#takeFor(endings, tx)
-    const rows = await store.readAll([...endings.map(({ execution }) => execution.id), ...taken], tx)
+    // Their parents too, which may be woken: whoever locked them later would wait for others in a circle.
+    const rows = await store.readAll([...endings.flatMap(({ execution: { id, row } }) => [id, row.parent_id ?? []].flat()), ...taken], tx)
     const held = endings.filter(({ execution: { id, token, owner } }) => rows.get(id)?.token === token && rows.get(id)?.lease_owner === owner)
     const ends = held.map(({ execution, event, changes }) =>
       ({ row: rows.get(execution.id)!, event, changes, ...(event === 'park' && { data: told(execution.waits) }) }))

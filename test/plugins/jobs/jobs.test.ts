@@ -495,7 +495,12 @@ describe('jobs', () => {
     await database.knex()('jobs').where('id', 'like', '7%').update({ handed_at: 0 })
     assert.equal((await store.unhanded(rows[0].handed_at, ['double'], 200)).length, 200)
     assert.deepEqual(await store.unhanded(rows[0].handed_at, ['other'], 200), [])
-  })
+    await database.knex()('jobs').where('id', 'like', '8%').update({ type: 'other', handed_at: -1 })
+    assert.ok((await store.unhanded(rows[0].handed_at, ['double', 'other'], 10)).every(each => each.handed_at === -1), 'a type of which many wait hides another')
+    await database.knex()('jobs').update({ held: 1, held_by: 'project:default', handed_at: 0 })
+    await isQuick(() => store.handOverAgain(rows[0].handed_at, ['double', 'other'], 200))
+    await isQuick(() => store.keptBackScopes())
+  }).timeout(60_000)
 
   it('hands everything that is queued over at start', async () => {
     await using t = await runtime({ types: [double], config: { concurrency: 0 } })

@@ -176,6 +176,70 @@ describe('jobs: limits', () => {
   })
 })
 
+describe('jobs: limits hold up nobody', () => {
+  const settled = (t: TestRuntime) => eventually('the queue to be empty', async () => await t.get(JobQueue).depth() === 0)
+  const held = async (t: TestRuntime) => (await t.get(Database).knex()('jobs').where({ held: 1, status: 'queued' }).orderBy('id')) as { id: string }[]
+  const one = (t: TestRuntime, project: string, n: string, agent = 'a') => t.get(Jobs).submit(operator, request(project, agent, { n }))
+
+  it('because of a job that was let go while its type is away', async () => {
+    const it = gauge()
+    it.hold()
+    await using t = await start(it, { per_project: { concurrency: 1 } })
+    for (const n of ['first', 'gone', 'next']) await one(t, 'p', n)
+    await eventually('two to be kept back', async () => (await held(t)).length === 2)
+    const gone = (await held(t))[0]!.id
+    await t.get(Database).knex()('jobs').where({ id: gone }).update({ type: 'away', held: 0, handed_at: -1 })
+    it.ends.shift()!()
+    await eventually('the next', () => it.order.includes('next'))
+    it.go()
+    await t.get(Jobs).cancel(operator, gone)
+    await done(t)
+  })
+
+  it('who was kept back: those that came later go behind him, though they are in the queue already', async () => {
+    const it = gauge()
+    it.hold()
+    await using t = await start(it, { projects: { p: { concurrency: 1 } } }, { config: { concurrency: 2 } })
+    await one(t, 'p', 'first')
+    await eventually('the first', () => it.order.length === 1)
+    await one(t, 'p', 'kept back')
+    await eventually('one to be kept back', async () => (await held(t)).length === 1)
+    await one(t, 'q', 'other')
+    await eventually('the other', () => it.order.length === 2)
+    for (const n of ['later', 'last']) await one(t, 'p', n)
+    assert.equal(await t.get(JobQueue).depth(), 2)
+    for (let ran = 3; ran <= 5; ran++) { it.ends.splice(ran === 3 ? 0 : 1, 1)[0]!(); await eventually('the next', () => it.order.length === ran) }
+    assert.deepEqual(it.order, ['first', 'other', 'kept back', 'later', 'last'])
+    it.go()
+    await done(t)
+  })
+
+  it('with room that nobody uses, since another limit keeps back whom it was promised to', async () => {
+    const it = gauge()
+    it.hold()
+    await using t = await start(it, { projects: { p: { concurrency: 1 } }, agents: { slow: { concurrency: 1 } } }, { config: { sweep_ms: 3_600_000 } })
+    await one(t, 'q', 'slow', 'slow')
+    await one(t, 'p', 'first')
+    await eventually('both', () => it.order.length === 2)
+    for (const n of ['s1', 's2', 's3']) await one(t, 'p', n, 'slow')
+    await one(t, 'p', 'next')
+    await eventually('all to be kept back', async () => (await held(t)).length === 4)
+    it.ends.pop()!()
+    await eventually('the next', () => it.order.includes('next'))
+    await settled(t)
+    it.go()
+    await done(t)
+  })
+
+  it('with a minute that was counted by a clock far ahead', async () => {
+    const it = gauge()
+    await using t = await start(it, { per_project: { per_minute: 5 } })
+    await t.get(Database).knex()('job_limits').insert({ scope: 'project:p', minute: Math.floor(Date.now() / 60_000) + 100_000, started: 5 })
+    await one(t, 'p', 'a')
+    await done(t)
+  })
+})
+
 describe('jobs: aging', () => {
   it('lets a job that waits long enough go before those that came later with a higher priority', async () => {
     const it = gauge()

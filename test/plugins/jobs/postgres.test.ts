@@ -7,6 +7,7 @@ import { Jobs } from '#contracts/jobs'
 import { JobQueue } from '#contracts/queue'
 import cluster from '../../../plugins/cluster/index.ts'
 import { postgresOrSkip, type PostgresServer, type TestDatabase } from '../../support/services.ts'
+import { JobStore } from '../../../plugins/jobs/store.ts'
 import { jobType, operator, runtime, until } from './kit.ts'
 
 describe('jobs on PostgreSQL', () => {
@@ -127,5 +128,24 @@ describe('jobs on PostgreSQL', () => {
     })
     await cancelling
     assert.equal((await knex('jobs').where({ id }).first('status')).status, 'cancelled')
+  })
+
+  it('takes no job back while a step of it is being written: the next attempt would do it again, and find it there', async () => {
+    await using place = await server.newDatabase()
+    await using t = await runtime({ url: place.url, types: [jobType('hanging', () => new Promise(() => {}))] })
+    const { id } = await t.get(Jobs).submit(operator, { type: 'hanging', input: 1 })
+    await until(t, id, 'running')
+    const database = t.get(Database)
+    const { token, lease_owner } = await database.knex()('jobs').where({ id }).first()
+    const store = new JobStore({ database, queue: t.get(JobQueue), clock: new SystemClock(), events: () => undefined })
+    let cancelling: Promise<unknown> | undefined
+    await database.transaction(async tx => {
+      await store.saveStep({ id, token, owner: lease_owner }, 'children#1', '[]', Date.now(), tx)
+      cancelling = outside.runInAsyncScope(() => t.get(Jobs).cancel(operator, id))
+      await eventually('it to wait', async () =>
+        (await server.query(`SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '${place.name}'`)).length > 0)
+    })
+    await cancelling
+    await assert.rejects(store.saveStep({ id, token, owner: lease_owner }, 'children#2', '[]', Date.now()), { code: 'JOBS_LEASE_LOST' })
   })
 })

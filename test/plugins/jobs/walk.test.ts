@@ -9,18 +9,31 @@ import type { Job, JobStatus } from '#contracts/jobs'
 import type { JobRow } from '../../../plugins/jobs/record.ts'
 import { postgresOrSkip } from '../../support/services.ts'
 import { operator, runtime } from './kit.ts'
-import { fly, Killed, Process, VETO, type Attempt, type World } from './walk-kit.ts'
+import { Engine, fly, Killed, Process, VETO, type Attempt, type World } from './walk-kit.ts'
 
-const RUNS = process.env['BACKPLANE_CHAOS'] ? 10_000 : { sqlite: 60, postgres: 10 }
+const RUNS = process.env['BACKPLANE_CHAOS'] ? Number(process.env['WALKS'] ?? 10_000) : { sqlite: 60, postgres: 10 }
 const LONGEST_MS = process.env['BACKPLANE_CHAOS'] ? 7_200_000 : 120_000
 const KINDS = [
   'submit', 'submit', 'run', 'burst', 'delayed', 'batch', 'claim', 'claim', 'claim', 'claim', 'complete', 'complete', 'fail', 'fail', 'refuse', 'refuse', 'step', 'step', 'emit', 'cancel', 'retry',
-  'retry', 'replay', 'replayAll', 'discard', 'wait', 'wait', 'sweep', 'sweep', 'ask', 'ask', 'askSoon', 'answer', 'answer', 'answer', 'children', 'children', 'keyed', 'replaced', 'replaced', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'killSoon', 'failSoon', 'veto', 'wipe',
+  'retry', 'replay', 'replayAll', 'discard', 'wait', 'wait', 'sweep', 'sweep', 'ask', 'ask', 'askSoon', 'answer', 'answer', 'answer', 'children', 'children', 'keyed', 'replaced', 'replaced', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'killSoon', 'failSoon', 'veto', 'wipe', 'leave', 'leave',
 ] as const
-type Kind = (typeof KINDS)[number]
+/** What an engine does that is not in the database. */
+const OUTSIDE = ['carry', 'carry', 'deliver', 'deliver', 'deliver', 'spurious', 'spurious', 'stall', 'stall', 'catchUp', 'catchUp', 'away', 'back', 'back'] as const
+const LIMITS = {
+  per_project: { concurrency: 3 }, projects: { p1: { concurrency: 2, per_minute: 6 } },
+  per_agent: { concurrency: 2 }, agents: { a0: { concurrency: 1 }, a1: { per_minute: 3 } },
+}
+type Limits = Record<string, { concurrency?: number; per_minute?: number }>
+const limitOf = (name: string): { readonly concurrency: number; readonly per_minute: number } => {
+  const [kind, id] = name.split(':') as ['project' | 'agent', string]
+  const [all, own]: [object, Limits] = kind === 'project' ? [LIMITS.per_project, LIMITS.projects] : [LIMITS.per_agent, LIMITS.agents]
+  return { concurrency: Infinity, per_minute: Infinity, ...all, ...own[id] }
+}
+const scopesOf = ({ project_id, agent }: Pick<JobRow, 'project_id' | 'agent'>) => [`project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])]
+type Kind = (typeof KINDS | typeof OUTSIDE)[number]
 interface Running { readonly process: Process; readonly attempt: Attempt }
 interface Command { readonly kind: Kind; readonly a: number; readonly b: number }
-const commands = fc.array(fc.record({ kind: fc.constantFrom(...KINDS), a: fc.nat(30), b: fc.nat(30) }), { minLength: 15, maxLength: 40, size: 'max' })
+const commandsOf = (kinds: readonly Kind[]) => fc.array(fc.record({ kind: fc.constantFrom(...kinds), a: fc.nat(30), b: fc.nat(30) }), { minLength: 15, maxLength: 40, size: 'max' })
 
 /** By hand, so that it is no copy of the machine: what each event may follow, and where it leads. */
 const LEGAL: Record<string, { readonly from: readonly (JobStatus | 'none')[]; readonly to: readonly JobStatus[]; readonly attempt: (before: number) => number }> = {
@@ -41,7 +54,7 @@ const LEGAL: Record<string, { readonly from: readonly (JobStatus | 'none')[]; re
 }
 const FINAL: readonly JobStatus[] = ['completed', 'dead', 'cancelled']
 /** What a request may be told; anything else is a bug. */
-const ANSWERS = new Set(['JOBS_FINAL', 'JOBS_NOT_RETRYABLE', 'JOBS_NOT_DEAD', 'JOBS_NOT_FOUND', 'QUESTIONS_NOT_FOUND', 'QUESTIONS_CLOSED', 'QUESTIONS_WHICH', 'DATABASE_UNAVAILABLE'])
+const ANSWERS = new Set(['JOBS_FINAL', 'JOBS_NOT_RETRYABLE', 'JOBS_NOT_DEAD', 'JOBS_NOT_FOUND', 'QUESTIONS_NOT_FOUND', 'QUESTIONS_CLOSED', 'QUESTIONS_WHICH', 'DATABASE_UNAVAILABLE', 'JOBS_TYPE_UNKNOWN'])
 
 class Walk {
   readonly processes: Process[] = []
@@ -52,7 +65,7 @@ class Walk {
   #wiped = false
   #began = 0
 
-  constructor(readonly world: World) {}
+  constructor(readonly world: World & { readonly crowded: readonly string[] }) {}
 
   get clock(): FakeClock { return this.world.clock }
 
@@ -69,7 +82,9 @@ class Walk {
     const process = this.processes[a % this.processes.length]!
     const { service, worker } = process
     const id = this.known[b % Math.max(1, this.known.length)]
-    const request = (more: object = {}) => ({ type: 'work', input: b, max_attempts: 1 + (b % 3), ...more })
+    const whose = this.world.limits && { project_id: `p${a % 3}`, ...(b % 4 && { agent: `a${b % 4}` }) }
+    const request = (more: object = {}) => ({ type: 'work', input: b, max_attempts: 1 + (b % 3), ...whose, ...more })
+    const { engine } = this.world
     switch (kind) {
       case 'submit': await this.#made_(process, service.submit(operator, request(b > 20 ? { idempotency_key: `k${b}` } : {})).then(job => [job])); break
       case 'run': await this.#made_(process, this.#run(process, request())); break
@@ -106,7 +121,20 @@ class Walk {
       case 'killSoon': process.fault = { after: b % 20, kind: 'kill' }; break
       case 'failSoon': process.fault = { after: b % 20, kind: 'fail' }; break
       case 'veto': process.vetoes = 1 + (b % 2); break
-      case 'wipe': await this.world.database.knex()('queue_entries').delete(); this.#wiped = true; break
+      case 'wipe':
+        await this.world.database.knex()('queue_entries').delete()
+        engine?.lose()
+        this.#wiped = true
+        break
+      case 'leave': process.without = !process.without; break
+      case 'carry': process.carry(1 + (b % 3)); break
+      case 'deliver': await this.#asked(process, process.deliverCarried()); break
+      case 'spurious': if (id !== undefined) await this.#asked(process, process.deliver([id])); break
+      // Whoever stands still too long is taken for dead, and delivers later all the same.
+      case 'stall': engine?.putBack(() => true); break
+      case 'catchUp': engine?.catchUp(); break
+      case 'away': engine!.away = true; break
+      case 'back': engine!.away = false; break
     }
     await this.idle()
     await this.#bury()
@@ -114,14 +142,27 @@ class Walk {
 
   /** However it went: everybody who lives works on until nothing is left to do. */
   async finish(): Promise<void> {
-    for (const process of this.processes) { process.fault = undefined; process.vetoes = 0; process.resume() }
-    for (let rounds = 0; rounds < 40; rounds++) {
-      if (!(await this.rows()).some(row => !FINAL.includes(row.status))) return
+    const { engine } = this.world
+    for (const process of this.processes) { process.fault = undefined; process.vetoes = 0; process.without = false; process.resume() }
+    if (engine) engine.away = false
+    engine?.catchUp()
+    for (const process of this.processes) await this.#asked(process, process.deliverCarried())
+    engine?.putBack(() => true)
+    for (let [rounds, seen, all] = [0, -1, 0]; rounds < 30 && all < 500; rounds++, all++) {
+      const now = await this.rows()
+      if (!now.some(row => !FINAL.includes(row.status))) return
+      // As long as anything goes on.
+      const changes = now.reduce((sum, row) => sum + row.seq, 0)
+      if (changes !== seen) [rounds, seen] = [0, changes]
       const process = this.processes[0]!
-      await process.claim(50)
-      await this.idle()
-      for (const each of this.processes) for (const attempt of each.attempts.splice(0)) attempt.resolve({ token: attempt.token })
-      await this.idle()
+      for (let ended = 1; ended;) {
+        await process.claim(50)
+        await this.idle()
+        const attempts = this.processes.flatMap(each => each.attempts.splice(0))
+        for (const attempt of attempts) attempt.resolve({ token: attempt.token })
+        await this.idle()
+        ended = attempts.length
+      }
       // Before a sweep, which would wake it: the end of the last child has.
       const rows = await this.rows()
       for (const row of rows) if (row.status === 'waiting' && row.for_children) assert.ok(rows.some(each => each.parent_id === row.id && !FINAL.includes(each.status)), `${row.id} was forgotten`)
@@ -129,6 +170,7 @@ class Walk {
       await this.idle()
       await process.worker.sweep()
       await this.idle()
+      if (this.world.limits) await this.#checkRoom()
       for (const { id } of (await this.rows()).filter(row => row.status === 'waiting')) await this.#answer(process, id, 0)
     }
     assert.fail(`these never came to an end: ${JSON.stringify((await this.rows()).filter(row => !FINAL.includes(row.status)))}`)
@@ -142,8 +184,23 @@ class Walk {
 
   rows(): Promise<JobRow[]> { return this.world.database.knex()('jobs').orderBy('id') }
 
+  /** After a sweep nobody is kept back while there is room for him. */
+  async #checkRoom(): Promise<void> {
+    const rows = await this.rows()
+    const minute = Math.floor(this.clock.now() / 60_000)
+    const started = new Map((await this.world.database.knex()('job_limits')).map(each => [each.scope as string, Number(each.minute) === minute ? Number(each.started) : 0]))
+    const full = (name: string) => {
+      const mine = rows.filter(row => scopesOf(row).includes(name))
+      const let_go = mine.filter(row => row.status === 'queued' && row.held === 0)
+      const { concurrency, per_minute } = limitOf(name)
+      return mine.filter(row => row.status === 'running').length + let_go.length >= concurrency || (started.get(name) ?? 0) + let_go.length >= per_minute
+    }
+    for (const row of rows) if (row.status === 'queued' && row.held) assert.ok(scopesOf(row).some(full), `${row.id} is kept back, though there is room`)
+  }
+
   /** The invariants. */
   async check(): Promise<void> {
+    assert.deepEqual(this.world.crowded, [])
     const knex = this.world.database.knex()
     const rows = new Map((await this.rows()).map(row => [row.id, row]))
     const events: { job_id: string; seq: number; type: string; data: string }[] = await knex('walk_events').orderBy(['job_id', 'seq'])
@@ -165,8 +222,10 @@ class Walk {
       assert.ok(row.attempt >= 0 && row.attempt <= row.max_attempts, `${id} is at attempt ${row.attempt} of ${row.max_attempts}`)
       assert.equal(row.lease_owner !== null && row.lease_until !== null, status === 'running', `${id} is ${status} and held by ${row.lease_owner}`)
       assert.equal(row.finished_at !== null, FINAL.includes(status), `${id} is ${status} and ended at ${row.finished_at}`)
-      // Set aside, as one that may have killed its process is beside another one, it is the sweep's to hand over.
-      if (status === 'queued' && !this.#wiped) assert.ok(inQueue.has(id) || Number(row.handed_at) < 0, `${id} is queued, and not in the queue`)
+      // Set aside, as one that may have killed its process is beside another one, or handed back while its type is away, it is the sweep's to hand over.
+      const { engine } = this.world
+      if (engine && status === 'queued') assert.ok(row.held || engine.entries.has(id) || engine.lost.has(id) || Number(row.handed_at) <= 0, `${id} is queued, and not in the queue`)
+      if (!engine && status === 'queued' && !this.#wiped) assert.ok(row.held || inQueue.has(id) || Number(row.handed_at) <= 0, `${id} is queued, and not in the queue`)
       assert.equal(row.result !== null, status === 'completed')
       const open = [...rows.values()].filter(each => each.parent_id === id && !FINAL.includes(each.status))
       if (status === 'waiting') {
@@ -250,7 +309,7 @@ class Walk {
         // It was cancelled or taken by another process, whose word had not come yet.
         const [row] = await this.world.database.knex()('jobs').where({ id: attempt.id })
         assert.ok(row?.status !== 'running' || row.token !== attempt.token, `${attempt.id} is told that it lost its claim, which it holds`)
-      } else assert.ok(came.error instanceof Killed || attempt.ctx.signal.aborted || ['JOBS_ASK_TIMEOUT', 'JOBS_NOT_FOUND', 'JOBS_PARENT', 'DATABASE_UNAVAILABLE'].includes(came.error.code ?? ''), `waiting failed: ${String(came.error)}`)
+      } else assert.ok(came.error instanceof Killed || attempt.ctx.signal.aborted || ['JOBS_ASK_TIMEOUT', 'JOBS_NOT_FOUND', 'JOBS_PARENT', 'JOBS_TYPE_UNKNOWN', 'DATABASE_UNAVAILABLE'].includes(came.error.code ?? ''), `waiting failed: ${String(came.error)}`)
     } else if (Array.isArray(came.value)) assert.ok(came.value.every((job: Job) => FINAL.includes(job.status)), 'its children go on')
   }
 
@@ -318,8 +377,25 @@ class Walk {
   }
 }
 
+interface Way { readonly outside?: boolean; readonly limited?: boolean }
+/** How many run of each scope now, and began in each minute: those that are too many. */
+async function crowdsIn(database: Database): Promise<string[]> {
+  const knex = database.knex()
+  const rows: (Pick<JobRow, 'project_id' | 'agent'> & { readonly minute?: number })[] = [
+    ...await knex('jobs').where({ status: 'running' }).select('project_id', 'agent'),
+    ...await knex('job_attempts').join('jobs', 'jobs.id', 'job_attempts.job_id').select('project_id', 'agent', knex.raw('job_attempts.started_at / 60000 AS minute')),
+  ]
+  const counts = new Map<string, number>()
+  for (const row of rows) for (const name of scopesOf(row)) counts.set(`${name} ${row.minute ?? 'now'}`, (counts.get(`${name} ${row.minute ?? 'now'}`) ?? 0) + 1)
+  return [...counts].filter(([key, count]) => {
+    const [name, when] = key.split(' ') as [string, string]
+    const { concurrency, per_minute } = limitOf(name)
+    return count > (when === 'now' ? concurrency : per_minute)
+  }).map(([key, count]) => `${key}: ${count}`)
+}
+
 /** One walk after the other, each on empty tables. */
-async function walks(t: TestRuntime, runs: number): Promise<void> {
+async function walks(t: TestRuntime, runs: number, { outside, limited }: Way = {}): Promise<void> {
   const database = t.get(Database)
   const knex = () => database.knex()
   await knex().schema.createTable('walk_events', table => {
@@ -333,9 +409,11 @@ async function walks(t: TestRuntime, runs: number): Promise<void> {
   // What a builder asks, too: the walk must know when the database is still.
   const { execute } = database as unknown as { execute(...args: unknown[]): Promise<unknown> }
   Object.assign(database, { execute: (...args: unknown[]) => fly(flying, execute.apply(database, args)) })
-  await fc.assert(fc.asyncProperty(commands, async list => {
-    for (const table of ['jobs', 'queue_entries', 'walk_events']) await knex()(table).delete()
-    const walk = new Walk({ database, clock: new FakeClock(), flying })
+  await fc.assert(fc.asyncProperty(commandsOf(outside ? [...KINDS, ...OUTSIDE] : KINDS), async list => {
+    for (const table of ['jobs', 'queue_entries', 'walk_events', 'job_limits']) await knex()(table).delete()
+    const crowded: string[] = []
+    const committed = limited ? async () => { crowded.push(...await crowdsIn(database)) } : undefined
+    const walk = new Walk({ database, clock: new FakeClock(), flying, engine: outside ? new Engine() : undefined, limits: limited ? LIMITS : undefined, committed, crowded })
     try {
       for (let at = 0; at < 2; at++) await walk.start()
       for (const command of list) {
@@ -349,23 +427,31 @@ async function walks(t: TestRuntime, runs: number): Promise<void> {
 }
 
 describe('random walks of whole processes', () => {
-  const runsOn = (dialect: 'sqlite' | 'postgres') => (typeof RUNS === 'number' ? RUNS : RUNS[dialect])
+  const runsOn = (dialect: 'sqlite' | 'postgres', share: number) => (typeof RUNS === 'number' ? RUNS : Math.round(RUNS[dialect] * share))
   // The plugin itself is only there for its tables: it takes nothing from the queue, and its time stands still.
   const still = () => ({ config: { concurrency: 0 }, clock: new FakeClock() })
 
-  it('keep every invariant, with kills between any two writes, on SQLite', async () => {
-    const dataDir = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'backplane-walk-'))
-    try {
-      await using t = await runtime({ ...still(), host: { dataDir } })
-      await walks(t, runsOn('sqlite'))
-    } finally { rmSync(dataDir, { recursive: true, force: true }) }
-  }).timeout(LONGEST_MS)
+  const WAYS: readonly (readonly [name: string, way: Way, share: number])[] = [
+    ['', {}, 1],
+    [', through an engine outside the database', { outside: true }, 0.5],
+    [', with limits', { limited: true }, 0.5],
+    [', with limits, through an engine outside the database', { outside: true, limited: true }, 0.5],
+  ]
+  for (const [name, way, share] of WAYS) {
+    it(`keep every invariant, with kills between any two writes, on SQLite${name}`, async () => {
+      const dataDir = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'backplane-walk-'))
+      try {
+        await using t = await runtime({ ...still(), host: { dataDir } })
+        await walks(t, runsOn('sqlite', share), way)
+      } finally { rmSync(dataDir, { recursive: true, force: true }) }
+    }).timeout(LONGEST_MS)
 
-  it('keep every invariant, with kills between any two writes, on PostgreSQL', async function () {
-    const server = await postgresOrSkip(this)
-    this.timeout(LONGEST_MS)
-    await using place = await server.newDatabase()
-    await using t = await runtime({ ...still(), url: place.url })
-    await walks(t, runsOn('postgres'))
-  })
+    it(`keep every invariant, with kills between any two writes, on PostgreSQL${name}`, async function () {
+      const server = await postgresOrSkip(this)
+      this.timeout(LONGEST_MS)
+      await using place = await server.newDatabase()
+      await using t = await runtime({ ...still(), url: place.url })
+      await walks(t, runsOn('postgres', share), way)
+    })
+  }
 })

@@ -1,0 +1,66 @@
+import assert from 'node:assert/strict'
+import { FakeClock, type TestRuntime } from '#core/testing'
+import { Database } from '#contracts/database'
+import { Jobs } from '#contracts/jobs'
+import type { JobQueue } from '#contracts/queue'
+import type { JobRow } from '../../../plugins/jobs/record.ts'
+import { JobStore } from '../../../plugins/jobs/store.ts'
+import { jobType, operator, runtime } from './kit.ts'
+
+describe('jobs through a queue that is not in the database', () => {
+  /** A store with such a queue; `meanwhile` comes after the queue did what it was asked for, and before that is noted. */
+  async function outbox(t: TestRuntime, meanwhile: (store: JobStore, id: string) => Promise<unknown>) {
+    const [database, asked, clock] = [t.get(Database), [] as string[], new FakeClock()]
+    const queue = {
+      can: { transactional: false, distributed: true },
+      async enqueue([entry]: readonly { id: string }[]) { asked.push(`add ${entry!.id}`); await meanwhile(store, entry!.id) },
+      async remove([id]: readonly string[]) { asked.push(`remove ${id}`); await meanwhile(store, id!) },
+    } as unknown as JobQueue
+    const store: JobStore = new JobStore({ database, queue, clock, events: () => undefined })
+    const { id } = await t.get(Jobs).submit(operator, { type: 'work', input: 1 })
+    await database.knex()('jobs').where({ id }).update({ handed_at: 0 })
+    const row = async (): Promise<JobRow> => (await store.read(id))!
+    return { store, id, database, asked, clock, row, change: (changes: object) => database.knex()('jobs').where({ id }).update(changes) }
+  }
+  const still = () => runtime({ types: [jobType('work', async () => null)], config: { concurrency: 0, sweep_ms: 3_600_000 } })
+
+  it('what was delivered and given back before its hand-over was noted is the sweep\'s at once', async () => {
+    await using t = await still()
+    const it = await outbox(t, (store, id) => it.database.transaction(tx => store.setAside(id, tx)))
+    for (const given of [-1, -2, -3]) {
+      await it.store.handOverAgain(it.clock.now(), ['work'], 10)
+      assert.equal((await it.row()).handed_at, given)
+    }
+  })
+
+  it('what was delivered and kept back by a limit before its letting go was noted stays kept back', async () => {
+    await using t = await still()
+    const it = await outbox(t, (store, id) => it.database.transaction(tx => store.keepBack([id], 'project:default', tx)))
+    await it.change({ held: 1, held_by: 'project:default' })
+    await it.database.transaction(tx => it.store.letGo([it.id], tx))
+    await it.clock.advance(1)
+    assert.deepEqual([(await it.row()).held, it.asked], [1, [`add ${it.id}`]])
+  })
+
+  it('what ran and was queued again before its first hand-over was noted is not taken for handed over', async () => {
+    await using t = await still()
+    const it = await outbox(t, async () => {})
+    const fresh = await it.row()
+    await it.database.transaction(tx => it.store.handOver([fresh], tx, true))
+    await it.change({ seq: 4 })
+    await it.clock.advance(200)
+    assert.equal((await it.row()).handed_at, 0)
+    await it.change({ seq: 1 })
+    await it.store.handOverAgain(it.clock.now(), ['work'], 10)
+    assert.equal((await it.row()).handed_at, it.clock.now())
+  })
+
+  it('what was cancelled, and queued again before the queue removed it, is given to it once more', async () => {
+    await using t = await still()
+    const it = await outbox(t, async () => {})
+    await it.store.removeNow(it.id)
+    await it.change({ status: 'cancelled' })
+    await it.store.removeNow(it.id)
+    assert.deepEqual(it.asked, [`remove ${it.id}`, `add ${it.id}`, `remove ${it.id}`])
+  })
+})
