@@ -20,7 +20,8 @@ export const workers: Show = {
     const jobs = stage.many(10_000, 200)
     // A SQLite file takes four processes.
     const count = stage.engine.database === 'sqlite' ? 3 : 4
-    stage.configure({ plugins: { models: {}, agents: {} }, jobs: { limits: LIMITS } })
+    // Nobody dies, so nobody waits for a lease; a machine that is busy with other things must not end one.
+    stage.configure({ plugins: { models: {}, agents: {} }, jobs: { limits: LIMITS, lease: { ms: 20_000, renew_ms: 5_000 } } })
     const api = await stage.start(0)
     const instances = await Promise.all(Array.from({ length: count }, () => stage.start(CONCURRENCY, 'worker')))
     const stop = watchLimits(stage, limitOf)
