@@ -244,6 +244,21 @@ describe('agents: commands', () => {
     const job = JSON.parse(printed.out) as Job
     assert.deepEqual([job.status, job.agent], ['completed', 'math'])
   })
+  it('run: an answer that is kept apart is told in full, here and by the server', async () => {
+    const text = 'x'.repeat(40_000)
+    const long = [contribute(ModelProvider, scriptedProvider(new ScriptedModel(() => answer(text)))), contribute(Agent, { name: 'long', summary: '', model: 'scripted/m' })]
+    await using t = await served(...long)
+    for (const url of [undefined, t.get(HttpServer).url]) {
+      const [said, shown] = [terminal(t, ['long', 'x'], { url }), terminal(t, ['long', 'x'], { url, json: true })]
+      assert.deepEqual([await command('run').run(said.io), await command('run').run(shown.io)], [0, 0])
+      assert.equal(said.printed.out.trim(), text)
+      const job = JSON.parse(shown.printed.out) as Job
+      assert.deepEqual([(job.result as { text: string }).text, job.result_ref], [text, null])
+      assert.equal((await t.get(Jobs).get(operator, job.id)).result_ref!.bytes > 40_000, true)
+    }
+    const answered = await fetch(`${t.get(HttpServer).url}/api/v1/agents/long/run`, { method: 'POST', headers: { 'content-type': 'application/json', accept: 'application/json' }, body: '{"input":"x"}' })
+    assert.equal((await answered.json() as { result: { text: string } }).result.text, text)
+  })
   it('run: ends with 1 when the job is dead, and says why', async () => {
     const model = new ScriptedModel(() => [...say('half'), { type: 'error', error: new Error('cut') }])
     const broken = [contribute(ModelProvider, scriptedProvider(model)), contribute(Agent, { name: 'broken', summary: '', model: 'scripted/m' })]

@@ -15,7 +15,8 @@ const RUNS = process.env['BACKPLANE_CHAOS'] ? Number(process.env['WALKS'] ?? 10_
 const LONGEST_MS = process.env['BACKPLANE_CHAOS'] ? 7_200_000 : 120_000
 const KINDS = [
   'submit', 'submit', 'run', 'burst', 'delayed', 'batch', 'claim', 'claim', 'claim', 'claim', 'complete', 'complete', 'fail', 'fail', 'refuse', 'refuse', 'step', 'step', 'emit', 'cancel', 'retry',
-  'retry', 'replay', 'replayAll', 'discard', 'wait', 'wait', 'sweep', 'sweep', 'ask', 'ask', 'askSoon', 'answer', 'answer', 'answer', 'children', 'children', 'keyed', 'replaced', 'replaced', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'killSoon', 'failSoon', 'veto', 'wipe', 'leave', 'leave',
+  'retry', 'replay', 'replayAll', 'discard', 'wait', 'wait', 'sweep', 'sweep', 'ask', 'ask', 'askSoon', 'answer', 'answer', 'answer', 'children', 'children',
+  'keyed', 'replaced', 'replaced', 'pause', 'resume', 'stop', 'kill', 'killSoon', 'killSoon', 'failSoon', 'veto', 'wipe', 'leave', 'leave',
 ] as const
 /** What an engine does that is not in the database. */
 const OUTSIDE = ['carry', 'carry', 'deliver', 'deliver', 'deliver', 'spurious', 'spurious', 'stall', 'stall', 'catchUp', 'catchUp', 'away', 'back', 'back'] as const
