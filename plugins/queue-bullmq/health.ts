@@ -1,12 +1,11 @@
 import type { HealthCheck } from '#contracts/health'
-import type { Fitness } from './fitness.ts'
 import type { BullQueue } from './queue.ts'
 
-export const healthCheck = (queue: BullQueue, fitness: Fitness): HealthCheck => ({
+export const healthCheck = (queue: BullQueue, expectFit: () => void): HealthCheck => ({
   name: 'queue-bullmq',
   async check() {
     // Both reject with what is wrong.
-    fitness.expect()
+    expectFit()
     return { status: 'healthy', details: { depth: await queue.depth() } }
   },
 })

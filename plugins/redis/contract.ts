@@ -54,5 +54,10 @@ export const RedisErrors = defineErrors('REDIS', {
     message: 'Redis throws keys away when its memory is full (maxmemory-policy {policy})',
     fix: 'Set `maxmemory-policy noeviction`, and give caches a Redis of their own.',
   },
+  SHARED: {
+    message: 'a process with another database uses the queue "{prefix}" of this Redis, and takes the jobs of this one',
+    fix: 'Give all processes of a deployment the same DATABASE_URL, and each deployment a `plugins.redis.config.prefix` of its own. It goes on when the other one is gone.',
+    status: 503, retryable: true,
+  },
   FORGETS: { message: 'Redis keeps nothing over a restart', fix: 'Set `appendonly yes`, or a `save` schedule.' },
 })

@@ -5,13 +5,15 @@ import type { Database } from '#contracts/database'
 import { HealthCheck } from '#contracts/health'
 import { JobQueue, type Consumer } from '#contracts/queue'
 import { RedisErrors } from '#contracts/redis'
+import database from '../../../plugins/database/index.ts'
 import redis from '../../../plugins/redis/index.ts'
 import queue from '../../../plugins/queue-bullmq/index.ts'
 import { freePort } from '../../support/redis.ts'
 import { redisOrSkip, RedisServer } from '../../support/services.ts'
 
-const open = (url: string, { environment = 'test', ...config }: Record<string, unknown> = {}) =>
-  createTestRuntime({ plugins: [{ plugin: redis, config: { url } }, { plugin: queue, config }], host: { environment: String(environment) } })
+const open = (url: string, { environment = 'test', database: file, ...config }: Record<string, unknown> = {}) =>
+  createTestRuntime({ plugins: [{ plugin: database, config: file === undefined ? {} : { url: file } }, { plugin: redis, config: { url } }, { plugin: queue, config }], host: { environment: String(environment) } })
+const fileOf = (t: TestRuntime) => `sqlite:${t.dataDir}/backplane.db`
 const entries = (...ids: string[]) => ids.map(id => ({ id, priority: 5 }))
 const health = (t: TestRuntime, name = 'queue-bullmq') => t.runtime.collect(HealthCheck).find(each => each.name === name)!.check(AbortSignal.timeout(5_000))
 const many = (count: number, prefix = 'job') => Array.from({ length: count }, (_, at) => ({ id: `${prefix}-${at}`, priority: 5 }))
@@ -62,7 +64,7 @@ describe('queue-bullmq', () => {
     await using place = await server.newDatabase()
     await using one = await open(place.url)
     {
-      await using two = await open(place.url)
+      await using two = await open(place.url, { database: fileOf(one) })
       const [a, b] = [await collect(one, 1_000_000), await collect(two, 1_000_000)]
       for (let at = 0; at < 10; at++) await (at % 2 ? one : two).get(JobQueue).enqueue(many(200, `${at}`))
       await eventually('all', () => a.got.length + b.got.length >= 2_000, 10_000)
@@ -121,7 +123,7 @@ describe('queue-bullmq', () => {
   it('brings again an id that another process adds while it is being delivered, with its new priority', async () => {
     await using place = await server.newDatabase()
     await using one = await open(place.url)
-    await using two = await open(place.url)
+    await using two = await open(place.url, { database: fileOf(one) })
     const got: string[] = []
     let refuse!: () => void
     const looked = new Promise<void>(resolve => { refuse = resolve })
@@ -202,6 +204,39 @@ describe('queue-bullmq', () => {
     release()
     await closing
     assert.equal(await server.call('EXISTS', ['{backplane}:jobs:a'], place.number), 0, 'it was not acknowledged')
+  })
+
+  it('takes nothing from a queue that is of another database, says so, and goes on when the other one is gone', async function () {
+    this.timeout(30_000)
+    await using place = await server.newDatabase()
+    await using ours = await open(place.url)
+    await ours.get(JobQueue).enqueue(entries('a', 'b'))
+    await using theirs = await open(place.url)
+    const { got, consumer } = await collect(theirs, 10)
+    await assert.rejects(theirs.get(JobQueue).enqueue(entries('c')), { code: RedisErrors.SHARED.code, retryable: true })
+    await assert.rejects(health(theirs), { code: RedisErrors.SHARED.code })
+    assert.deepEqual(theirs.lines.filter(({ level }) => level === 'error').map(({ fields }) => fields['code']), [RedisErrors.SHARED.code])
+    assert.equal(await ours.get(JobQueue).depth(), 2)
+    assert.deepEqual(got, [])
+    await ours.runtime.stop()
+    // As its silence does, later.
+    await server.call('DEL', ['{backplane}:jobs:database'], place.number)
+    await eventually('the other one to go on', async () => await theirs.get(JobQueue).depth().catch(() => -1) >= 0, 10_000)
+    await consumer[Symbol.asyncDispose]()
+  })
+
+  it('keeps deployments with a prefix of their own apart', async () => {
+    await using place = await server.newDatabase()
+    const open = (prefix: string) => createTestRuntime({ plugins: [database, { plugin: redis, config: { url: place.url, prefix } }, queue] })
+    await using one = await open('one')
+    await using two = await open('two')
+    const [a, b] = [await collect(one, 10), await collect(two, 10)]
+    await one.get(JobQueue).enqueue(entries('a'))
+    await two.get(JobQueue).enqueue(entries('b'))
+    await eventually('both', () => a.got.length + b.got.length >= 2)
+    assert.deepEqual([a.got, b.got], [['a'], ['b']])
+    await a.consumer[Symbol.asyncDispose]()
+    await b.consumer[Symbol.asyncDispose]()
   })
 
   describe('whose Redis comes and goes', () => {
@@ -292,7 +327,7 @@ describe('queue-bullmq', () => {
       await using t = await open(server.url, { environment: 'development' })
       assert.deepEqual(t.lines.filter(({ level }) => level === 'warn').map(({ fields }) => fields['code']), [RedisErrors.EVICTS.code, RedisErrors.FORGETS.code])
       await t.get(JobQueue).enqueue(entries('a'))
-      await using warned = await open(server.url, { environment: 'production', unfit: 'warn' })
+      await using warned = await open(server.url, { environment: 'production', unfit: 'warn', database: fileOf(t) })
       assert.equal(await warned.get(JobQueue).depth(), 1)
     })
 
