@@ -14,7 +14,7 @@ export const submissions: Show = {
     const jobs = Math.ceil(stage.many(20_000, 200) / BATCH) * BATCH
     const [outages, times] = [stage.redis ? stage.many(6, 1) : 0, stage.many(30, 2)]
     // What Redis forgets is handed to it again after this time.
-    stage.configure({ jobs: { rehand_ms: 10_000, max_attempts: 20 } })
+    stage.configure({ jobs: { rehand_ms: stage.options.scale < 0.1 ? 3_000 : 10_000, max_attempts: 20 } })
     const api = await stage.start(0)
     const workers = [await stage.keep(CONCURRENCY, 'worker'), await stage.keep(CONCURRENCY, 'worker')]
     const acknowledged = new Set<string>()

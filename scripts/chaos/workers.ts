@@ -20,8 +20,13 @@ export const workers: Show = {
     const jobs = stage.many(10_000, 200)
     // A SQLite file takes four processes.
     const count = stage.engine.database === 'sqlite' ? 3 : 4
-    // Nobody dies, so nobody waits for a lease; a machine that is busy with other things must not end one.
-    stage.configure({ plugins: { models: {}, agents: {} }, jobs: { limits: LIMITS, lease: { ms: 20_000, renew_ms: 5_000 } } })
+    stage.configure({ plugins: { models: {}, agents: {} }, jobs: {
+      limits: LIMITS,
+      // Nobody dies, so nobody waits for a lease; a machine that is busy with other things must not end one.
+      lease: { ms: 20_000, renew_ms: 5_000 },
+      // And nothing is taken from the queue: what it loses all the same is to be missed.
+      rehand_ms: 3_600_000,
+    } })
     const api = await stage.start(0)
     const instances = await Promise.all(Array.from({ length: count }, () => stage.start(CONCURRENCY, 'worker')))
     const stop = watchLimits(stage, limitOf)
@@ -32,7 +37,7 @@ export const workers: Show = {
       if (share < 0.2) return { agent: 'scarce', project_id: 'wide', input }
       return { type: 'effect', project_id: share < 0.6 ? 'wide' : 'default', input }
     }))
-    await stage.settled()
+    await stage.settled(60_000 + jobs * 100)
     const seconds = (performance.now() - from) / 1_000
     stage.measure('jobs', jobs)
     stage.measure('workers', count)
