@@ -31,7 +31,7 @@ export interface Redis {
   connect(use: RedisUse, name: string): Promise<RedisConnection>
   /** What every key of this deployment begins with. In a cluster, keys that one command touches need `{…}` around what they share. */
   readonly prefix: string
-  /** Why what is kept there may be lost, as errors with their fix; empty if it is fit for work. Rejects with REDIS_UNAVAILABLE. */
+  /** Why what is kept there may be lost, or it can't be used, as errors with their fix; empty if it is fit for work. Rejects with REDIS_UNAVAILABLE. */
   flaws(): Promise<readonly BackplaneError[]>
 }
 export const Redis = defineService<Redis>('redis.redis')
@@ -59,5 +59,6 @@ export const RedisErrors = defineErrors('REDIS', {
     fix: 'Give all processes of a deployment the same DATABASE_URL, and each deployment a `plugins.redis.config.prefix` of its own. It goes on when the other one is gone.',
     status: 503, retryable: true,
   },
+  OLD: { message: 'Redis {version} is older than {oldest}, and lacks what the queue needs', fix: 'Use Redis 7, or what speaks as it does.' },
   FORGETS: { message: 'Redis keeps nothing over a restart', fix: 'Set `appendonly yes`, or a `save` schedule.' },
 })

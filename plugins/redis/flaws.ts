@@ -4,15 +4,20 @@ import { RedisErrors, type RedisClient } from '#contracts/redis'
 
 type Node = Pick<Exclude<RedisClient, Cluster>, 'info' | 'config'>
 
+/** Which has BZPOPMIN and streams; what speaks as Redis does tells such a version too. */
+const OLDEST = 5
+
 const field = (info: string, name: string) => new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(info)?.[1]
 
 /** By INFO, which managed servers answer too; only the schedule of saving has to be asked of CONFIG, and if that is refused, it is taken for set. */
 async function flawsOf(node: Node): Promise<BackplaneError[]> {
-  const [memory, persistence] = await Promise.all([node.info('memory'), node.info('persistence')])
+  const [server, memory, persistence] = await Promise.all([node.info('server'), node.info('memory'), node.info('persistence')])
+  const version = field(server, 'redis_version') ?? ''
+  const old = Number.parseInt(version, 10) < OLDEST
   const policy = field(memory, 'maxmemory_policy') ?? 'noeviction'
   const saves = async () => node.config('GET', 'save').then(found => !Array.isArray(found) || found[1] !== '', () => true)
   const kept = field(persistence, 'aof_enabled') === '1' || await saves()
-  return [...(policy === 'noeviction' ? [] : [RedisErrors.EVICTS({ policy })]), ...(kept ? [] : [RedisErrors.FORGETS()])]
+  return [...(old ? [RedisErrors.OLD({ version, oldest: OLDEST })] : []), ...(policy === 'noeviction' ? [] : [RedisErrors.EVICTS({ policy })]), ...(kept ? [] : [RedisErrors.FORGETS()])]
 }
 
 /** Of all masters together, each kind once. */

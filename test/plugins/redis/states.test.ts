@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createTestRuntime, eventually, type TestRuntime } from '#core/testing'
 import { HealthCheck } from '#contracts/health'
-import { Redis, RedisErrors } from '#contracts/redis'
+import { Redis, RedisErrors, type RedisClient } from '#contracts/redis'
+import { findFlaws } from '../../../plugins/redis/flaws.ts'
 import redis from '../../../plugins/redis/index.ts'
 import { selfSigned } from '../../support/certificate.ts'
 import { freePort } from '../../support/redis.ts'
@@ -18,6 +19,16 @@ const unhealthy = (t: TestRuntime, kind: { readonly code: string }, reason: RegE
   assert.equal(error.code, kind.code)
   assert.match(error.message, reason)
   return true
+})
+
+describe('redis: its version', () => {
+  for (const [version, expected] of [['4.0.14', [RedisErrors.OLD.code]], ['5.0.0', []], ['7.2.4', []], ['10.1.0', []], ['', []]] as const) {
+    it(`${version || 'none'} is ${expected.length ? 'too old' : 'taken'}`, async () => {
+      const said = { server: `# Server\r\nredis_version:${version}\r\nos:Linux\r\n`, memory: 'maxmemory_policy:noeviction\r\n', persistence: 'aof_enabled:1\r\n' }
+      const client = { info: async (section: keyof typeof said) => said[section], config: async () => [] } as unknown as RedisClient
+      assert.deepEqual((await findFlaws(client)).map(each => each.code), expected)
+    })
+  }
 })
 
 describe('redis that answers, but not as it should', () => {
