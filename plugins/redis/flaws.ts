@@ -17,7 +17,11 @@ async function flawsOf(node: Node): Promise<BackplaneError[]> {
   const policy = field(memory, 'maxmemory_policy') ?? 'noeviction'
   const saves = async () => node.config('GET', 'save').then(found => !Array.isArray(found) || found[1] !== '', () => true)
   const kept = field(persistence, 'aof_enabled') === '1' || await saves()
-  return [...(old ? [RedisErrors.OLD({ version, oldest: OLDEST })] : []), ...(policy === 'noeviction' ? [] : [RedisErrors.EVICTS({ policy })]), ...(kept ? [] : [RedisErrors.FORGETS()])]
+  return [
+    ...(old ? [RedisErrors.OLD({ version, oldest: OLDEST })] : []),
+    ...(policy === 'noeviction' ? [] : [RedisErrors.EVICTS({ policy })]),
+    ...(kept ? [] : [RedisErrors.FORGETS()]),
+  ]
 }
 
 /** Of all masters together, each kind once. */

@@ -12,7 +12,10 @@ import { freePort } from '../../support/redis.ts'
 import { redisOrSkip, RedisServer } from '../../support/services.ts'
 
 const open = (url: string, { environment = 'test', database: file, ...config }: Record<string, unknown> = {}) =>
-  createTestRuntime({ plugins: [{ plugin: database, config: file === undefined ? {} : { url: file } }, { plugin: redis, config: { url } }, { plugin: queue, config }], host: { environment: String(environment) } })
+  createTestRuntime({
+    plugins: [{ plugin: database, config: file === undefined ? {} : { url: file } }, { plugin: redis, config: { url } }, { plugin: queue, config }],
+    host: { environment: String(environment) },
+  })
 const fileOf = (t: TestRuntime) => `sqlite:${t.dataDir}/backplane.db`
 const entries = (...ids: string[]) => ids.map(id => ({ id, priority: 5 }))
 const health = (t: TestRuntime, name = 'queue-bullmq') => t.runtime.collect(HealthCheck).find(each => each.name === name)!.check(AbortSignal.timeout(5_000))
