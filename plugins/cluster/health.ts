@@ -18,8 +18,8 @@ export const healthCheck = ({ instances, leases, broadcast, link, skew, heartbea
   name: 'cluster',
   async check() {
     const silent_ms = instances.beatAt === undefined ? undefined : Math.round(performance.now() - instances.beatAt)
-    const redis = link.present ? { redis: link.connected } : {}
-    const details = { instances: (await instances.list()).length, leases: leases.held, silent_ms, broadcast: broadcast.connected, skew_ms: skew.ms, ...redis }
+    const between = { broadcast: broadcast.connected, ...(link.present && { redis: link.connected }), skew_ms: skew.ms }
+    const details = { instances: (await instances.list()).length, leases: leases.held, silent_ms, ...between }
     const degraded = (message: string) => ({ status: 'degraded' as const, message, details })
     if (silent_ms === undefined || silent_ms > 3 * heartbeatMs) return degraded('no heartbeat was written of late: others take this process for gone')
     if (!broadcast.connected) return degraded('messages of other processes do not arrive: PostgreSQL is being connected to again')

@@ -137,7 +137,8 @@ describe('server-sent events of a job', () => {
   it('let go of what waits for a client that leaves', async () => {
     let returned = 0
     const updates = { next: async () => ({ done: false, value: { cursor: '1' } }), return: async () => { returned++; return { done: true as const, value: undefined } } }
-    const begun = (done: () => void) => frames(updates.next(), updates, { clock: new FakeClock(), heartbeatMs: 1_000, retryMs: 1, cursor: '', onRefusal: () => {}, done })[Symbol.asyncIterator]()
+    const options = { clock: new FakeClock(), heartbeatMs: 1_000, retryMs: 1, cursor: '', onRefusal: () => {} }
+    const begun = (done: () => void) => frames(updates.next(), updates, { ...options, done })[Symbol.asyncIterator]()
     const [never, later] = [begun(() => {}), begun(() => {})]
     await never.return!()
     assert.equal(returned, 1)
