@@ -9,6 +9,9 @@ const MINUTE_MS = 60_000
 const MINUTES_AHEAD = 5
 /** Jobs that are let go in one transaction. */
 const BATCH = 100
+/** So many of a scope that were kept back one after another: those behind them are, too, as many at once as may be. */
+const MANY = 20
+const LINE = 500
 
 interface Limit { readonly concurrency?: number | undefined; readonly per_minute?: number | undefined }
 /** Something that is limited: `project:default`, `agent:math`. */
@@ -43,6 +46,9 @@ export class Limits {
   #releasing: Promise<void> | undefined
   #all = false
   readonly #scopes = new Set<string>()
+  /** How many were kept back since one began. */
+  readonly #turnedAway = new Map<string, number>()
+  #clearing = false
 
   constructor(readonly deps: LimitsDeps) {
     const { database, config: { limits } } = deps
@@ -81,6 +87,13 @@ export class Limits {
     })
     await this.#count.run([...started].sort(), tx)
     for (const [scope, ids] of back) await this.deps.store.keepBack(ids, scope, tx)
+    for (const row of admitted) for (const { name } of this.#scopesOf(row)) this.#turnedAway.delete(name)
+    for (const [scope, ids] of back) {
+      const many = (this.#turnedAway.get(scope) ?? 0) + ids.length
+      this.#turnedAway.set(scope, many)
+      const { type } = rows.find(row => row.id === ids[0])!
+      if (many >= MANY && !room.get(scope)!.left) tx.afterCommit(() => this.#clear(scope, type).catch(() => {}))
+    }
     // Of the room that is left, and that was promised to one whom another limit keeps back.
     const free = [...[...back.keys()].filter(name => room.get(name)!.left), ...rows.flatMap(row => (admitted.includes(row) ? [] : row.held_by ?? []))]
     if (free.length) tx.afterCommit(() => this.release(free).catch(() => {}))
@@ -108,6 +121,24 @@ export class Limits {
       this.#scopes.clear()
       for (const name of names) if (await store.isKeptBack(name)) await this.#releaseSome(name)
     }
+  }
+
+  /** Jobs of a scope that is full leave the line, so that they hold up nobody behind them. */
+  async #clear(scope: string, type: string): Promise<void> {
+    if (this.#clearing) return
+    this.#clearing = true
+    const { store, database } = this.deps
+    try {
+      for (let found = MANY; found >= MANY;) {
+        const ids = await store.inLine(scope, type, LINE)
+        found = ids.length
+        if (found) await database.transaction(tx => store.keepAway(ids, scope, tx))
+      }
+    } finally {
+      this.#clearing = false
+      this.#turnedAway.delete(scope)
+    }
+    await this.release([scope])
   }
 
   async #releaseSome(name: string): Promise<void> {

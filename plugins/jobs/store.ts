@@ -210,6 +210,21 @@ export class JobStore {
     const knex = this.deps.database.knex(tx)
     await knex('jobs').whereIn('id', [...ids]).where('status', 'queued').update({ held: 1, held_by: scope, handed_at: knex.raw(GIVEN_BACK) })
   }
+  /** Out of the queue as well, where they would come one by one only to be kept back. */
+  async keepAway(ids: readonly string[], scope: string, tx: Tx): Promise<void> {
+    const { queue } = this.deps
+    // First, as a worker does that takes them: the other way round the two would wait for each other.
+    if (queue.can.transactional) await queue.remove(ids, tx)
+    const rows = [...(await this.readAll(ids, tx)).values()].filter(row => row.status === 'queued' && !row.held)
+    await this.keepBack(rows.map(row => row.id), scope, tx)
+    if (!queue.can.transactional) tx.afterCommit(() => queue.remove(rows.map(row => row.id)).catch(() => {})) // What is left there is refused.
+  }
+  /** Those of a scope among the jobs of a type that are in the queue longest. */
+  async inLine(scope: string, type: string, most: number): Promise<string[]> {
+    const line = this.#jobs.whereRaw("status = 'queued' AND held = 0").where({ type }).where('handed_at', '>', 0).orderBy('handed_at').limit(most)
+    const [column, value] = scope.startsWith('project:') ? ['project_id', scope.slice(8)] : ['agent', scope.slice(6)]
+    return this.deps.database.knex().from(line.select('id', 'project_id', 'agent').as('line')).where({ [column]: value }).pluck('id')
+  }
   async letGo(ids: readonly string[], tx: Tx): Promise<void> {
     const rows = [...(await this.readAll(ids, tx)).values()].filter(row => row.status === 'queued' && row.held)
     await this.handOver(rows, tx)

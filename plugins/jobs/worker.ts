@@ -108,7 +108,8 @@ export class Worker {
   async start(): Promise<void> {
     const { clock, config, queue, types } = this.deps
     this.#state = 'running'
-    if (config.concurrency) await this.sweep(true)
+    // Not waited for: with much that is queued it takes longer than a start may.
+    if (config.concurrency) void this.sweep(true)
     clock.every(config.sweep_ms, () => this.sweep())
     types.watch(() => this.#typesChanged())
     if (!config.concurrency) return

@@ -231,6 +231,36 @@ describe('jobs: limits hold up nobody', () => {
     await done(t)
   })
 
+  it('behind thousands that are kept back: those leave the line many at once, not one by one', async function () {
+    this.timeout(30_000)
+    const it = gauge()
+    it.hold()
+    const line: string[] = []
+    let deliver: Deliver | undefined
+    const engine = fake(JobQueue, {
+      can: { transactional: false, distributed: true },
+      async enqueue(entries) { for (const { id } of entries) if (!line.includes(id)) line.push(id) },
+      async consume(taking) { deliver = taking; return { want() {}, take: async () => [], async [Symbol.asyncDispose]() {} } },
+      async remove(ids) { const gone = new Set(ids); line.splice(0, Infinity, ...line.filter(id => !gone.has(id))) },
+      async depth() { return line.length },
+    })
+    const config = { sweep_ms: 3_600_000, max_batch: 5_000, limits: { projects: { blocked: { concurrency: 1 } } } }
+    await using t = await createTestRuntime({
+      plugins: [{ plugin: database, config: {} }, { plugin: jobs, config }, contribute(JobType, it.type)], services: [openAccess(), engine],
+    })
+    await submit(t, 3_000, 'blocked')
+    await submit(t, 1, 'free')
+    await eventually('all to be in line', async () => line.length === 3_001 && Number((await t.get(Database).knex()('jobs').where({ handed_at: 0 }).count({ count: '*' }).first())!.count) === 0)
+    let delivered = 0
+    for (; !it.order.includes('free') && line.length; delivered += 10) await deliver!(line.splice(0, 10))
+    await eventually('the other', () => it.order.includes('free'))
+    assert.ok(delivered < 1_500, `${delivered} were delivered before it`)
+    await eventually('all to be kept back', async () => Number((await t.get(Database).knex()('jobs').where({ held: 1 }).count({ count: '*' }).first())!.count) === 2_999)
+    await t.get(Database).knex()('jobs').where({ held: 1 }).delete()
+    it.go()
+    await done(t)
+  })
+
   it('with a minute that was counted by a clock far ahead', async () => {
     const it = gauge()
     await using t = await start(it, { per_project: { per_minute: 5 } })

@@ -72,7 +72,8 @@ export class Engine {
   putBack(which: (taken: Process) => boolean): void {
     for (const [id, entry] of this.entries) if (entry.taken && which(entry.taken)) this.entries.set(id, { ...entry, taken: undefined })
   }
-  remove(ids: readonly string[]): void { for (const id of ids) if (!this.entries.get(id)?.taken) this.entries.delete(id) }
+  /** Whoever asked for it may have died since, and somebody else queued the job again. */
+  remove(ids: readonly string[]): void { for (const id of ids) if (!this.entries.get(id)?.taken && this.entries.delete(id)) this.lost.add(id) }
   lose(): void {
     for (const id of this.entries.keys()) this.lost.add(id)
     this.entries.clear()
