@@ -74,12 +74,9 @@ export class JobControl {
 
   async #replaySome(ids: readonly string[], tx: Tx): Promise<number> {
     const { store } = this.worker.deps
-    const queued: JobRow[] = []
-    for (const id of ids) {
-      const row = await store.read(id, tx)
-      const after = row?.status === 'dead' ? await store.tryChange(row, 'retry', { run_at: store.now }, tx) : undefined
-      if (after) queued.push(after)
-    }
+    const rows = await store.readAll(ids, tx)
+    const dead = ids.flatMap(id => rows.get(id) ?? []).filter(row => row.status === 'dead')
+    const queued = (await store.changeAll(dead.map(row => ({ row, event: 'retry', changes: { run_at: store.now } })), tx)).filter(row => row !== undefined)
     await store.handOver(queued, tx)
     return queued.length
   }

@@ -156,12 +156,7 @@ export class JobStore {
     return after
   }
 
-  /** change() of one job of many, or nothing if somebody else was quicker: that must not undo the others. */
-  async tryChange(row: JobRow, event: JobEvent, changes: Changes, tx: Tx): Promise<JobRow | undefined> {
-    return (await this.changeAll([{ row, event, changes }], tx))[0]
-  }
-
-  /** tryChange() of many jobs, in few statements. */
+  /** change() of many jobs, in few statements; nothing for each that somebody else was quicker with, for that must not undo the others. */
   async changeAll(steps: readonly Step[], tx: Tx): Promise<(JobRow | undefined)[]> {
     const { now, deps: { inlineResultBytes = INLINE_RESULT_BYTES } } = this
     const possible = steps.flatMap((step): Made[] => {
