@@ -1,18 +1,19 @@
 import { reasonOf, type Clock, type Logger } from '#core'
+import type { Tx } from '#contracts/database'
 import type { Consumer, Deliver } from '#contracts/queue'
 import type { RedisConnection } from '#contracts/redis'
+import { Ahead, type Taking } from './ahead.ts'
 
 /** How long one BZPOPMIN waits; whoever missed a bell looks after this. */
 const BLOCK_S = 2
 const RETRY = { first: 100, most: 1_000 }
+/** Most ids of one delivery. */
+export const MOST = 200
 
 /** What the queue does for its consumers. */
-export interface Source {
-  /** Up to `room` ids, under a lock. */
-  take(room: number): Promise<readonly string[]>
+export interface Source extends Taking {
   /** They were delivered: they leave. */
   acknowledge(ids: readonly string[]): Promise<void>
-  putBack(ids: readonly string[]): Promise<void>
   /** Where it rings when an id was added. */
   readonly bell: string
 }
@@ -35,9 +36,13 @@ export class RedisConsumer implements Consumer {
   #closed: Promise<void> | undefined
   #wake = () => {}
   readonly #acknowledging = new Set<Promise<void>>()
+  readonly #ahead: Ahead
   readonly #running: Promise<void>
 
-  constructor(readonly deps: ConsumerDeps) { this.#running = this.#run() }
+  constructor(readonly deps: ConsumerDeps) {
+    this.#ahead = new Ahead(deps.source, deps.clock, MOST)
+    this.#running = this.#run()
+  }
 
   want(count: number): void {
     this.#asked++
@@ -45,7 +50,12 @@ export class RedisConsumer implements Consumer {
     if (this.#room && !this.#failures) this.#wake()
   }
 
-  async take(): Promise<readonly string[]> { return [] }
+  /** Should `tx` be rolled back, they come again when their lock is over. */
+  async take(count: number, tx: Tx): Promise<readonly string[]> {
+    const ids = this.#closed ? [] : this.#ahead.atHand(count)
+    if (ids.length) tx.afterCommit(() => this.#acknowledge(ids))
+    return ids
+  }
 
   [Symbol.asyncDispose](): Promise<void> { return (this.#closed ??= this.#close()) }
 
@@ -54,6 +64,7 @@ export class RedisConsumer implements Consumer {
     // It ends what waits in Redis.
     await this.deps.connection[Symbol.asyncDispose]()
     await this.#running
+    await this.#ahead.close()
     await Promise.all(this.#acknowledging)
     this.deps.gone()
   }
@@ -77,7 +88,7 @@ export class RedisConsumer implements Consumer {
 
   async #deliverSome(): Promise<boolean> {
     const { source, deliver } = this.deps
-    const taken = await source.take(this.#room)
+    const taken = await this.#ahead.take(this.#room)
     // Fewer may be wanted by now, or none.
     const ids = taken.slice(0, this.#closed ? 0 : this.#room)
     if (ids.length < taken.length) await source.putBack(taken.slice(ids.length))
@@ -89,10 +100,14 @@ export class RedisConsumer implements Consumer {
       await source.putBack(ids).catch(() => {})
       throw error
     }
-    // The next ones need not wait for it; should it fail, they come again when their lock is over, and `jobs` refuses them.
-    const done = source.acknowledge(ids).catch(() => {}).finally(() => this.#acknowledging.delete(done))
-    this.#acknowledging.add(done)
+    this.#acknowledge(ids)
     return true
+  }
+
+  /** The next ones need not wait for it; should it fail, they come again when their lock is over, and `jobs` refuses them. */
+  #acknowledge(ids: readonly string[]): void {
+    const done = this.deps.source.acknowledge(ids).catch(() => {}).finally(() => this.#acknowledging.delete(done))
+    this.#acknowledging.add(done)
   }
 
   /** Until an id is added, for a while. */

@@ -2,11 +2,8 @@ import { reasonOf, type Clock, type Logger } from '#core'
 import type { Tx } from '#contracts/database'
 import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
 import type { RedisConnection } from '#contracts/redis'
-import { RedisConsumer, type Source } from './consumer.ts'
+import { MOST, RedisConsumer, type Source } from './consumer.ts'
 import type { Engine } from './engine.ts'
-
-/** Most ids of one delivery. */
-const MOST = 200
 
 export interface QueueDeps {
   readonly engine: Engine

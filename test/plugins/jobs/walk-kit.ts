@@ -269,6 +269,9 @@ export class Process {
     await this.#database.knex(tx)('walk_events').insert(rows)
   }
 
+  /** Every other process lets new attempts begin where others end. */
+  get #takes(): boolean { return Number(this.name.slice(1)) % 2 === 0 }
+
   /** What it delivers, and when, the walk says. */
   #queue(): JobQueue {
     const { engine } = this.world
@@ -278,7 +281,15 @@ export class Process {
   #outside(engine: Engine): JobQueue {
     return {
       can: { transactional: false, distributed: true },
-      consume: async deliver => { this.#deliver = deliver; return { want() {}, take: async () => [], [Symbol.asyncDispose]: async () => {} } },
+      consume: async deliver => {
+        this.#deliver = deliver
+        const take = async (count: number, tx: Tx) => {
+          const ids = this.#takes ? engine.take(count, this) : []
+          tx.afterCommit(() => { this.#point(); engine.acknowledge(ids, this) })
+          return ids
+        }
+        return { want() {}, take, [Symbol.asyncDispose]: async () => {} }
+      },
       enqueue: (entries, tx) => this.#fly(async () => {
         assert.equal(tx, undefined)
         this.#point()
@@ -295,9 +306,7 @@ export class Process {
     const table = (tx?: Tx) => this.#database.knex(tx)('queue_entries')
     const consume = async (deliver: Deliver): Promise<Consumer> => {
       this.#deliver = deliver
-      // Every other process lets new attempts begin where others end.
-      const takes = Number(this.name.slice(1)) % 2 === 0
-      return { want() {}, take: async (count, tx) => (takes ? this.#take(count, tx) : []), [Symbol.asyncDispose]: async () => {} }
+      return { want() {}, take: async (count, tx) => (this.#takes ? this.#take(count, tx) : []), [Symbol.asyncDispose]: async () => {} }
     }
     return {
       can: { transactional: true, distributed: false }, consume,

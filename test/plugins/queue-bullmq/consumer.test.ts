@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { SystemClock } from '#core'
-import { eventually, recordLog } from '#core/testing'
+import { SystemClock, type Clock } from '#core'
+import { eventually, FakeClock, recordLog } from '#core/testing'
 import type { RedisClient, RedisConnection } from '#contracts/redis'
 import { RedisConsumer, type Source } from '../../../plugins/queue-bullmq/consumer.ts'
 
@@ -22,14 +22,14 @@ function stage(ids: string[]) {
     answer: () => eventually('it to ask', () => answer).then(reply => { answer = undefined; reply([]) }),
   }
 }
-const open = ({ source, connection }: ReturnType<typeof stage>, deliver: (ids: readonly string[]) => Promise<void>) =>
-  new RedisConsumer({ source, connection, deliver, clock: new SystemClock(), log: recordLog(), gone() {} })
+const open = ({ source, connection }: ReturnType<typeof stage>, deliver: (ids: readonly string[]) => Promise<void>, clock: Clock = new SystemClock()) =>
+  new RedisConsumer({ source, connection, deliver, clock, log: recordLog(), gone() {} })
 
 describe('queue-bullmq: its consumer', () => {
   it('gives back what it took and is not wanted any more', async () => {
     const here = stage(['a', 'b', 'c'])
     const got: string[] = []
-    const consumer = open(here, async ids => { got.push(...ids) })
+    const consumer = open(here, async ids => { got.push(...ids) }, new FakeClock())
     consumer.want(3)
     consumer.want(1)
     await here.answer()
@@ -42,7 +42,9 @@ describe('queue-bullmq: its consumer', () => {
     await answered
     await eventually('them to be back', () => here.put.length === 1)
     assert.deepEqual([got, here.put], [['a'], [['b', 'c']]])
-    await consumer[Symbol.asyncDispose]()
+    const closed = consumer[Symbol.asyncDispose]()
+    await here.answer()
+    await closed
   })
 
   it('hands the bell on if it can take nothing when it rings', async () => {
