@@ -98,7 +98,7 @@ export class RedisServer {
     // Sentinel writes what it learns into its settings, so it wants a file.
     const file = join(this.folder, 'sentinel.conf')
     if (sentinel && !existsSync(file)) writeFileSync(file, '')
-    const command = sentinel ? [this.file, file, ...common, '--sentinel'] : [this.file, ...common, '--masterauth', PASSWORD, ...settings]
+    const command = sentinel ? [this.file, file, ...common, '--sentinel'] : [this.file, ...common, '--masterauth', PASSWORD, '--repl-diskless-sync-delay', '0', ...settings]
     // A session of its own: Ctrl-C is for the tests, which then end it.
     const child = spawn('sh', ['-c', WATCH, 'sh', this.folder, ...command], { cwd: '/', detached: true, stdio: ['pipe', 'pipe', 'ignore'] })
     let said = ''
