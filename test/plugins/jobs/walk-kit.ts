@@ -21,6 +21,8 @@ import { JobStore } from '../../../plugins/jobs/store.ts'
 import { Limits } from '../../../plugins/jobs/limits.ts'
 import { Waiting } from '../../../plugins/jobs/waiting.ts'
 import { Worker } from '../../../plugins/jobs/worker.ts'
+import { ScheduleLeader } from '../../../plugins/schedules/leader.ts'
+import { ScheduleStore } from '../../../plugins/schedules/store.ts'
 import { jobType, operator } from './kit.ts'
 
 export class Killed extends Error { override readonly message = 'the process was killed' }
@@ -123,6 +125,8 @@ export class Process {
   readonly service: JobService
   readonly questions: JobQuestions
   readonly due: DueJobs
+  readonly #leader: ScheduleLeader
+  readonly #leading = new AbortController()
   #deliver: Deliver | undefined
   #paused: Set<() => void> | undefined
   readonly #timers = new Set<() => void>()
@@ -158,6 +162,10 @@ export class Process {
     this.service = new JobService({ worker: this.worker, queries, control, backlog, runs: new JobRuns(this.worker, control, nobody, queries), events: () => events })
     const family = new Family({ worker: this.worker, queries, control, backlog, log, insert: (rows, tx) => this.service.insertAll(rows, tx) })
     this.questions = new JobQuestions(this.worker)
+    this.#leader = new ScheduleLeader({
+      store: new ScheduleStore(database), database, jobs: this.service, access: live(access as Access), clock, log,
+      config: { late_ms: 60_000, retry_ms: 1_000, sweep_ms: 3_600_000 },
+    })
   }
 
   /** Takes up to `count` jobs off the queue, as the engine does. */
@@ -201,8 +209,13 @@ export class Process {
     for (const run of missed ?? []) run()
   }
 
+  /** Fires schedules from now on, whoever else does so still. */
+  lead(token: number): void { void this.#leader.lead({ name: 'schedules', token, signal: this.#leading.signal, [Symbol.asyncDispose]: async () => {} }) }
+  leadNoMore(): void { this.#leading.abort() }
+
   kill(): void {
     this.dead = true
+    this.#leading.abort()
     for (const cancel of this.#timers) cancel()
   }
 

@@ -7,6 +7,8 @@ import { FakeClock, type TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
 import type { Job, JobStatus } from '#contracts/jobs'
 import type { JobRow } from '../../../plugins/jobs/record.ts'
+import { migrations } from '../../../plugins/schedules/migrations.ts'
+import type { ScheduleRow } from '../../../plugins/schedules/store.ts'
 import { postgresOrSkip } from '../../support/services.ts'
 import { operator, runtime } from './kit.ts'
 import { Engine, fly, Killed, Process, VETO, type Attempt, type World } from './walk-kit.ts'
@@ -31,7 +33,9 @@ const limitOf = (name: string): { readonly concurrency: number; readonly per_min
   return { concurrency: Infinity, per_minute: Infinity, ...all, ...own[id] }
 }
 const scopesOf = ({ project_id, agent }: Pick<JobRow, 'project_id' | 'agent'>) => [`project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])]
-type Kind = (typeof KINDS | typeof OUTSIDE)[number]
+const SCHEDULED = ['lead', 'lead', 'wait', 'wait', 'wait'] as const
+const EVERY_MS = 10_000
+type Kind = (typeof KINDS | typeof OUTSIDE | typeof SCHEDULED)[number]
 interface Running { readonly process: Process; readonly attempt: Attempt }
 interface Command { readonly kind: Kind; readonly a: number; readonly b: number }
 const commandsOf = (kinds: readonly Kind[]) => fc.array(fc.record({ kind: fc.constantFrom(...kinds), a: fc.nat(30), b: fc.nat(30) }), { minLength: 15, maxLength: 40, size: 'max' })
@@ -65,6 +69,9 @@ class Walk {
   #made = 0
   #wiped = false
   #began = 0
+  #leases = 0
+  /** What each time of the schedule brought. */
+  readonly #fired = new Map<string, string>()
 
   constructor(readonly world: World & { readonly crowded: readonly string[] }) {}
 
@@ -127,6 +134,7 @@ class Walk {
         engine?.lose()
         this.#wiped = true
         break
+      case 'lead': process.lead(++this.#leases); break
       case 'leave': process.without = !process.without; break
       case 'carry': process.carry(1 + (b % 3)); break
       case 'deliver': await this.#asked(process, process.deliverCarried()); break
@@ -144,6 +152,7 @@ class Walk {
   /** However it went: everybody who lives works on until nothing is left to do. */
   async finish(): Promise<void> {
     const { engine } = this.world
+    for (const process of this.processes) process.leadNoMore()
     for (const process of this.processes) { process.fault = undefined; process.vetoes = 0; process.without = false; process.resume() }
     if (engine) engine.away = false
     engine?.catchUp()
@@ -199,10 +208,27 @@ class Walk {
     for (const row of rows) if (row.status === 'queued' && row.held) assert.ok(scopesOf(row).some(full), `${row.id} is kept back, though there is room`)
   }
 
+  /** Each time has one job, and no time is left out. */
+  async #checkTimes(): Promise<void> {
+    const knex = this.world.database.knex()
+    const schedule: { created_at: number; last_at: number | null } | undefined = await knex('schedules').first()
+    if (!schedule) return
+    for (const { id, idempotency_key } of await knex('jobs').where('idempotency_key', 'like', 'schedule:%').select('id', 'idempotency_key')) {
+      const at = String(Date.parse(String(idempotency_key).split(':').slice(2).join(':')))
+      assert.equal(this.#fired.get(at) ?? id, id, `${at} was fired twice`)
+      this.#fired.set(at, id)
+      if (!this.known.includes(id)) this.known.push(id)
+    }
+    const times: string[] = []
+    for (let at = Number(schedule.created_at) + EVERY_MS; at <= Number(schedule.last_at ?? 0); at += EVERY_MS) times.push(String(at))
+    assert.deepEqual([...this.#fired.keys()].sort(), times)
+  }
+
   /** The invariants. */
   async check(): Promise<void> {
     assert.deepEqual(this.world.crowded, [])
     const knex = this.world.database.knex()
+    await this.#checkTimes()
     const rows = new Map((await this.rows()).map(row => [row.id, row]))
     const events: { job_id: string; seq: number; type: string; data: string }[] = await knex('walk_events').orderBy(['job_id', 'seq'])
     const attempts: { job_id: string; token: number; finished_at: number | null }[] = await knex('job_attempts')
@@ -378,7 +404,7 @@ class Walk {
   }
 }
 
-interface Way { readonly outside?: boolean; readonly limited?: boolean }
+interface Way { readonly outside?: boolean; readonly limited?: boolean; readonly scheduled?: boolean }
 /** How many run of each scope now, and began in each minute: those that are too many. */
 async function crowdsIn(database: Database): Promise<string[]> {
   const knex = database.knex()
@@ -395,8 +421,14 @@ async function crowdsIn(database: Database): Promise<string[]> {
   }).map(([key, count]) => `${key}: ${count}`)
 }
 
+const scheduleAt = (now: number): ScheduleRow => ({
+  id: 's', name: 's', project_id: 'default', created_by: 'op', principal_id: 'op', declared: 0, cron: '*/10 * * * * *', time_zone: 'UTC',
+  request: JSON.stringify({ type: 'work', input: 1 }), missed: 'all', overlap: 'allow', enabled: 1, starts_at: null, ends_at: null,
+  next_at: now + EVERY_MS, look_at: now + EVERY_MS, last_at: null, last_job_id: null, last_error: null, token: 0, version: 1, created_at: now, updated_at: now,
+})
+
 /** One walk after the other, each on empty tables. */
-async function walks(t: TestRuntime, runs: number, { outside, limited }: Way = {}): Promise<void> {
+async function walks(t: TestRuntime, runs: number, { outside, limited, scheduled }: Way = {}): Promise<void> {
   const database = t.get(Database)
   const knex = () => database.knex()
   await knex().schema.createTable('walk_events', table => {
@@ -410,11 +442,15 @@ async function walks(t: TestRuntime, runs: number, { outside, limited }: Way = {
   // What a builder asks, too: the walk must know when the database is still.
   const { execute } = database as unknown as { execute(...args: unknown[]): Promise<unknown> }
   Object.assign(database, { execute: (...args: unknown[]) => fly(flying, execute.apply(database, args)) })
-  await fc.assert(fc.asyncProperty(commandsOf(outside ? [...KINDS, ...OUTSIDE] : KINDS), async list => {
-    for (const table of ['jobs', 'queue_entries', 'walk_events', 'job_limits']) await knex()(table).delete()
+  await database.migrate('schedules', migrations)
+  // A time is passed over if nothing runs its job.
+  const kinds = [...(scheduled ? [...KINDS.filter(kind => kind !== 'leave'), ...SCHEDULED] : KINDS), ...(outside ? OUTSIDE : [])]
+  await fc.assert(fc.asyncProperty(commandsOf(kinds), async list => {
+    for (const table of ['jobs', 'queue_entries', 'walk_events', 'job_limits', 'schedules']) await knex()(table).delete()
     const crowded: string[] = []
     const committed = limited ? async () => { crowded.push(...await crowdsIn(database)) } : undefined
     const walk = new Walk({ database, clock: new FakeClock(), flying, engine: outside ? new Engine() : undefined, limits: limited ? LIMITS : undefined, committed, crowded })
+    if (scheduled) await knex()('schedules').insert(scheduleAt(walk.clock.now()))
     try {
       for (let at = 0; at < 2; at++) await walk.start()
       for (const command of list) {
@@ -434,9 +470,10 @@ describe('random walks of whole processes', () => {
 
   const WAYS: readonly (readonly [name: string, way: Way, share: number])[] = [
     ['', {}, 1],
-    [', through an engine outside the database', { outside: true }, 0.5],
-    [', with limits', { limited: true }, 0.5],
-    [', with limits, through an engine outside the database', { outside: true, limited: true }, 0.5],
+    [', through an engine outside the database', { outside: true }, 0.2],
+    [', with limits', { limited: true }, 0.2],
+    [', with limits, through an engine outside the database', { outside: true, limited: true }, 0.2],
+    [', with a schedule that several fire', { scheduled: true }, 0.2],
   ]
   for (const [name, way, share] of WAYS) {
     it(`keep every invariant, with kills between any two writes, on SQLite${name}`, async () => {
