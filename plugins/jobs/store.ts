@@ -355,7 +355,7 @@ export class JobStore {
   async setWaiting(id: string, wake_at: number | null, forChildren: boolean, tx: Tx): Promise<void> {
     await this.deps.database.knex(tx)('jobs').where({ id }).update({ wake_at, for_children: Number(forChildren) })
   }
-  /** Queued jobs that the queue was last given before that moment, and may have lost; whatever their type, those that it has longest first. */
+  /** Queued jobs that the queue was last given before that moment, and may have lost; of any type, those that it has longest first. */
   async unhanded(before: number, types: readonly string[], limit: number, tx?: Tx): Promise<Handed[]> {
     const rows: Handed[] = []
     // One by one: of all types together no index has them in order, and those of one could hide those of another for ever.

@@ -8,7 +8,7 @@ const BULK = 1_000
 /** What is given back does not end: `jobs` alone counts attempts, and BullMQ must never put an id into `failed`. */
 const STALLS = 2 ** 31
 
-/** Of ids that were there when they were added: what is being delivered is noted to come again, with its priority; what has left since is answered. */
+/** Of ids that were there when they were added: what is being delivered is noted to come again with its priority, what has left is answered. */
 const NOTE = `local gone = {}
 for at, key in ipairs(KEYS) do
   if at > 1 and redis.call('EXISTS', key .. ':lock') == 1 then redis.call('HSET', KEYS[1], ARGV[at * 2 - 3], ARGV[at * 2 - 2])
@@ -67,7 +67,7 @@ export class Engine {
     }
   }
 
-  /** BullMQ passes over an id that is there. One that is being delivered leaves with that, and whoever it went to, in any process, may have refused it before. */
+  /** BullMQ passes over an id that is there. One that is being delivered leaves with that, and whoever it went to may have refused it already. */
   async #bringAgain(entries: readonly QueueEntry[], now: number): Promise<void> {
     if (!entries.length) return
     const keys = [this.#again, ...entries.map(({ id }) => this.#backend.toKey(id))]

@@ -132,8 +132,9 @@ export class EmbeddedQueue implements JobQueue {
   }
 
   async consume(deliver: Deliver): Promise<Consumer> {
-    const consumer: TableConsumer = new TableConsumer(
-      this.clock, this.log, (room, begun) => this.#hand(room, begun, deliver), (count, tx) => this.#takeSome(count, tx), () => this.#consumers.delete(consumer))
+    const deliveries: Deliveries = (room, begun) => this.#hand(room, begun, deliver)
+    const take: Take = (count, tx) => this.#takeSome(count, tx)
+    const consumer: TableConsumer = new TableConsumer(this.clock, this.log, deliveries, take, () => this.#consumers.delete(consumer))
     this.#consumers.add(consumer)
     return consumer
   }
