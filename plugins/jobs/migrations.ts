@@ -181,4 +181,7 @@ export const migrations: readonly Migration[] = [{
     await knex.raw('DROP INDEX IF EXISTS jobs_handed')
     await knex.raw("CREATE INDEX jobs_handed ON jobs (type, handed_at) WHERE status = 'queued' AND held = 0")
   },
+}, {
+  name: '0011-kept-back',
+  async up(knex) { await knex.raw("CREATE INDEX jobs_kept_back ON jobs (status, held, held_by) WHERE status = 'queued' AND held = 1") },
 }]

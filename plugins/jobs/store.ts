@@ -232,8 +232,14 @@ export class JobStore {
     return row?.priority ?? undefined
   }
   async isKeptBack(scope: string): Promise<boolean> { return (await this.#held.where({ held_by: scope, held: 1 }).limit(1).pluck('id')).length > 0 }
-  /** What keeps any job back. */
-  async keptBackScopes(): Promise<string[]> { return this.#held.distinct('held_by').where('held', 1).pluck('held_by') }
+  /** What keeps any job back. One after another by the index: to ask for all at once is to read every job that is kept back. */
+  async keptBackScopes(): Promise<string[]> {
+    const scopes: string[] = []
+    const held = () => this.#jobs.whereRaw("status = 'queued' AND held = 1").orderBy('held_by').limit(1)
+    const next = async () => (await held().where('held_by', '>', scopes.at(-1) ?? '').pluck('held_by'))[0] as string | undefined
+    for (let scope = await next(); scope !== undefined; scope = await next()) scopes.push(scope)
+    return scopes
+  }
   /** Those that go first; of each priority by age, since by their number and age together no index has them in order. */
   async keptBack(scope: string, count: number): Promise<string[]> {
     const rows: Handed[] = []
