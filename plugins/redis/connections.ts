@@ -96,7 +96,8 @@ class Connection implements RedisConnection {
     const first = this.#lost === undefined
     this.#lost = reason
     if (!first || this.#closed) return
-    this.deps.log.warn(`Redis does not answer, and is connected to again (${this.name})`, { reason })
+    const { log, where } = this.deps
+    log.warn(`Redis does not answer, and is connected to again (${this.name})`, { where, reason, fix: RedisErrors.UNAVAILABLE({ reason }).fix })
   }
 
   /** A peer that takes the connection and says no more (a stopped master, before the fail-over) would else be waited for without end. */
