@@ -146,12 +146,13 @@ export class PostgresDatabase extends CommonDatabase {
 
   async #reach(): Promise<void> {
     const client = await this.#pool.connect()
+    client.on('error', ignored)
     // A pooler in between answers although the server is away.
     try { await ask(client, { text: 'SELECT 1' }, []) } catch (error) {
-      client.release(true)
+      this.#release(client, true)
       throw error
     }
-    client.release()
+    this.#release(client)
   }
 
   /** Waits from now on, if it may. */

@@ -173,6 +173,23 @@ describe('a PostgreSQL that can not be reached at the start', () => {
     assert.ok(!JSON.stringify(t.lines).includes(PASSWORD))
   })
 
+  it('is waited for behind a pooler that lets clients in and drops them at their first question', async () => {
+    const pooler = createServer(socket => {
+      socket.on('error', () => {})
+      // AuthenticationOk and ReadyForQuery, as if all were well.
+      socket.once('data', () => {
+        socket.write(Buffer.from([82, 0, 0, 0, 8, 0, 0, 0, 0, 90, 0, 0, 0, 5, 73]))
+        socket.once('data', () => socket.destroy())
+      })
+    })
+    await new Promise<void>(resolve => pooler.listen(0, '127.0.0.1', resolve))
+    try {
+      await using t = await start({ url: `postgres://somebody:${PASSWORD}@127.0.0.1:${(pooler.address() as AddressInfo).port}/some` })
+      await assert.rejects(t.get(Database).prepare('SELECT 1').get([]), unavailable)
+      assert.equal(says(t.lines, /waits for PostgreSQL/).length, 1)
+    } finally { pooler.close() }
+  })
+
   it('does not keep a stop waiting while it answers nothing', async function () {
     this.timeout(20_000)
     const taken: Socket[] = []
