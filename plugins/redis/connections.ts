@@ -27,7 +27,7 @@ class Connection implements RedisConnection {
   #cancelAwaiting = () => {}
 
   constructor(
-    readonly client: RedisClient, readonly use: RedisUse, readonly name: string,
+    readonly client: RedisClient, readonly use: RedisUse, readonly name: string, readonly where: string,
     readonly deps: ConnectionsDeps, readonly gone: (connection: Connection) => void,
   ) {
     const { clock, log } = deps
@@ -96,8 +96,7 @@ class Connection implements RedisConnection {
     const first = this.#lost === undefined
     this.#lost = reason
     if (!first || this.#closed) return
-    const { log, where } = this.deps
-    log.warn(`Redis does not answer, and is connected to again (${this.name})`, { where, reason, fix: RedisErrors.UNAVAILABLE({ reason }).fix })
+    this.deps.log.warn(`Redis does not answer, and is connected to again (${this.name})`, { where: this.where, reason, fix: RedisErrors.UNAVAILABLE({ reason }).fix })
   }
 
   /** A peer that takes the connection and says no more (a stopped master, before the fail-over) would else be waited for without end. */
@@ -165,7 +164,7 @@ export class Connections implements Redis, AsyncDisposable {
   async #connect(use: RedisUse, name: string): Promise<Connection> {
     const { config } = this.deps
     const client = openClient(this.#address, { ...config, use, name: `${config.prefix}:${name}:${use}` })
-    const connection = new Connection(client, use, name, this.deps, each => this.#open.delete(each))
+    const connection = new Connection(client, use, name, whereOf(this.#address), this.deps, each => this.#open.delete(each))
     this.#open.add(connection)
     // Once it is known that Redis is away, nobody waits for it again.
     if (!this.#own || this.#own.ready) await connection.first()
@@ -179,3 +178,4 @@ export class Connections implements Redis, AsyncDisposable {
 
 const addressOf = async ({ url }: RedisConfig) => readAddress(url instanceof Secret ? await url.read() : url)
 const placeOf = ({ kind, nodes, db, master }: RedisAddress) => ({ kind, nodes, db, master })
+const whereOf = ({ nodes }: RedisAddress) => nodes.map(({ host, port }) => `${host}:${port}`).join(',')
