@@ -289,6 +289,26 @@ export const databaseConformance = defineConformance<DatabaseSubject>(Database, 
       assert.deepEqual(await names(), ['a', 'b', 'c', 'd'])
     },
   },
+  'refuses whatever is asked together with what failed, for that alone': {
+    async run(subject) {
+      const { database, add, names } = await made(subject)
+      await add('a')
+      const fresh = database.prepare('SELECT size FROM things WHERE name = ?')
+      let codes: unknown[] = []
+      await assert.rejects(database.transaction(async tx => {
+        const asked = [add('b', tx), add('a', tx), add('c', tx), fresh.all(['a'], tx), fresh.all(['a'], tx), database.knex(tx)('things').insert({ name: 'd', size: 1 })]
+        codes = (await Promise.allSettled(asked)).map(each => (each.status === 'rejected' ? each.reason.code : undefined))
+      }), { code: DatabaseErrors.TX_FAILED.code })
+      assert.deepEqual(codes, [undefined, DatabaseErrors.CONSTRAINT.code, ...Array.from({ length: 4 }, () => DatabaseErrors.TX_FAILED.code)])
+      assert.deepEqual(await Promise.all([1, 2].map(() => fresh.all(['a']))), [[{ size: 1 }], [{ size: 1 }]])
+      await database.transaction(async tx => {
+        const part = database.knex(tx).transaction(async inner => Promise.all(['e', 'a', 'f'].map(name => inner('things').insert({ name, size: 1 }))))
+        await assert.rejects(part, { code: DatabaseErrors.CONSTRAINT.code })
+        await Promise.all(['g', 'h'].map(name => add(name, tx)))
+      })
+      assert.deepEqual(await names(), ['a', 'g', 'h'])
+    },
+  },
   'takes a ? for a parameter only where it is one': {
     async run(subject) {
       const { database, insert } = await made(subject)

@@ -47,6 +47,7 @@ class PostgresTx extends OpenTx {
   lost = false
   /** For migrations: a statement takes as long as it takes. */
   unbounded = false
+  #unanswered = 0
   #last: Promise<unknown> = Promise.resolve()
   constructor(readonly client: PoolClient, readonly database: PostgresDatabase) { super() }
 
@@ -57,10 +58,14 @@ class PostgresTx extends OpenTx {
     return this.#enqueue(async () => {
       this.expectSound()
       refuseControl(prepared.text)
-      try { return await ask(this.client, prepared, params, this.unbounded ? FOREVER_MS : undefined) } catch (error) {
+      // Those that went out before it are answered first.
+      const lateMs = this.database.lateMs * ++this.#unanswered
+      try { return await ask(this.client, prepared, params, this.unbounded ? FOREVER_MS : Math.min(lateMs, FOREVER_MS)) } catch (error) {
         this.note(error)
+        // What the server refuses since another one failed is no failure of its own.
+        this.expectSound()
         throw this.failed(errorOf(error))
-      }
+      } finally { this.#unanswered-- }
     })
   }
 
@@ -115,15 +120,18 @@ export class PostgresDatabase extends CommonDatabase {
   readonly connectionName = `backplane ${randomUUID()}`
   readonly #begun = new Set<Promise<unknown>>()
   readonly #where: string
+  /** When a statement must be answered. */
+  readonly lateMs: number
   #absence: Absence | undefined
 
   private constructor(readonly options: PostgresOptions, log: Logger, config: ClientConfig) {
     super(log, options.migrateMode)
     this.#where = `${config.host}:${config.port}/${config.database}`
     const { poolMax = 10, acquireMs = 5_000, idleMs = 30_000, statementMs = 30_000, poolMin = 0 } = options
+    this.lateMs = statementMs + LATE_MS
     this.#pool = new pg.Pool({
       ...config, min: poolMin, max: poolMax, connectionTimeoutMillis: acquireMs, idleTimeoutMillis: idleMs,
-      statement_timeout: statementMs, query_timeout: statementMs + LATE_MS, idle_in_transaction_session_timeout: statementMs * 2,
+      statement_timeout: statementMs, query_timeout: this.lateMs, idle_in_transaction_session_timeout: statementMs * 2,
       application_name: this.connectionName, keepAlive: true, pipeline: true,
     })
     // An idle connection that breaks is replaced when it is needed; nobody asked it anything.

@@ -126,6 +126,13 @@ describe('database on PostgreSQL', () => {
     await db.migrate('slow', [slow])
   })
 
+  it('gives each of many slow statements of a transaction its time, though they were asked together', async function () {
+    this.timeout(20_000)
+    await using opened = await open({ postgres: { statementMs: 1_000 } })
+    const slow = opened.db.prepare('SELECT pg_sleep(0.8)')
+    await opened.db.transaction(async tx => { await Promise.all(Array.from({ length: 8 }, () => slow.all([], tx))) })
+  })
+
   it('bounds its connections, shows them, and does not wait for one for ever', async () => {
     await using opened = await open({ postgres: { poolMax: 2, acquireMs: 200 } })
     const { db, t } = opened
