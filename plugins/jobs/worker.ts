@@ -80,6 +80,8 @@ export class Worker {
   /** The sweep over whatever is queued is still to be done. */
   #all = false
   #failing = false
+  /** The one whose claim is not committed yet. */
+  #suspect: { readonly id: string; readonly until: number } | undefined
   #idle: (() => void)[] = []
   // The queue is woken by whoever submits: what it brings must not run in the scope of that request.
   readonly #outside = new AsyncResource('BackplaneJob', { requireManualDestroy: true })
@@ -129,9 +131,11 @@ export class Worker {
   async stop(): Promise<void> {
     this.#state = 'stopped'
     await this.#consumer?.[Symbol.asyncDispose]()
-    const running = [...this.#running]
-    for (const execution of running) execution.abort(JobErrors.INTERRUPTED())
-    await Promise.allSettled(running.map(execution => execution.done))
+    // Again: with the end of one that was being written others may have begun.
+    while (this.#running.size) {
+      for (const execution of this.#running) execution.abort(JobErrors.INTERRUPTED())
+      await Promise.allSettled([...this.#running].map(execution => execution.done))
+    }
     await this.#renewal
     await this.#sweeping
     await this.deps.due.close()
@@ -200,10 +204,21 @@ export class Worker {
 
   /** One suspect at a time: those that died with a job that kills its process would lose their last attempts beside it, too. */
   async #apart(rows: readonly JobRow[], tx: Tx): Promise<readonly JobRow[]> {
-    const room = [...this.#running].some(({ row }) => isSuspect(row)) ? 0 : 1
-    const later = rows.filter(isSuspect).slice(room)
+    const { now } = this.deps.store
+    const busy = [...this.#running].some(({ row }) => isSuspect(row))
+    const free = (id: string) => !busy && (!this.#suspect || this.#suspect.id === id || this.#suspect.until <= now)
+    const suspects = rows.filter(isSuspect)
+    const one = suspects.find(({ id }) => free(id))
+    if (one) this.#expectSuspect(one.id, tx)
+    const later = suspects.filter(row => row !== one)
     for (const { id } of later) await this.deps.store.setAside(id, tx)
     return rows.filter(row => !later.includes(row))
+  }
+
+  /** Of a roll-back nobody tells: then it is forgotten in time. */
+  #expectSuspect(id: string, tx: Tx): void {
+    this.#suspect = { id, until: this.lease().lease_until }
+    tx.afterCommit(() => { this.#suspect = undefined })
   }
 
   /** The columns that say who has a job from now on. */
@@ -334,8 +349,11 @@ export class Worker {
   async #takeFor(endings: readonly Ending[], tx: Tx): Promise<readonly string[]> {
     const room = Math.min(endings.length, this.deps.config.concurrency - this.#running.size + endings.length)
     if (room < 1 || this.#state !== 'running' || endings.some(({ execution }) => execution.accompanied)) return []
+    const note = (accompanied: boolean) => { for (const { execution } of endings) execution.accompanied = accompanied }
+    // Before it is known: to take them may fail, too.
+    note(true)
     const ids = await this.#consumer?.take(room, tx) ?? []
-    if (ids.length) for (const { execution } of endings) execution.accompanied = true
+    note(ids.length > 0)
     return ids
   }
 

@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict'
 import { definePlugin } from '#core'
-import { createTestRuntime, eventually } from '#core/testing'
+import { contribute, createTestRuntime, eventually } from '#core/testing'
 import { Database, DatabaseErrors, type Tx } from '#contracts/database'
-import { JobErrors, Jobs, JobSettling } from '#contracts/jobs'
+import { JobErrors, Jobs, JobSettling, JobType } from '#contracts/jobs'
+import { JobQueue, type Deliver } from '#contracts/queue'
 import database from '../../../plugins/database/index.ts'
 import { Batch } from '../../../plugins/jobs/batch.ts'
-import { jobType, operator, runtime, until } from './kit.ts'
+import jobsPlugin from '../../../plugins/jobs/index.ts'
+import { migrations } from '../../../plugins/queue-embedded/migrations.ts'
+import { EmbeddedQueue } from '../../../plugins/queue-embedded/queue.ts'
+import { jobType, openAccess, operator, runtime, until } from './kit.ts'
 
 const later = () => new Promise(resolve => setImmediate(resolve))
 
@@ -63,6 +67,26 @@ describe('what comes at the same time', () => {
     const attempts: { job_id: string; outcome: string }[] = await t.get(Database).knex()('job_attempts')
     const outcomes = jobs.map(({ id }) => attempts.filter(each => each.job_id === id).map(each => each.outcome))
     assert.deepEqual(outcomes, [['completed'], ['completed'], ['dead'], ['completed'], ['completed']])
+  })
+
+  it('ends a job although those that were to begin with its end could not be taken', async () => {
+    let tries = 0
+    const broken = definePlugin({
+      name: 'broken', uses: { database: Database }, provides: [JobQueue],
+      async setup(ctx, { database }) {
+        await database.migrate('queue-embedded', migrations)
+        const queue = new EmbeddedQueue(database, ctx.clock, ctx.log)
+        const take = async () => { tries++; throw new Error('no such table') }
+        ctx.provide(JobQueue, Object.assign(queue, {
+          consume: async (deliver: Deliver) => Object.assign(await EmbeddedQueue.prototype.consume.call(queue, deliver), { take }),
+        }))
+      },
+    })
+    const type = jobType('same', async ({ input }) => input)
+    await using t = await createTestRuntime({ plugins: [database, broken, jobsPlugin, contribute(JobType, type)], services: [openAccess()] })
+    const { id } = await t.get(Jobs).submit(operator, { type: 'same', input: 1 })
+    const { result, attempt } = await until(t, id, 'completed')
+    assert.deepEqual([result, attempt, tries], [1, 1, 1])
   })
 
   it('never runs more jobs than may run at once, while places are given on with the ends', async () => {

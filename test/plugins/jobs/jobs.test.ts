@@ -538,6 +538,29 @@ describe('jobs', () => {
       } finally { rmSync(dir, { recursive: true }) }
     })
 
+    it('hands back what begins with an end that is written while it stops', async () => {
+      const dir = mkdtempSync(join(tmpdir(), 'backplane-jobs-'))
+      try {
+        const door = gate()
+        let held = false
+        const guard = definePlugin({
+          name: 'guard', guards: [JobSettling],
+          setup(ctx) { ctx.hook(JobSettling, async () => { held = true; await door.closed }) },
+        })
+        const type = jobType('some', ({ input }) => (input === 'short' ? Promise.resolve() : new Promise(() => {})))
+        const t = await runtime({ types: [type], plugins: [guard], config: { concurrency: 1 }, graceMs: 400, host: { dataDir: dir } })
+        const [, next] = await t.get(Jobs).submitMany(operator, ['short', 'long'].map(input => ({ type: 'some', input })))
+        await eventually('the end of the first', () => held)
+        const stopped = t[Symbol.asyncDispose]()
+        await eventually('it to stop', () => t.lines.find(line => line.message.startsWith('drain:')))
+        door.open()
+        await stopped
+        await using other = await runtime({ host: { dataDir: dir }, config: { concurrency: 0 } })
+        const job = await other.get(Jobs).get(operator, next!.id)
+        assert.deepEqual([job.status, job.attempt], ['queued', 0])
+      } finally { rmSync(dir, { recursive: true }) }
+    })
+
     it('hands a job back whose type is swapped, and runs it when the type is back', async () => {
       let life = 0
       const owner = definePlugin({

@@ -1,14 +1,17 @@
 import assert from 'node:assert/strict'
 import { AsyncResource } from 'node:async_hooks'
 import { defineErrors, SystemClock } from '#core'
-import { eventually, type TestRuntime } from '#core/testing'
+import { eventually, fake, type TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
+import { EventLog } from '#contracts/events'
 import { Jobs } from '#contracts/jobs'
 import { JobQueue } from '#contracts/queue'
 import cluster from '../../../plugins/cluster/index.ts'
 import { postgresOrSkip, type PostgresServer, type TestDatabase } from '../../support/services.ts'
 import { JobStore } from '../../../plugins/jobs/store.ts'
-import { jobType, operator, runtime, until } from './kit.ts'
+import { jobType, openAccess, operator, runtime, until } from './kit.ts'
+
+const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
 
 describe('jobs on PostgreSQL', () => {
   let server: PostgresServer
@@ -42,6 +45,42 @@ describe('jobs on PostgreSQL', () => {
     assert.equal(ids.size, 1)
     assert.equal((await until(t, [...ids][0]!, 'completed')).result, 42)
     await assert.rejects(t.get(Jobs).submit(operator, { type: 'double', input: 1, idempotency_key: 'k' }), { code: 'JOBS_KEY_REUSED' })
+  })
+
+  it('runs one suspect at a time, though another could begin with the end of a job before the claim of the first is kept', async () => {
+    await using place = await server.newDatabase()
+    let [now, most, ran] = [0, 0, 0]
+    const [first, claim] = [gate(), gate()]
+    let claimed = ''
+    const type = jobType('some', async ({ input }) => {
+      if (input === 'first') return first.closed
+      most = Math.max(most, ++now)
+      await new Promise(resolve => setTimeout(resolve, 50))
+      now--
+      ran++
+    })
+    const log = fake(EventLog, {
+      append: async (_tx, events) => {
+        if (claimed || !events.some(each => each.type === 'job.started' && ids.includes(each.job_id!))) return
+        claimed = events[0]!.job_id!
+        await claim.closed
+      },
+    })
+    let ids: string[] = []
+    await using t = await runtime({ url: place.url, types: [type], config: { concurrency: 2, sweep_ms: 30 }, services: [openAccess(), log] })
+    const one = await t.get(Jobs).submit(operator, { type: 'some', input: 'first' })
+    await until(t, one.id, 'running')
+    const later = await t.get(Jobs).submitMany(operator, [1, 2].map(input => ({ type: 'some', input, delay_ms: 60_000 })))
+    ids = later.map(job => job.id)
+    const interrupted = JSON.stringify({ code: 'JOBS_INTERRUPTED', message: 'x', fix: 'y', retryable: true })
+    await t.get(Database).knex()('jobs').whereIn('id', ids).update({ status: 'queued', attempt: 2, max_attempts: 3, error: interrupted, run_at: 0, handed_at: Date.now() })
+    await outside.runInAsyncScope(() => t.get(JobQueue).enqueue(ids.map(id => ({ id, priority: 5 }))))
+    await eventually('the claim of one', () => claimed !== '')
+    first.open()
+    await until(t, one.id, 'completed')
+    claim.open()
+    await eventually('both', () => ran === 2)
+    assert.equal(most, 1)
   })
 
   it('claims the rest of a batch of which somebody else took one', async () => {
