@@ -88,7 +88,8 @@ class PostgresTx extends OpenTx {
   // What is asked at the same time goes out together, and is answered in that order.
   #enqueue<T>(work: () => Promise<T>): Promise<T> {
     const done = work()
-    this.#last = Promise.allSettled([this.#last, done])
+    // Of nothing: with its result each would keep those of all before it.
+    this.#last = Promise.allSettled([this.#last, done]).then(() => {})
     return done
   }
 }

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { inspect } from 'node:util'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { Secret } from '#core'
 import { conform, createTestRuntime, eventually, recordLog } from '#core/testing'
 import { databaseConformance } from '#conformance/database'
@@ -131,6 +133,20 @@ describe('database on PostgreSQL', () => {
     await using opened = await open({ postgres: { statementMs: 1_000 } })
     const slow = opened.db.prepare('SELECT pg_sleep(0.8)')
     await opened.db.transaction(async tx => { await Promise.all(Array.from({ length: 8 }, () => slow.all([], tx))) })
+  })
+
+  it('keeps no rows that a transaction has read', async () => {
+    setFlagsFromString('--expose-gc')
+    const collect = runInNewContext('gc') as () => void
+    await using opened = await open()
+    const many = opened.db.prepare<{ text: string }>("SELECT repeat('x', 1000000) AS text")
+    const used = () => { collect(); return process.memoryUsage().heapUsed }
+    await opened.db.transaction(async tx => {
+      await many.all([], tx)
+      const before = used()
+      for (let round = 0; round < 50; round++) assert.equal((await many.all([], tx))[0]!.text.length, 1_000_000)
+      assert.ok(used() - before < 10_000_000, `${used() - before} bytes`)
+    })
   })
 
   it('bounds its connections, shows them, and does not wait for one for ever', async () => {
