@@ -60,6 +60,7 @@ export function describe(schemas: readonly JsonSchema[]): string {
     return (Array.isArray(type) ? type : type ? [type] : []).map(each => [
       NAMES[each as string] ?? String(each),
       ...(each === 'object' && rest.properties ? [`with ${Object.keys(rest.properties).join(', ')}`] : []),
+      ...(each === 'array' && Array.isArray((rest.items as JsonSchema | undefined)?.enum) ? [`of ${describe([rest.items as JsonSchema])}`] : []),
       ...(each === 'integer' || each === 'number' ? range.filter(Boolean) : []),
       ...(each === 'string' && length ? [`of ${length} characters`] : []),
       ...(each === 'string' && typeof format === 'string' ? [`(${format})`] : each === 'string' && typeof pattern === 'string' && pattern.length < 60 ? [`like ${pattern}`] : []),

@@ -96,7 +96,10 @@ export interface DatabaseListener extends AsyncDisposable {
 export const DatabaseChannels = defineService<DatabaseChannels>('database.channels')
 
 export const DatabaseErrors = defineErrors('DATABASE', {
-  UNAVAILABLE: { message: 'the database does not answer: {reason}', fix: 'See that it runs, and that DATABASE_URL has its address, user, password and name; the operation may be tried again.', status: 503, retryable: true },
+  UNAVAILABLE: {
+    message: 'the database does not answer: {reason}', status: 503, retryable: true,
+    fix: 'See that PostgreSQL runs and that DATABASE_URL has its address, user, password and name, or that the SQLite file can be read and written. The operation may be tried again.',
+  },
   OUTSIDE_TX: { message: 'the database was used outside the transaction that is open here', fix: 'Hand `tx` on to the method, or do it in tx.afterCommit().' },
   TX_ENDED: { message: 'a transaction was used after it had ended', fix: 'Await everything that uses `tx` inside transaction().' },
   TX_TIMEOUT: {

@@ -134,7 +134,7 @@ export const JobErrors = defineErrors('JOBS', {
   FAILED: { message: 'the run failed; the server\'s log has the reason', fix: 'Look there for job {id}.', retryable: true, expose: true },
   TIMEOUT: { message: 'the job took longer than {ms} ms', fix: 'Give it a larger timeout_ms, or less to do.', status: 504, retryable: true, expose: true },
   LEASE_LOST: { message: 'another worker has job "{id}" now', fix: 'Nothing to do: the result of this attempt is dropped.', retryable: true },
-  INTERRUPTED: { message: 'the process that ran this attempt ended', fix: 'Nothing to do: another attempt follows while there are any left.', status: 503, retryable: true, expose: true },
+  INTERRUPTED: { message: 'the process that ran this attempt ended, or could not renew its lease', fix: 'Nothing to do: another attempt follows while there are any left.', status: 503, retryable: true, expose: true },
   NOT_ADMITTED: { message: 'this is no request that admit() let in', fix: 'Hand enter() what admit() of the same life of the plugin jobs resolved to.' },
   KEY_REUSED: { message: 'the idempotency key "{key}" was used for another request', fix: 'Send the same request again, or take a new key.', status: 409, expose: true },
   FINAL: { message: 'job "{id}" is {status} already', fix: 'Nothing to do; submit it again if it is to run again.', status: 409, expose: true },

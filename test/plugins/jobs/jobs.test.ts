@@ -448,7 +448,7 @@ describe('jobs', () => {
       }
       assert.deepEqual((await until(t, await made(2), 'completed')).attempt, 2)
       const { fix } = JobErrors.INTERRUPTED()
-      assert.deepEqual((await until(t, await made(1), 'dead')).error, { code: 'JOBS_INTERRUPTED', message: 'the process that ran this attempt ended', fix, retryable: true })
+      assert.deepEqual((await until(t, await made(1), 'dead')).error, { code: 'JOBS_INTERRUPTED', message: 'the process that ran this attempt ended, or could not renew its lease', fix, retryable: true })
     })
   })
 
