@@ -83,6 +83,11 @@ class PostgresTx extends OpenTx {
     })
   }
 
+  protected override forgive(): void {
+    super.forgive()
+    this.state = undefined
+  }
+
   override async settled(): Promise<void> { await this.#last.catch(() => {}) }
 
   // What is asked at the same time goes out together, and is answered in that order.

@@ -38,6 +38,9 @@ export abstract class OpenTx implements Tx, Executor {
     return cause
   }
 
+  /** What failed was undone. */
+  protected forgive(): void { this.#failure = undefined }
+
   async nested<T>(work: () => Promise<T>): Promise<T> {
     this.expectOpen()
     this.expectSound()
@@ -53,7 +56,7 @@ export abstract class OpenTx implements Tx, Executor {
       if (this.open) {
         await this.control(`ROLLBACK TO SAVEPOINT ${name}`)
         await this.control(`RELEASE SAVEPOINT ${name}`)
-        this.#failure = undefined
+        this.forgive()
       }
       throw error
     }

@@ -60,6 +60,23 @@ describe('database on PostgreSQL', () => {
     assert.equal(runs, 3)
   })
 
+  it('runs a transaction again for what failed it, not for what a nested part of it undid', async () => {
+    await using opened = await open()
+    const { db } = opened
+    const raise = (state: string) => `DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '${state}'; END $$`
+    const tried = async (inner: string, outer: string) => {
+      let tries = 0
+      const tx = db.transaction(async tx => {
+        tries++
+        await assert.rejects(db.knex(tx).transaction(async part => { await part.raw(raise(inner)) }))
+        if (tries === 1) await db.knex(tx).raw(raise(outer))
+      })
+      await tx.catch(() => {})
+      return tries
+    }
+    assert.deepEqual([await tried('40P01', 'P0001'), await tried('P0001', '40P01')], [1, 2])
+  })
+
   it('comes back by itself after the server was killed, with all that it acknowledged', async function () {
     this.timeout(40_000)
     await using opened = await open()
