@@ -212,7 +212,7 @@ export class JobStore {
     if (queue.can.transactional) await queue.remove(ids, tx)
     const rows = [...(await this.readAll(ids, tx)).values()].filter(row => row.status === 'queued' && !row.held)
     await this.keepBack(rows.map(row => row.id), scope, tx)
-    if (!queue.can.transactional) tx.afterCommit(() => queue.remove(rows.map(row => row.id)).catch(() => {})) // What is left there is refused.
+    if (!queue.can.transactional) tx.afterCommit(() => this.removeNow(rows.map(row => row.id)).catch(() => {})) // What is left there is refused.
   }
   /** Those of a scope among the jobs of a type that are in the queue longest. */
   async inLine(scope: string, type: string, most: number): Promise<string[]> {
@@ -267,14 +267,14 @@ export class JobStore {
   async takeOut(id: string, tx: Tx): Promise<void> {
     const { queue } = this.deps
     if (queue.can.transactional) await queue.remove([id], tx)
-    else tx.afterCommit(() => this.removeNow(id).catch(() => {})) // What is left there is refused.
+    else tx.afterCommit(() => this.removeNow([id]).catch(() => {})) // What is left there is refused.
   }
 
-  /** Takes it out of a queue that has no transactions. Whoever has queued it again since may have been quicker. */
-  async removeNow(id: string): Promise<void> {
-    await this.deps.queue.remove([id])
-    const row = await this.read(id)
-    if (row?.status === 'queued' && !row.held) await this.#handOverNow([row])
+  /** Takes them out of a queue that has no transactions. Whoever has queued one again since, or let it go, may have been quicker. */
+  async removeNow(ids: readonly string[]): Promise<void> {
+    await this.deps.queue.remove(ids)
+    const again: Handed[] = await this.#jobs.select(HANDED).whereIn('id', [...ids]).whereRaw("status = 'queued' AND held = 0")
+    if (again.length) await this.#handOverNow(again)
   }
 
   /** Gives the queue again what it was last given before that moment. Resolves to whether there may be more; not if the queue is away. */

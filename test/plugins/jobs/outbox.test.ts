@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { FakeClock, type TestRuntime } from '#core/testing'
+import { eventually, FakeClock, type TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
 import { Jobs } from '#contracts/jobs'
 import type { JobQueue } from '#contracts/queue'
@@ -58,9 +58,18 @@ describe('jobs through a queue that is not in the database', () => {
   it('what was cancelled, and queued again before the queue removed it, is given to it once more', async () => {
     await using t = await still()
     const it = await outbox(t, async () => {})
-    await it.store.removeNow(it.id)
+    await it.store.removeNow([it.id])
     await it.change({ status: 'cancelled' })
-    await it.store.removeNow(it.id)
+    await it.store.removeNow([it.id])
     assert.deepEqual(it.asked, [`remove ${it.id}`, `add ${it.id}`, `remove ${it.id}`])
+  })
+
+  it('what left the line, and was let go before the queue removed it, is given to it once more', async () => {
+    await using t = await still()
+    let letGo = async (): Promise<unknown> => { letGo = async () => {}; return it.database.transaction(tx => it.store.letGo([it.id], tx)) }
+    const it = await outbox(t, () => letGo())
+    await it.database.transaction(tx => it.store.keepAway([it.id], 'project:default', tx))
+    await eventually('it to be there', () => it.asked.length === 3)
+    assert.deepEqual(it.asked, [`remove ${it.id}`, `add ${it.id}`, `add ${it.id}`])
   })
 })
