@@ -7,6 +7,8 @@ import { Ahead, type Taking } from './ahead.ts'
 /** How long one BZPOPMIN waits; whoever missed a bell looks after this. */
 const BLOCK_S = 2
 const RETRY = { first: 100, most: 1_000 }
+/** Until it is put back what a transaction took that did not commit: long after most do, and long before the lock is over. */
+const LENT_MS = 500
 /** Most ids of one delivery. */
 export const MOST = 200
 
@@ -50,10 +52,13 @@ export class RedisConsumer implements Consumer {
     if (this.#room && !this.#failures) this.#wake()
   }
 
-  /** Should `tx` be rolled back, they come again when their lock is over. */
+  /** Should `tx` be rolled back, of which nobody tells, they go back soon. If it is only slow, they are refused when they come again. */
   async take(count: number, tx: Tx): Promise<readonly string[]> {
+    const { clock, source } = this.deps
     const ids = this.#closed ? [] : this.#ahead.atHand(count)
-    if (ids.length) tx.afterCommit(() => this.#acknowledge(ids))
+    if (!ids.length) return ids
+    const cancel = clock.after(LENT_MS, () => void source.putBack(ids).catch(() => {}))
+    tx.afterCommit(() => { cancel(); this.#acknowledge(ids) })
     return ids
   }
 

@@ -47,6 +47,30 @@ describe('queue-bullmq: its consumer', () => {
     await closed
   })
 
+  it('gives back soon what a transaction took that was rolled back, and not what one keeps', async () => {
+    const here = stage(['a', 'b', 'c', 'd'])
+    const clock = new FakeClock()
+    const got: string[] = []
+    const consumer = open(here, async ids => { got.push(...ids) }, clock)
+    for (const count of [1, 2]) {
+      consumer.want(1)
+      await here.answer()
+      await eventually('it', () => got.length === count)
+    }
+    await here.answer()
+    const kept: (() => unknown)[] = []
+    const [rolledBack, committed] = [{ afterCommit() {} }, { afterCommit: (run: () => unknown) => { kept.push(run) } }]
+    const taken = await eventually('some at hand', async () => { const ids = await consumer.take(1, rolledBack); return ids.length > 0 && ids })
+    assert.deepEqual([taken, await consumer.take(1, committed)], [['c'], ['d']])
+    for (const run of kept) run()
+    await clock.advance(500)
+    assert.deepEqual(here.put, [['c']])
+    assert.deepEqual(here.acknowledged.flat(), ['a', 'b', 'd'])
+    const closed = consumer[Symbol.asyncDispose]()
+    if (here.asked()) await here.answer()
+    await closed
+  })
+
   it('hands the bell on if it can take nothing when it rings', async () => {
     const here = stage([])
     const consumer = open(here, async () => {})
