@@ -270,10 +270,15 @@ export class JobStore {
     else tx.afterCommit(() => this.removeNow([id]).catch(() => {})) // What is left there is refused.
   }
 
-  /** Takes them out of a queue that has no transactions. Whoever has queued one again since, or let it go, may have been quicker. */
+  /**
+   * Takes them out of a queue that has no transactions. Whoever has queued one again since, or let it go, may have been quicker: it is handed over once
+   * more; and if that is not noted yet, then the note is void.
+   */
   async removeNow(ids: readonly string[]): Promise<void> {
     await this.deps.queue.remove(ids)
-    const again: Handed[] = await this.#jobs.select(HANDED).whereIn('id', [...ids]).whereRaw("status = 'queued' AND held = 0")
+    const queued = () => this.#jobs.whereIn('id', [...ids]).whereRaw("status = 'queued'")
+    await queued().update({ handed_at: this.deps.database.knex().raw(GIVEN_BACK) })
+    const again: Handed[] = await queued().where('held', 0).select(HANDED)
     if (again.length) await this.#handOverNow(again)
   }
 

@@ -42,6 +42,26 @@ describe('jobs through a queue that is not in the database', () => {
     assert.deepEqual([(await it.row()).held, it.asked], [1, [`add ${it.id}`]])
   })
 
+  it('what two let go, and one of them noted, stays kept back if it was so again before the other notes it', async () => {
+    await using t = await still()
+    let turn = 0
+    const it = await outbox(t, async (store, id) => {
+      if (++turn > 1) return
+      let resolve!: () => void
+      const promise = new Promise<void>(done => { resolve = done })
+      await it.database.transaction(async tx => { await store.letGo([id], tx); tx.afterCommit(() => void eventually('its note', async () => (await it.row()).held === 0).then(resolve)) })
+      await promise
+      await it.database.transaction(tx => store.keepBack([id], 'project:default', tx))
+    })
+    await it.database.transaction(tx => it.store.keepBack([it.id], 'project:default', tx))
+    await it.clock.advance(1)
+    const noted = t.get(Database).transaction(tx => it.store.letGo([it.id], tx))
+    await noted
+    await eventually('both', async () => it.asked.length === 2 && (await it.row()).handed_at < 0)
+    await new Promise(resolve => setTimeout(resolve, 50))
+    assert.equal((await it.row()).held, 1)
+  })
+
   it('what ran and was queued again before its first hand-over was noted is not taken for handed over', async () => {
     await using t = await still()
     const it = await outbox(t, async () => {})
@@ -64,10 +84,33 @@ describe('jobs through a queue that is not in the database', () => {
     assert.deepEqual(it.asked, [`remove ${it.id}`, `add ${it.id}`, `remove ${it.id}`])
   })
 
-  it('what left the line, and was let go before the queue removed it, is given to it once more', async () => {
+  it('what left the line, and was let go before the queue removed it, is not taken for handed over', async () => {
     await using t = await still()
-    let letGo = async (): Promise<unknown> => { letGo = async () => {}; return it.database.transaction(tx => it.store.letGo([it.id], tx)) }
-    const it = await outbox(t, () => letGo())
+    // The queue answers when it was added, after it has removed it.
+    let letGo: () => Promise<unknown> = async () => {}
+    let added = () => {}
+    const it = await outbox(t, async () => letGo())
+    letGo = () => {
+      letGo = () => new Promise<void>(resolve => { added = resolve })
+      return it.database.transaction(tx => it.store.letGo([it.id], tx))
+    }
+    await it.database.transaction(tx => it.store.keepAway([it.id], 'project:default', tx))
+    await eventually('it to be given back', async () => (await it.row()).handed_at < -1)
+    added()
+    await it.store.handOverAgain(0, ['work'], 1)
+    const { held, handed_at } = await it.row()
+    assert.deepEqual([held, handed_at < 0, it.asked], [1, true, [`remove ${it.id}`, `add ${it.id}`]])
+  })
+
+  it('what left the line, and was let go before the queue removed it, is given to it once more, if that was noted', async () => {
+    await using t = await still()
+    let letGo: () => Promise<unknown> = async () => {}
+    const it = await outbox(t, async () => letGo())
+    letGo = async () => {
+      letGo = async () => {}
+      await it.database.transaction(tx => it.store.letGo([it.id], tx))
+      await eventually('it to be noted', async () => (await it.row()).held === 0)
+    }
     await it.database.transaction(tx => it.store.keepAway([it.id], 'project:default', tx))
     await eventually('it to be there', () => it.asked.length === 3)
     assert.deepEqual(it.asked, [`remove ${it.id}`, `add ${it.id}`, `add ${it.id}`])
