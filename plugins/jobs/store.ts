@@ -33,8 +33,11 @@ const PAST = {
 /** How long it may take until it is noted that a new job is in the queue, and how many are noted at once. */
 const NOTE_MS = 100
 const NOTED_AT_ONCE = 500
-/** `handed_at` of a job that the queue gave back: below 0, and each time another one, so that a late note of its being handed over passes it by. */
-const GIVEN_BACK = 'CASE WHEN handed_at < 0 THEN handed_at - 1 ELSE -1 END'
+/**
+ * `handed_at` of a job that the queue gave back: below 0, and never one that it had before, so that a late note of its being handed over passes it by.
+ * So far below the time of a hand-over that no count of those that follow comes to that of a later one.
+ */
+const GIVEN_BACK = 'handed_at - CASE WHEN handed_at > 0 THEN 1000000000000000 ELSE 1 END'
 
 /** One step of the machine: `row` is what it was read as in the same transaction. */
 export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly changes: Changes; /** For its event. */ readonly data?: object }

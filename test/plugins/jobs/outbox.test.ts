@@ -44,21 +44,19 @@ describe('jobs through a queue that is not in the database', () => {
 
   it('what two let go, and one of them noted, stays kept back if it was so again before the other notes it', async () => {
     await using t = await still()
-    let turn = 0
+    let [turn, done] = [0, false]
     const it = await outbox(t, async (store, id) => {
       if (++turn > 1) return
-      let resolve!: () => void
-      const promise = new Promise<void>(done => { resolve = done })
-      await it.database.transaction(async tx => { await store.letGo([id], tx); tx.afterCommit(() => void eventually('its note', async () => (await it.row()).held === 0).then(resolve)) })
-      await promise
+      await it.database.transaction(tx => store.letGo([id], tx))
+      await eventually('its note', async () => (await it.row()).held === 0)
       await it.database.transaction(tx => store.keepBack([id], 'project:default', tx))
+      done = true
     })
     await it.database.transaction(tx => it.store.keepBack([it.id], 'project:default', tx))
     await it.clock.advance(1)
-    const noted = t.get(Database).transaction(tx => it.store.letGo([it.id], tx))
-    await noted
-    await eventually('both', async () => it.asked.length === 2 && (await it.row()).handed_at < 0)
-    await new Promise(resolve => setTimeout(resolve, 50))
+    await it.database.transaction(tx => it.store.letGo([it.id], tx))
+    await eventually('the end of both', () => done)
+    for (let round = 0; round < 3; round++) await it.database.transaction(async () => {})
     assert.equal((await it.row()).held, 1)
   })
 
