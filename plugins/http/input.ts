@@ -21,7 +21,7 @@ const brief = (text: string): string => (text.length > MAX_MESSAGE ? `${text.sli
 /** HTTP_INVALID that names the fields. */
 export const invalid = (...errors: readonly FieldProblem[]) => {
   const named = errors.slice(0, MAX_PROBLEMS).map(({ path, message }) => ({ path: brief(path), message: brief(message) }))
-  return HttpErrors.INVALID({ reason: named.map(each => `${each.path} ${each.message}`).slice(0, 3).join('; '), errors: named })
+  return HttpErrors.INVALID({ reason: named.map(each => `${each.path}: ${each.message}`).slice(0, 3).join('; '), errors: named })
 }
 
 /** Throws unless the path is well-formed UTF-8 without control characters. */

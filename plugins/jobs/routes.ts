@@ -23,7 +23,7 @@ const request = z.strictObject({
   parent_id: id.optional().describe('The unfinished job that it is a part of.'),
   priority: z.int().min(0).max(9).optional().describe('The highest goes first; 5.'),
   delay_ms: z.int().min(0).max(LONGEST_DELAY_MS).optional().describe('Not before so many milliseconds have passed.'),
-  run_at: z.iso.datetime({ offset: true }).optional().describe('Not before this moment. Give this, or `delay_ms`.'),
+  run_at: z.iso.datetime({ offset: true, error: 'not a moment such as 2026-01-31T09:00:00Z' }).optional().describe('Not before this moment. Give this, or `delay_ms`.'),
   max_attempts: z.int().min(1).max(100).optional(),
   backoff: z.strictObject({ base_ms: pause.optional(), max_ms: pause.optional() }).optional().describe('The pause after a failed attempt, and where it stops doubling.'),
   timeout_ms: z.int().min(1).max(86_400_000).optional().describe('Of one attempt.'),

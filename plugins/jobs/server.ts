@@ -8,7 +8,8 @@ export async function ask<T>(io: CommandIo, path: string, init: RequestInit = {}
   const response = await io.server!.fetch(path, { ...init, signal: io.signal })
   const body = await response.json().catch(() => ({})) as T & Refusal
   if (response.ok) return body
-  io.err(`${body.detail ?? body.title ?? `the server answered ${response.status}`}${body.fix ? `\n  fix: ${body.fix}` : ''}`)
+  const told = body.detail ?? body.title ?? `the server answered ${response.status}`
+  io.err(`${body.code ? `${body.code}: ` : ''}${told}${body.fix ? `\n  fix: ${body.fix}` : ''}`)
   return undefined
 }
 

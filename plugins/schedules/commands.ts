@@ -4,6 +4,7 @@ import type { Job } from '#contracts/jobs'
 import type { Schedule } from '#contracts/schedules'
 
 interface Refusal {
+  readonly code?: string
   readonly detail?: string
   readonly title?: string
   readonly fix?: string
@@ -18,7 +19,8 @@ async function ask<T>(io: CommandIo, path: string, init: RequestInit = {}): Prom
   const body = await response.json().catch(() => ({})) as T & Refusal
   if (response.ok) return body
   const errors = (body.errors ?? []).map(({ path: at, message }) => `\n  ${at}: ${message}`).join('')
-  io.err(`${body.detail ?? body.title ?? `the server answered ${response.status}`}${errors}${body.fix ? `\n  fix: ${body.fix}` : ''}`)
+  const told = body.detail ?? body.title ?? `the server answered ${response.status}`
+  io.err(`${body.code ? `${body.code}: ` : ''}${told}${errors}${body.fix ? `\n  fix: ${body.fix}` : ''}`)
   return undefined
 }
 

@@ -10,7 +10,7 @@ export const scheduleName = z.string().regex(NAME, 'not a name: letters, digits,
 
 /** What a schedule says besides its name, for the API and for the config. */
 export const fields = z.strictObject({
-  cron: z.string().min(9).max(200).superRefine((value, { addIssue }) => {
+  cron: z.string().max(200).superRefine((value, { addIssue }) => {
     const fault = faultOf(value)
     if (fault !== undefined) addIssue({ code: 'custom', message: `not a cron expression: ${fault}` })
   }).describe('Minute, hour, day of month, month, day of week; six fields begin with seconds.'),
@@ -29,8 +29,8 @@ export const fields = z.strictObject({
     .describe('Of times that passed while nobody fired: none, one job for all, or one for each of the last 100; once.'),
   overlap: z.enum(['allow', 'skip']).optional().describe('May a job begin while the one before it has not ended? allow.'),
   enabled: z.boolean().optional().describe('False: paused.'),
-  starts_at: z.iso.datetime({ offset: true }).optional().describe('Not before this moment.'),
-  ends_at: z.iso.datetime({ offset: true }).optional().describe('Not after this moment.'),
+  starts_at: z.iso.datetime({ offset: true, error: 'not a moment such as 2026-01-31T09:00:00Z' }).optional().describe('Not before this moment.'),
+  ends_at: z.iso.datetime({ offset: true, error: 'not a moment such as 2026-01-31T09:00:00Z' }).optional().describe('Not after this moment.'),
 })
 interface Kind { readonly agent?: string | undefined; readonly type?: string | undefined }
 const hasKind = ({ agent, type }: Kind): boolean => (agent === undefined) !== (type === undefined)

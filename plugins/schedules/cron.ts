@@ -15,7 +15,7 @@ export const isTimeZone = (name: string): boolean => { try { new Intl.DateTimeFo
 
 /** Why this is no expression that will ever come to pass; nothing if it is one. */
 export function faultOf(expression: string): string | undefined {
-  if (expression.startsWith('@')) return 'write it with five or six fields'
+  if (![5, 6].includes(expression.trim().split(/\s+/).length)) return 'write it with five or six fields'
   try {
     return parse(expression, 'UTC').nextRun(new Date(0)) ? undefined : 'there is no such day'
   } catch (error) { return (error as Error).message.replace(/^Cron\w+: /, '') }
