@@ -50,7 +50,7 @@ export function schemasAt(root: JsonSchema | undefined, path: readonly PropertyK
 /** A schema in a few words: `a whole number from 0 to 65535`. */
 export function describe(schemas: readonly JsonSchema[]): string {
   const words = schemas.flatMap(each => {
-    const { type, enum: options, const: only, minimum, maximum, exclusiveMinimum: above, exclusiveMaximum: below, format, minLength, maxLength, pattern, ...rest } = each
+    const { type, enum: options, const: only, minimum, maximum, exclusiveMinimum: above, exclusiveMaximum: below, format, minLength, maxLength, pattern, items, ...rest } = each
     if (Array.isArray(options)) return [options.length > 1 ? `one of ${options.map(each => JSON.stringify(each)).join(', ')}` : JSON.stringify(options[0])]
     if (only !== undefined) return [JSON.stringify(only)]
     const safe = (limit: unknown) => (typeof limit === 'number' && Math.abs(limit) < Number.MAX_SAFE_INTEGER ? limit : undefined)
@@ -59,8 +59,7 @@ export function describe(schemas: readonly JsonSchema[]): string {
     const length = [typeof minLength === 'number' && `at least ${minLength}`, typeof maxLength === 'number' && `at most ${maxLength}`].filter(Boolean).join(' and ')
     return (Array.isArray(type) ? type : type ? [type] : []).map(each => [
       NAMES[each as string] ?? String(each),
-      ...(each === 'object' && rest.properties ? [`with ${Object.keys(rest.properties).join(', ')}`] : []),
-      ...(each === 'array' && Array.isArray((rest.items as JsonSchema | undefined)?.enum) ? [`of ${describe([rest.items as JsonSchema])}`] : []),
+      ...(each === 'object' && rest.properties ? [`with ${Object.keys(rest.properties).join(', ')}`] : (items as JsonSchema | undefined)?.enum ? [`of ${describe([items as JsonSchema])}`] : []),
       ...(each === 'integer' || each === 'number' ? range.filter(Boolean) : []),
       ...(each === 'string' && length ? [`of ${length} characters`] : []),
       ...(each === 'string' && typeof format === 'string' ? [`(${format})`] : each === 'string' && typeof pattern === 'string' && pattern.length < 60 ? [`like ${pattern}`] : []),

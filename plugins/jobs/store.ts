@@ -34,7 +34,7 @@ const PAST = {
 const NOTE_MS = 100
 const NOTED_AT_ONCE = 500
 /**
- * `handed_at` of a job that the queue gave back: below 0, and never one that it had before, so that a late note of its being handed over passes it by.
+ * `handed_at` of a job that the queue gave back: below 0, and never one that it had, so that a late note of its being handed over passes it by.
  * So far below the time of a hand-over that no count of those that follow comes to that of a later one.
  */
 const GIVEN_BACK = 'handed_at - CASE WHEN handed_at > 0 THEN 1000000000000000 ELSE 1 END'
@@ -274,8 +274,8 @@ export class JobStore {
   }
 
   /**
-   * Takes them out of a queue that has no transactions. Whoever has queued one again since, or let it go, may have been quicker: it is handed over once
-   * more; and if that is not noted yet, then the note is void.
+   * Takes them out of a queue that has no transactions. Whoever has queued one again since, or let it go, may have been quicker: it is handed
+   * over once more; and if that is not noted yet, then the note is void.
    */
   async removeNow(ids: readonly string[]): Promise<void> {
     await this.deps.queue.remove(ids)

@@ -1,14 +1,12 @@
 import assert from 'node:assert/strict'
 import { definePlugin } from '#core'
-import { contribute, createTestRuntime, eventually } from '#core/testing'
+import { contribute, createTestRuntime, eventually, fake } from '#core/testing'
 import { Database, DatabaseErrors, type Tx } from '#contracts/database'
 import { JobErrors, Jobs, JobSettling, JobType } from '#contracts/jobs'
 import { JobQueue, type Deliver } from '#contracts/queue'
 import database from '../../../plugins/database/index.ts'
 import { Batch } from '../../../plugins/jobs/batch.ts'
 import jobsPlugin from '../../../plugins/jobs/index.ts'
-import { migrations } from '../../../plugins/queue-embedded/migrations.ts'
-import { EmbeddedQueue } from '../../../plugins/queue-embedded/queue.ts'
 import { jobType, openAccess, operator, runtime, until } from './kit.ts'
 
 const later = () => new Promise(resolve => setImmediate(resolve))
@@ -71,19 +69,19 @@ describe('what comes at the same time', () => {
 
   it('ends a job although those that were to begin with its end could not be taken', async () => {
     let tries = 0
-    const broken = definePlugin({
-      name: 'broken', uses: { database: Database }, provides: [JobQueue],
-      async setup(ctx, { database }) {
-        await database.migrate('queue-embedded', migrations)
-        const queue = new EmbeddedQueue(database, ctx.clock, ctx.log)
-        const take = async () => { tries++; throw new Error('no such table') }
-        ctx.provide(JobQueue, Object.assign(queue, {
-          consume: async (deliver: Deliver) => Object.assign(await EmbeddedQueue.prototype.consume.call(queue, deliver), { take }),
-        }))
+    let deliver: Deliver = async () => assert.fail('nobody consumes')
+    const broken = fake(JobQueue, {
+      can: { transactional: false, distributed: true },
+      enqueue: entries => deliver(entries.map(({ id }) => id)),
+      async consume(taking) {
+        deliver = taking
+        return { want() {}, async take() { tries++; throw new Error('no such table') }, async [Symbol.asyncDispose]() {} }
       },
+      async remove() {},
+      async depth() { return 0 },
     })
     const type = jobType('same', async ({ input }) => input)
-    await using t = await createTestRuntime({ plugins: [database, broken, jobsPlugin, contribute(JobType, type)], services: [openAccess()] })
+    await using t = await createTestRuntime({ plugins: [database, jobsPlugin, contribute(JobType, type)], services: [openAccess(), broken] })
     const { id } = await t.get(Jobs).submit(operator, { type: 'same', input: 1 })
     const { result, attempt } = await until(t, id, 'completed')
     assert.deepEqual([result, attempt, tries], [1, 1, 1])
