@@ -61,7 +61,7 @@ describe('times of schedules', () => {
 
   it('are refused, with the reason, where there are none', () => {
     for (const [expression, reason] of [
-      ['60 * * * *', /minute/], ['* * * *', /five/], ['* * * * * * *', /5 or 6/], ['0 0 31 2 *', /no such day/], ['@daily', /five or six fields/], ['every day', /five/],
+      ['60 * * * *', /minute/], ['* * * *', /five/], ['* * * * * * *', /five or six/], ['0 0 31 2 *', /no such day/], ['@daily', /five or six fields/], ['every day', /five/],
     ] as const) assert.match(String(faultOf(expression)), reason)
     assert.equal(faultOf('0 0 29 2 *'), undefined)
     assert.deepEqual(['Europe/Berlin', 'UTC', 'Mars/Base', ''].map(isTimeZone), [true, true, false, false])
