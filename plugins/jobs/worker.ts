@@ -80,6 +80,8 @@ export class Worker {
   /** The sweep over whatever is queued is still to be done. */
   #all = false
   #failing = false
+  /** Leases that nobody could renew say nothing: after an outage of the database their owners have time for it. */
+  #trustLeasesAt = 0
   /** The one whose claim is not committed yet. */
   #suspect: { readonly id: string; readonly until: number } | undefined
   #idle: (() => void)[] = []
@@ -439,12 +441,14 @@ export class Worker {
     // Of an outage it is enough to hear once.
     this.deps.log[away && this.#failing ? 'debug' : 'warn']('a sweep failed and is done again', away ? { reason: reasonOf(error) } : { err: error })
     this.#failing = true
+    if (away) this.#trustLeasesAt = this.deps.store.now + this.deps.config.lease.ms
   }
 
   async #sweep(all: boolean): Promise<void> {
     const { store, queue, config, access } = this.deps
     const from = store.now
-    await Promise.all((await store.expired(BATCH)).map(id => this.#interrupt(id)))
+    const expired = await store.expired(BATCH)
+    if (from >= this.#trustLeasesAt) await Promise.all(expired.map(id => this.#interrupt(id)))
     await this.deps.due.wake()
     await this.deps.family().sweep()
     await this.deps.limits.release()

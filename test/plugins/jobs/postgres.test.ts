@@ -7,11 +7,34 @@ import { EventLog } from '#contracts/events'
 import { Jobs } from '#contracts/jobs'
 import { JobQueue } from '#contracts/queue'
 import cluster from '../../../plugins/cluster/index.ts'
-import { postgresOrSkip, type PostgresServer, type TestDatabase } from '../../support/services.ts'
+import { postgresOrSkip, PostgresServer, type TestDatabase } from '../../support/services.ts'
 import { JobStore } from '../../../plugins/jobs/store.ts'
 import { jobType, openAccess, operator, runtime, until } from './kit.ts'
 
 const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
+
+describe('jobs through an outage of PostgreSQL', () => {
+  it('that is longer than a lease go on in the same attempt', async function () {
+    this.timeout(30_000)
+    const server = await postgresOrSkip(this, () => PostgresServer.start())
+    await using _stopped = { [Symbol.asyncDispose]: () => server.stop() }
+    await using place = await server.newDatabase()
+    const { open, closed } = gate()
+    const held = jobType('held', async () => { await closed; return 'kept' })
+    const config = { lease: { ms: 1_000, renew_ms: 200 }, sweep_ms: 100 }
+    await using one = await runtime({ url: place.url, types: [held], config })
+    await using two = await runtime({ url: place.url, types: [held], config: { ...config, concurrency: 0 } })
+    const { id } = await one.get(Jobs).submit(operator, { type: 'held', input: null })
+    await until(one, id, 'running')
+    await server.crash()
+    // The lease is over, and a while more.
+    await new Promise(resolve => setTimeout(resolve, 2_000))
+    await server.restart()
+    await eventually('the lease to be renewed', async () => (await server.query(`SELECT 1 FROM jobs WHERE id = '${id}' AND lease_until > ${Date.now()}`, place.name)).length > 0)
+    open()
+    assert.deepEqual([(await until(two, id, 'completed')).attempt, (await one.get(Jobs).get(operator, id)).result], [1, 'kept'])
+  })
+})
 
 describe('jobs on PostgreSQL', () => {
   let server: PostgresServer
