@@ -205,10 +205,11 @@ class Server {
   async #announce(): Promise<void> {
     const { dataDir, roles } = this.#deployment.settings
     const { plugins } = this.#runtime.inspect()
-    const url = await urlOf(dataDir, this.#runtime.host.instanceId)
+    const { instanceId: instance } = this.#runtime.host
+    const url = await urlOf(dataDir, instance)
     const out = plugins.filter(each => each.state === 'failed')
     if (!this.#pretty) {
-      this.#log.info('started', { url, roles, data: dataDir, version: host.version, plugins: plugins.length - out.length, left_out: out.map(({ name, problem }) => ({ name, ...problem })) })
+      this.#log.info('started', { url, instance, roles, data: dataDir, version: host.version, plugins: plugins.length - out.length, left_out: out.map(({ name, problem }) => ({ name, ...problem })) })
       return
     }
     const lines = [`Backplane ${host.version} runs with ${plugins.length - out.length} plugins`, `  url   ${url ?? 'none: no plugin listens'}`, `  data  ${dataDir}`]
