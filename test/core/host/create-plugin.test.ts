@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { cpSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -43,6 +43,7 @@ describe('create-plugin', function () {
     for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
       if (/\.\w+$/.test(name)) assert.doesNotMatch(readFileSync(join(folder, name), 'utf8'), /\{\{\w+\}\}/, name)
     }
+    rmSync(join(place.folder, 'node_modules'), { force: true })
     symlinkSync(join(root, 'node_modules'), join(place.folder, 'node_modules'))
     const config = JSON.parse(readFileSync(join(folder, 'my-tool/tsconfig.json'), 'utf8')) as { compilerOptions: object }
     const at = (file: string) => [join(root, file)]

@@ -4,7 +4,7 @@ import { JobSettled, type Job } from 'backplane/contracts/jobs'
 import plugin from './index.ts'
 
 const job = (parts: Partial<Job>): Job => ({
-  id: 'j1', type: 'agent', agent: 'math', project_id: 'default', created_by: 'ann', parent_id: null, status: 'completed', input: {}, result: null, error: null,
+  id: 'j1', type: 'agent', agent: 'math', project_id: 'default', created_by: 'ann', parent_id: null, status: 'completed', input: {}, result: null, result_ref: null, error: null,
   priority: 5, attempt: 1, max_attempts: 3, seq: 4, created_at: '2026-01-01T00:00:00.000Z', run_at: '2026-01-01T00:00:00.000Z',
   started_at: '2026-01-01T00:00:01.000Z', finished_at: '2026-01-01T00:00:02.000Z', metadata: {}, ...parts,
 })

@@ -4,7 +4,7 @@ import { JobType, type Job, type JobContext, type JobProgress } from 'backplane/
 import plugin from './index.ts'
 
 const job: Job = {
-  id: 'j1', type: '{{name}}', agent: null, project_id: 'default', created_by: 'ann', parent_id: null, status: 'running', input: {}, result: null, error: null,
+  id: 'j1', type: '{{name}}', agent: null, project_id: 'default', created_by: 'ann', parent_id: null, status: 'running', input: {}, result: null, result_ref: null, error: null,
   priority: 5, attempt: 1, max_attempts: 3, seq: 2, created_at: '2026-01-01T00:00:00.000Z', run_at: '2026-01-01T00:00:00.000Z',
   started_at: '2026-01-01T00:00:01.000Z', finished_at: null, metadata: {},
 }
