@@ -1,9 +1,9 @@
 import type { Command, CommandIo } from '#core'
 import type { Job, Page } from '#contracts/jobs'
 import type { Question } from '#contracts/questions'
-import type { JobDetail } from './record.ts'
-import { ask, whole } from './server.ts'
-import { plain, watch } from './watch.ts'
+import type { JobDetail } from './tables/record.ts'
+import { ask, whole } from './watch/server.ts'
+import { plain, watch } from './watch/watch.ts'
 
 const post = <T>(io: CommandIo, path: string, body?: unknown) =>
   ask<T>(io, path, { method: 'POST', ...(body !== undefined && { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }) })

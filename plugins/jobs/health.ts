@@ -1,7 +1,7 @@
 import type { Clock } from '#core'
 import type { HealthCheck } from '#contracts/health'
 import type { JobQueue } from '#contracts/queue'
-import type { JobQueries } from './queries.ts'
+import type { JobQueries } from './tables/queries.ts'
 
 const LATE_MS = 300_000
 

@@ -1,10 +1,10 @@
 import { z } from 'zod'
 import { defineRoute, idempotencyKeyOf, type HttpRoute } from '#contracts/http'
 import { JobErrors, type JobRequest } from '#contracts/jobs'
-import { ID_PATTERN } from './id.ts'
-import type { JobQuestions } from './answers.ts'
-import type { JobService } from './jobs.ts'
-import { LONGEST_DELAY_MS, LONGEST_PAUSE_MS } from './schedule.ts'
+import { ID_PATTERN } from './tables/id.ts'
+import type { JobQuestions } from './intake/answers.ts'
+import type { JobService } from './intake/jobs.ts'
+import { LONGEST_DELAY_MS, LONGEST_PAUSE_MS } from './intake/schedule.ts'
 
 const BATCH_BYTES = 16 * 1_048_576
 const JSON_TYPE = 'application/json; charset=utf-8'

@@ -8,8 +8,8 @@ import { EventLog, type NewEvent } from '#contracts/events'
 import { Jobs, JobSettling, type Job, type JobContext } from '#contracts/jobs'
 import { ModelErrors } from '#contracts/models'
 import { JobQueue } from '#contracts/queue'
-import { pauseAfter } from '../../../plugins/jobs/failure.ts'
-import type { JobService } from '../../../plugins/jobs/jobs.ts'
+import { pauseAfter } from '../../../plugins/jobs/work/failure.ts'
+import type { JobService } from '../../../plugins/jobs/intake/jobs.ts'
 import { jobType, openAccess, operator, runtime, until } from './kit.ts'
 
 const quick = { lease: { ms: 200, renew_ms: 40 }, sweep_ms: 30, retry: { base_ms: 10, max_ms: 40 } }

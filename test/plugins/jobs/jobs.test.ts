@@ -13,12 +13,12 @@ import { JobErrors, Jobs, JobSettled, JobSettling, JobType, type Job, type JobCo
 import { Metric } from '#contracts/metrics'
 import { JobQueue } from '#contracts/queue'
 import { config as configSchema } from '../../../plugins/jobs/config.ts'
-import { backoff } from '../../../plugins/jobs/failure.ts'
+import { backoff } from '../../../plugins/jobs/work/failure.ts'
 import jobsPlugin from '../../../plugins/jobs/index.ts'
-import type { JobService } from '../../../plugins/jobs/jobs.ts'
-import { JobQueries } from '../../../plugins/jobs/queries.ts'
-import { JobStore } from '../../../plugins/jobs/store.ts'
-import { Waiting } from '../../../plugins/jobs/waiting.ts'
+import type { JobService } from '../../../plugins/jobs/intake/jobs.ts'
+import { JobQueries } from '../../../plugins/jobs/tables/queries.ts'
+import { JobStore } from '../../../plugins/jobs/tables/store.ts'
+import { Waiting } from '../../../plugins/jobs/work/waiting.ts'
 import { jobType, openAccess, operator, runtime, until } from './kit.ts'
 
 const double = jobType('double', async ({ input }) => input * 2)

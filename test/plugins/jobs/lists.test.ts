@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import type { TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
-import { JobQueries, type Selection } from '../../../plugins/jobs/queries.ts'
+import { JobQueries, type Selection } from '../../../plugins/jobs/tables/queries.ts'
 import { postgresOrSkip } from '../../support/services.ts'
 import { runtime } from './kit.ts'
 

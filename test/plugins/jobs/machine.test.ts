@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
-import { JOB_EVENTS, isFinal, next, type Standing } from '../../../plugins/jobs/machine.ts'
+import { JOB_EVENTS, isFinal, next, type Standing } from '../../../plugins/jobs/tables/machine.ts'
 
 const STATUSES = ['queued', 'delayed', 'running', 'waiting', 'completed', 'failed', 'dead', 'cancelled'] as const
 const events = fc.array(fc.constantFrom(...JOB_EVENTS), { maxLength: 60 })

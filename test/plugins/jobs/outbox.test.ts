@@ -3,8 +3,8 @@ import { eventually, FakeClock, type TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
 import { Jobs } from '#contracts/jobs'
 import type { JobQueue } from '#contracts/queue'
-import type { JobRow } from '../../../plugins/jobs/record.ts'
-import { JobStore } from '../../../plugins/jobs/store.ts'
+import type { JobRow } from '../../../plugins/jobs/tables/record.ts'
+import { JobStore } from '../../../plugins/jobs/tables/store.ts'
 import { jobType, operator, runtime } from './kit.ts'
 
 describe('jobs through a queue that is not in the database', () => {

@@ -8,7 +8,7 @@ import { Jobs } from '#contracts/jobs'
 import { JobQueue } from '#contracts/queue'
 import cluster from '../../../plugins/cluster/index.ts'
 import { postgresOrSkip, PostgresServer, type TestDatabase } from '../../support/services.ts'
-import { JobStore } from '../../../plugins/jobs/store.ts'
+import { JobStore } from '../../../plugins/jobs/tables/store.ts'
 import { jobType, openAccess, operator, runtime, until } from './kit.ts'
 
 const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }

@@ -3,8 +3,8 @@ import fc from 'fast-check'
 import { eventually, FakeClock, recordLog } from '#core/testing'
 import type { Database, Tx } from '#contracts/database'
 import type { JobProgress } from '#contracts/jobs'
-import { ProgressLog, type ProgressItem } from '../../../plugins/jobs/progress.ts'
-import type { JobRow } from '../../../plugins/jobs/record.ts'
+import { ProgressLog, type ProgressItem } from '../../../plugins/jobs/watch/progress.ts'
+import type { JobRow } from '../../../plugins/jobs/tables/record.ts'
 
 const settled = () => new Promise(resolve => setImmediate(resolve))
 const token = (content: string): JobProgress => ({ type: 'token', content })

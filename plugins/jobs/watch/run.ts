@@ -1,11 +1,11 @@
 import { JobErrors, type Job, type JobProgress, type Jobs } from '#contracts/jobs'
 import type { JobUpdate } from '#contracts/job-updates'
-import type { JobControl } from './control.ts'
+import type { JobControl } from '../intake/control.ts'
 import { pause, type JobFollower } from './follow.ts'
-import { isFinal } from './machine.ts'
-import type { JobQueries } from './queries.ts'
-import { toJob, type JobRow } from './record.ts'
-import type { Worker } from './worker.ts'
+import { isFinal } from '../tables/machine.ts'
+import type { JobQueries } from '../tables/queries.ts'
+import { toJob, type JobRow } from '../tables/record.ts'
+import type { Worker } from '../work/worker.ts'
 
 export type RunOptions = NonNullable<Parameters<Jobs['run']>[2]>
 

@@ -1,8 +1,8 @@
 import type { Clock } from '#core'
 import type { Database, ManyStatement, Statement, Tx } from '#contracts/database'
-import type { JobsConfig } from './config.ts'
-import type { JobRow } from './record.ts'
-import type { JobStore } from './store.ts'
+import type { JobsConfig } from '../config.ts'
+import type { JobRow } from '../tables/record.ts'
+import type { JobStore } from '../tables/store.ts'
 
 const MINUTE_MS = 60_000
 /** A minute that is further ahead was counted by a clock that was wrong: nobody waits for it. */

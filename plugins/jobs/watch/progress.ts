@@ -3,7 +3,7 @@ import { maskSecrets, reasonOf, rootOf, type Clock, type Logger } from '#core'
 import type { Database, Statement, Tx } from '#contracts/database'
 import type { EventLog, NewEvent } from '#contracts/events'
 import type { JobError, JobProgress } from '#contracts/jobs'
-import type { JobRow } from './record.ts'
+import type { JobRow } from '../tables/record.ts'
 
 const FLUSH = { ms: 50, characters: 2_048 }
 const AGAIN_MS = 1_000

@@ -3,10 +3,10 @@ import type { Caller } from '#contracts/access'
 import { EventErrors, type EventLog, type LoggedEvent } from '#contracts/events'
 import { JobUpdateErrors, JobUpdates, type JobUpdate } from '#contracts/job-updates'
 import type { Job, JobError, JobStatus } from '#contracts/jobs'
-import { isFinal } from './machine.ts'
+import { isFinal } from '../tables/machine.ts'
 import type { ProgressLog } from './progress.ts'
-import { toJob } from './record.ts'
-import type { JobStore } from './store.ts'
+import { toJob } from '../tables/record.ts'
+import type { JobStore } from '../tables/store.ts'
 
 const PAGE = 100
 const POLL_MS = 250

@@ -1,8 +1,8 @@
 import type { Tx } from '#contracts/database'
-import { isFinal } from './machine.ts'
-import type { NewQuestion } from './questions.ts'
-import type { JobRow } from './record.ts'
-import type { JobStore } from './store.ts'
+import { isFinal } from '../tables/machine.ts'
+import type { NewQuestion } from '../tables/questions.ts'
+import type { JobRow } from '../tables/record.ts'
+import type { JobStore } from '../tables/store.ts'
 
 /** What a run waits for. */
 export interface Waits { readonly questions: readonly NewQuestion[]; readonly children: boolean }

@@ -1,9 +1,9 @@
 import type { Access, Caller } from '#contracts/access'
 import { JobErrors, type JobRequest } from '#contracts/jobs'
-import { ID_PATTERN } from './id.ts'
-import { isFinal } from './machine.ts'
-import type { JobRow } from './record.ts'
-import type { WorkerDeps } from './worker.ts'
+import { ID_PATTERN } from '../tables/id.ts'
+import { isFinal } from '../tables/machine.ts'
+import type { JobRow } from '../tables/record.ts'
+import type { WorkerDeps } from '../work/worker.ts'
 
 /** Children of children of …: whoever goes deeper goes in a circle. */
 const DEEPEST = 10

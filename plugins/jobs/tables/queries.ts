@@ -1,5 +1,5 @@
 import type { Database } from '#contracts/database'
-import { ASIDE, CODE_OF } from './migrations.ts'
+import { ASIDE, CODE_OF } from '../migrations.ts'
 import { dataOf, timeOf, timeOrNull, type JobAttempt, type JobRow, type JobStep } from './record.ts'
 
 export interface Selection {

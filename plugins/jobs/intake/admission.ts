@@ -1,15 +1,15 @@
 import { BackplaneError, scope } from '#core'
 import { AccessErrors, type Access, type Caller } from '#contracts/access'
 import { JobErrors, type Dedupe, type JobRequest, type JobType } from '#contracts/jobs'
-import { newId } from './id.ts'
+import { newId } from '../tables/id.ts'
 import { checkInput } from './input.ts'
-import { jsonOf } from './json.ts'
+import { jsonOf } from '../tables/json.ts'
 import { parentOf } from './parent.ts'
 import { checkRun, checkSubmit } from './permission.ts'
-import type { JobRow } from './record.ts'
+import type { JobRow } from '../tables/record.ts'
 import { LONGEST_DELAY_MS, scheduleOf } from './schedule.ts'
 import { substanceOf } from './substance.ts'
-import type { Worker, WorkerDeps } from './worker.ts'
+import type { Worker, WorkerDeps } from '../work/worker.ts'
 
 export function accessOf({ access: { current } }: Pick<WorkerDeps, 'access'>): Access {
   if (!current) throw AccessErrors.UNAVAILABLE()

@@ -1,6 +1,6 @@
 import type { Clock } from '#core'
 import { JobErrors } from '#contracts/jobs'
-import type { JobQueries } from './queries.ts'
+import type { JobQueries } from '../tables/queries.ts'
 
 /** After a count that found no room, whoever comes is turned away so long without another. */
 const REFUSE_MS = 100

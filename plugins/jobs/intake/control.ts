@@ -1,11 +1,11 @@
 import type { Tx } from '#contracts/database'
 import { JobErrors, type Job } from '#contracts/jobs'
-import type { Cancellations } from './cancellation.ts'
-import { failureOf } from './failure.ts'
-import { isFinal, next } from './machine.ts'
-import type { JobQueries, Selection } from './queries.ts'
-import { toJob, type JobRow } from './record.ts'
-import type { Worker } from './worker.ts'
+import type { Cancellations } from '../work/cancellation.ts'
+import { failureOf } from '../work/failure.ts'
+import { isFinal, next } from '../tables/machine.ts'
+import type { JobQueries, Selection } from '../tables/queries.ts'
+import { toJob, type JobRow } from '../tables/record.ts'
+import type { Worker } from '../work/worker.ts'
 
 const BATCH = 100
 

@@ -1,6 +1,6 @@
 import { BackplaneError, maskSecrets, reasonOf, rootOf } from '#core'
 import { JobErrors, type JobError } from '#contracts/jobs'
-import type { JobRow } from './record.ts'
+import type { JobRow } from '../tables/record.ts'
 
 export interface Retry { readonly base_ms: number; readonly max_ms: number }
 

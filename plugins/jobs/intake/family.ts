@@ -6,10 +6,10 @@ import { Admission } from './admission.ts'
 import type { Backlog } from './backlog.ts'
 import type { JobControl } from './control.ts'
 import { checkParent } from './parent.ts'
-import type { JobQueries } from './queries.ts'
-import { toJob, type JobRow } from './record.ts'
-import type { Inserted } from './store.ts'
-import type { Worker } from './worker.ts'
+import type { JobQueries } from '../tables/queries.ts'
+import { toJob, type JobRow } from '../tables/record.ts'
+import type { Inserted } from '../tables/store.ts'
+import type { Worker } from '../work/worker.ts'
 
 const BATCH = 100
 

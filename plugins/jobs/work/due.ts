@@ -1,9 +1,9 @@
 import { reasonOf, type Clock, type Logger } from '#core'
 import type { Database } from '#contracts/database'
-import { next } from './machine.ts'
-import type { JobQueries } from './queries.ts'
-import type { JobRow } from './record.ts'
-import type { JobStore } from './store.ts'
+import { next } from '../tables/machine.ts'
+import type { JobQueries } from '../tables/queries.ts'
+import type { JobRow } from '../tables/record.ts'
+import type { JobStore } from '../tables/store.ts'
 import type { Waiting } from './waiting.ts'
 
 const BATCH = 200

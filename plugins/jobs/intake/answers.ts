@@ -3,12 +3,12 @@ import type { Tx } from '#contracts/database'
 import { JobErrors } from '#contracts/jobs'
 import { QuestionErrors, type Question, type QuestionFilter, type Questions } from '#contracts/questions'
 import { accessOf } from './admission.ts'
-import { ID_PATTERN } from './id.ts'
-import { jsonOf } from './json.ts'
-import { isFinal } from './machine.ts'
-import { checkAnswer, isSameAnswer, toQuestion, type QuestionRow } from './questions.ts'
-import type { JobRow } from './record.ts'
-import type { Worker } from './worker.ts'
+import { ID_PATTERN } from '../tables/id.ts'
+import { jsonOf } from '../tables/json.ts'
+import { isFinal } from '../tables/machine.ts'
+import { checkAnswer, isSameAnswer, toQuestion, type QuestionRow } from '../tables/questions.ts'
+import type { JobRow } from '../tables/record.ts'
+import type { Worker } from '../work/worker.ts'
 
 const CURSOR = /^([0-9a-z]{26})\.(.{1,210})$/s
 

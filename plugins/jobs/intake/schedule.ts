@@ -1,5 +1,5 @@
 import { JobErrors, type JobRequest } from '#contracts/jobs'
-import type { JobRow } from './record.ts'
+import type { JobRow } from '../tables/record.ts'
 
 const DAY = 86_400_000
 export const LONGEST_DELAY_MS = 365 * DAY
