@@ -74,16 +74,18 @@ const ours = options => inFolder(folder => platform(
   { ...options, file: `${folder}/bench.db`, concurrency, over: id => watch.ended(id) },
   ({ jobs }) => measured(async () => (await jobs.submit(CALLER, REQUEST)).id)))
 
-async function bullmq() {
+async function bullmq(appendfsync) {
   const { Queue, Worker } = await import('bullmq')
   const connect = () => new Redis(redis, { maxRetriesPerRequest: null })
   const connections = [connect(), connect()]
+  await connections[0].config('SET', 'appendfsync', appendfsync)
   const queue = new Queue('bench', { connection: connections[0] })
   const worker = new Worker('bench', async () => ({ done: true }), { connection: connections[1], concurrency })
   worker.on('completed', job => watch.ended(job.id))
   await worker.waitUntilReady()
   const result = await measured(async () => (await queue.add('nothing', REQUEST.input)).id)
   await worker.close()
+  await connections[0].config('SET', 'appendfsync', 'everysec')
   await queue.close()
   for (const each of connections) each.disconnect()
   return result
@@ -127,7 +129,7 @@ async function pgboss() {
 }
 
 const CONTENDERS = {
-  bullmq, graphile, pgboss,
+  graphile, pgboss, bullmq: () => bullmq('everysec'), 'bullmq-always': () => bullmq('always'),
   'ours-bullmq-sqlite': () => ours({ redis }), 'ours-bullmq-postgres': () => ours({ redis, url: postgres }), 'ours-postgres': () => ours({ url: postgres }),
 }
 console.log(JSON.stringify(await CONTENDERS[contender]()))

@@ -4,6 +4,7 @@ import { withServers } from './servers.mjs'
 const CONCURRENCIES = [10, 50]
 const NAMES = {
   bullmq: 'raw BullMQ: Queue.add and Worker',
+  'bullmq-always': 'raw BullMQ, appendfsync always',
   'ours-bullmq-sqlite': 'backplane, BullMQ and SQLite',
   'ours-bullmq-postgres': 'backplane, BullMQ and PostgreSQL',
   graphile: 'graphile-worker',
