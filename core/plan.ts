@@ -2,6 +2,7 @@ import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { Holdings } from './disposal.ts'
 import { BootError, LifecycleErrors, PluginErrors, ServiceErrors, type BackplaneError } from './errors.ts'
 import { buildGraph, type Graph } from './graph.ts'
+import { fieldProblems } from './schema/issues.ts'
 import type { Lifecycle, Plugin } from './plugin.ts'
 import { asksStores, bindSecrets } from './secret.ts'
 
@@ -62,9 +63,7 @@ function parse(schema: StandardSchemaV1 | undefined, raw: unknown, plugin: strin
   const result = schema['~standard'].validate(raw ?? {})
   if (result instanceof Promise) throw PluginErrors.INVALID({ plugin, reason: 'its config schema is asynchronous' })
   if (!result.issues) return result.value
-  throw new BootError(result.issues.map(issue => PluginErrors.CONFIG_INVALID({
-    plugin, reason: issue.message, issue, path: issue.path?.map(part => (typeof part === 'object' ? part.key : part)).join('.') ?? '',
-  })))
+  throw new BootError(fieldProblems(schema, result.issues, raw ?? {}, '', Infinity).fields.map(({ path, message: reason }) => PluginErrors.CONFIG_INVALID({ plugin, path, reason })))
 }
 
 export interface PlanOptions {

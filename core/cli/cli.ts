@@ -11,7 +11,7 @@ import { makeDataDir, neededFor, problemsOf, problemsText } from '../host/deploy
 import { host, loadDeployment, type Deployment } from '../host/loader.ts'
 import { createLogger } from '../host/logger.ts'
 import { withKnownGuards } from '../host/snapshot.ts'
-import { didYouMean } from '../config/nearest.ts'
+import { didYouMean } from '../schema/nearest.ts'
 import { HostErrors, errorText, type World } from '../host/world.ts'
 
 type Any = Command | HostCommand

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises'
 import { dirname, join, relative, resolve } from 'node:path'
 import { firstParty, host } from '../host/loader.ts'
-import { didYouMean } from '../config/nearest.ts'
+import { didYouMean } from '../schema/nearest.ts'
 import { HostErrors } from '../host/world.ts'
 
 const TEMPLATES = join(host.root, 'scripts/create-plugin/templates')

@@ -11,9 +11,10 @@ import { ROLES, type Role } from '../runtime.ts'
 import { Secret, type SecretPart } from '../secret.ts'
 import { conceal } from './conceal.ts'
 import { ConfigErrors } from './mistakes.ts'
-import { didYouMean, nearest } from './nearest.ts'
+import { didYouMean, nearest } from '../schema/nearest.ts'
 import { holdsPassword, parseReferences, soundsSecret, type Reference } from './reference.ts'
-import { childrenOf, describe, jsonSchemaOf, keysOf, schemasAt, variants, type JsonSchema } from './schema.ts'
+import { reasonFor } from '../schema/issues.ts'
+import { childrenOf, describe, jsonSchemaOf, keysOf, schemasAt, variants, type JsonSchema } from '../schema/schema.ts'
 import { closest, emptyMap, find, leaf, leaves, merge, parseYaml, valueOf, type Leaf, type MapTree, type Origin, type Place, type Scalar, type Tree } from './tree.ts'
 
 export { ConfigErrors } from './mistakes.ts'
@@ -373,7 +374,7 @@ export class Config {
         node.value = Secret.of(full.join('.'), value)
       } else {
         const got = node === undefined ? 'nothing' : show(conceal(node.is === 'leaf' ? value : valueOf(node), full.map(String)))
-        tell(ConfigErrors.SETTING, full, at, { reason: issue.message.replace(/^Invalid input: /, ''), expected: expected || 'a valid value', got })
+        tell(ConfigErrors.SETTING, full, at, { reason: reasonFor(issue, steps, node?.is === 'leaf' ? value : valueOf(node), json), expected: expected || 'a valid value', got })
       }
     }
     if (result.issues || bad) return undefined

@@ -9,9 +9,9 @@ import type { PluginEntry } from '../runtime.ts'
 import { Secret } from '../secret.ts'
 import { Config, ConfigErrors, entrySchema, settingsSchema, show, type Origin, type Settings } from '../config/config.ts'
 import { conceal } from '../config/conceal.ts'
-import { didYouMean, nearest } from '../config/nearest.ts'
+import { didYouMean, nearest } from '../schema/nearest.ts'
 import { satisfies } from './range.ts'
-import { jsonSchemaOf, variants, withReferences, type JsonSchema } from '../config/schema.ts'
+import { jsonSchemaOf, variants, withReferences, type JsonSchema } from '../schema/schema.ts'
 import { closest, find, leaves, valueOf, type Place, type Tree } from '../config/tree.ts'
 
 const HERE = fileURLToPath(import.meta.url)

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackplaneError, BootError, PluginErrors, reasonOf } from '../errors.ts'
-import { didYouMean } from '../config/nearest.ts'
+import { didYouMean } from '../schema/nearest.ts'
 import { nameOf, type PluginEntry } from '../plan.ts'
 import type { Logger } from '../plugin.ts'
 import { createRuntime, ROLES, type Runtime } from '../runtime.ts'

@@ -1,21 +1,17 @@
-import type { Schema } from '#core'
+import { fieldProblems, type FieldProblem, type Schema } from '#core'
 
 /** The standard interface's converter, which a schema library may have. */
 type Convertible = { readonly jsonSchema?: { input(options: { readonly target: 'draft-07' }): Record<string, unknown> } }
-export interface FieldProblem { readonly path: string; readonly message: string }
 
 export type Checked =
   | { readonly value: unknown; readonly problems?: undefined }
   | { readonly value?: undefined; readonly problems: readonly FieldProblem[] }
 
-const PROBLEMS = 20
-
 /** What the schema makes of a value, or what is wrong with which field. */
 export async function check(schema: Schema, value: unknown, root: string): Promise<Checked> {
   const checked = await schema['~standard'].validate(value)
   if (!checked.issues) return { value: checked.value }
-  const pathOf = ({ path = [] }: Schema.Issue) => [...(root ? [root] : []), ...path.map(part => String(typeof part === 'object' ? part.key : part))].join('.')
-  return { problems: checked.issues.slice(0, PROBLEMS).map(issue => ({ path: pathOf(issue), message: issue.message })) }
+  return { problems: fieldProblems(schema, checked.issues, value, root).fields }
 }
 
 export const inWords = (problems: readonly FieldProblem[]): string => problems.map(({ path, message }) => (path ? `${path}: ${message}` : message)).join('; ')

@@ -9,7 +9,7 @@ import { answer, answerLater, answerProblem, answerStream } from './answer.ts'
 import { Exchange, Request } from './exchange.ts'
 import type { Gate } from './gate.ts'
 import type { Headers } from './headers.ts'
-import { checkPath, hasBody, invalid, readJson, readQuery, tokenIn, validate, type Input } from './input.ts'
+import { checkPath, hasBody, readJson, readQuery, tokenIn, validate, wrong, type Input } from './input.ts'
 import type { Instruments } from './metrics.ts'
 import { problemAnswer } from './problem.ts'
 import type { Proxies } from './proxies.ts'
@@ -108,7 +108,7 @@ export class App {
   #enter(exchange: Exchange): RouteEntry | undefined {
     const { gate, clock } = this.#deps
     const { method, path, req, res } = exchange
-    if (!path.startsWith('/')) throw invalid({ path: 'path', message: 'does not begin with "/"' })
+    if (!path.startsWith('/')) throw wrong('path', 'does not begin with "/"')
     checkPath(path)
     const found = this.table.find(method, path)
     if (!found) {
@@ -140,7 +140,7 @@ export class App {
     const { req, search, params } = exchange
     const query = readQuery(search)
     if (!hasBody(req)) return validate(route, { params, query, body: undefined })
-    if (!route.body) throw invalid({ path: 'body', message: 'is not taken here' })
+    if (!route.body) throw wrong('body', 'is not taken here')
     return this.#read(exchange, route, query)
   }
 

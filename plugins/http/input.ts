@@ -1,14 +1,13 @@
 import type { IncomingMessage } from 'node:http'
-import { HttpErrors, type Problem } from '#contracts/http'
-import type { Schema } from '#core'
+import { HttpErrors } from '#contracts/http'
+import { fieldProblems, problemsInWords, type FieldProblem, type Schema } from '#core'
 import { ClientGone } from './abort.ts'
 import type { Exchange } from './exchange.ts'
 import type { Gate } from './gate.ts'
 
-type FieldProblem = NonNullable<Problem['errors']>[number]
 type Part = 'params' | 'query' | 'body'
 
-const MAX_PROBLEMS = 50
+const MAX_PROBLEMS = 20
 const MAX_MESSAGE = 300
 const MAX_QUERY_FIELDS = 100
 // eslint-disable-next-line no-control-regex
@@ -18,18 +17,20 @@ const UNSTORABLE = /\u0000|\p{Surrogate}/u
 
 const brief = (text: string): string => (text.length > MAX_MESSAGE ? `${text.slice(0, MAX_MESSAGE)}…` : text)
 
-/** HTTP_INVALID that names the fields. */
-export const invalid = (...errors: readonly FieldProblem[]) => {
-  const named = errors.slice(0, MAX_PROBLEMS).map(({ path, message }) => ({ path: brief(path), message: brief(message) }))
-  return HttpErrors.INVALID({ reason: named.map(each => `${each.path}: ${each.message}`).slice(0, 3).join('; '), errors: named })
+/** HTTP_INVALID that names the fields; `more` are not among those. */
+const invalid = (errors: readonly FieldProblem[], more = 0) => {
+  const fields = errors.map(({ path, message }) => ({ path: brief(path), message: brief(message) }))
+  return HttpErrors.INVALID({ reason: problemsInWords({ fields, more }), errors: fields })
 }
+/** HTTP_INVALID for one field. */
+export const wrong = (path: string, message: string) => invalid([{ path, message }])
 
 /** Throws unless the path is well-formed UTF-8 without control characters. */
 export function checkPath(path: string): void {
   if (!path.includes('%')) return
   let text: string
-  try { text = decodeURIComponent(path) } catch { throw invalid({ path: 'path', message: 'is not well-formed UTF-8' }) }
-  if (CONTROL.test(text) || UNSTORABLE.test(text)) throw invalid({ path: 'path', message: 'contains control characters' })
+  try { text = decodeURIComponent(path) } catch { throw wrong('path', 'is not well-formed UTF-8') }
+  if (CONTROL.test(text) || UNSTORABLE.test(text)) throw wrong('path', 'contains control characters')
 }
 
 /** A browser's EventSource can send no header: who it is stands in the address, where the route's schema takes that. */
@@ -41,12 +42,12 @@ export function tokenIn({ method, search }: Exchange): string | undefined {
 export function readQuery(search: string): Record<string, string | string[]> {
   const query: Record<string, string | string[]> = {}
   if (search === '' || search === '?') return query
-  try { decodeURIComponent(search) } catch { throw invalid({ path: 'query', message: 'is not well-formed UTF-8' }) }
+  try { decodeURIComponent(search) } catch { throw wrong('query', 'is not well-formed UTF-8') }
   let count = 0
   for (const [name, value] of new URLSearchParams(search)) {
     if (++count > MAX_QUERY_FIELDS) throw HttpErrors.TOO_LARGE({ what: 'query', limit: `${MAX_QUERY_FIELDS} fields` })
-    if (name === '__proto__') throw invalid({ path: 'query.__proto__', message: 'is not a known field' })
-    if (UNSTORABLE.test(name) || UNSTORABLE.test(value)) throw invalid({ path: `query.${name}`, message: 'contains NUL or half a surrogate pair' })
+    if (name === '__proto__') throw wrong('query.__proto__', 'is not a known field')
+    if (UNSTORABLE.test(name) || UNSTORABLE.test(value)) throw wrong(`query.${name}`, 'contains NUL or half a surrogate pair')
     const before = Object.hasOwn(query, name) ? query[name] : undefined
     query[name] = before === undefined ? value : [...(Array.isArray(before) ? before : [before]), value]
   }
@@ -68,9 +69,9 @@ export async function readJson(exchange: Exchange, limits: BodyLimits, gate: Gat
   const bytes = await receive(exchange, limits.bytes, gate, () => HttpErrors.TOO_LARGE({ what: 'body', limit }))
   let text: string
   const decoder = new TextDecoder('utf-8', { fatal: true })
-  try { text = decoder.decode(bytes) } catch { throw invalid({ path: 'body', message: 'is not well-formed UTF-8' }) }
+  try { text = decoder.decode(bytes) } catch { throw wrong('body', 'is not well-formed UTF-8') }
   let value: unknown
-  try { value = JSON.parse(text) } catch { throw invalid({ path: 'body', message: 'is not well-formed JSON' }) }
+  try { value = JSON.parse(text) } catch { throw wrong('body', 'is not well-formed JSON') }
   walk(value, 'body', limits.depth)
   return value
 }
@@ -115,13 +116,13 @@ function receive(exchange: Exchange, limit: number, gate: Gate, tooLarge: () => 
 
 /** Recursion is bounded by `depth`, however deep the value is. */
 function walk(value: unknown, path: string, depth: number): void {
-  if (typeof value === 'string') { if (UNSTORABLE.test(value)) throw invalid({ path, message: 'contains NUL or half a surrogate pair' }) }
+  if (typeof value === 'string') { if (UNSTORABLE.test(value)) throw wrong(path, 'contains NUL or half a surrogate pair') }
   if (typeof value !== 'object' || value === null) return
-  if (depth === 0) throw invalid({ path: brief(path), message: 'is nested too deep' })
+  if (depth === 0) throw wrong(brief(path), 'is nested too deep')
   if (Array.isArray(value)) { for (let at = 0; at < value.length; at++) walk(value[at], `${path}.${at}`, depth - 1); return }
   for (const key of Object.keys(value)) {
-    if (key === '__proto__') throw invalid({ path: `${path}.__proto__`, message: 'is not a known field' })
-    if (UNSTORABLE.test(key)) throw invalid({ path, message: 'has a field name with NUL or half a surrogate pair' })
+    if (key === '__proto__') throw wrong(`${path}.__proto__`, 'is not a known field')
+    if (UNSTORABLE.test(key)) throw wrong(path, 'has a field name with NUL or half a surrogate pair')
     walk((value as Record<string, unknown>)[key], `${path}.${key}`, depth - 1)
   }
 }
@@ -148,18 +149,16 @@ function conclude(schemas: Schemas, input: Input, [params, query, body]: Results
   if (!params?.issues && !query?.issues && !body?.issues && (schemas.query || isEmpty(input.query as object))) {
     return { params: params ? params.value : input.params, query: query ? query.value : {}, body: body?.value }
   }
-  const told = [[params, 'params'], [query, 'query'], [body, 'body']] as const
-  const problems = told.flatMap(([result, part]) => (result?.issues ?? []).flatMap(issue => fieldsOf(issue, part)))
-  if (!schemas.query) problems.push(...Object.keys(input.query as object).map(name => ({ path: `query.${name}`, message: 'is not a known field' })))
-  throw invalid(...problems)
+  const told = [['params', params, schemas.params], ['query', query, schemas.query], ['body', body, schemas.body]] as const
+  const all: FieldProblem[] = []
+  let left = 0
+  for (const [part, result, schema] of told) if (schema && result?.issues) {
+    const { fields, more } = fieldProblems(schema, result.issues, input[part], part, MAX_PROBLEMS - all.length)
+    all.push(...fields)
+    left += more
+  }
+  if (!schemas.query) for (const name of Object.keys(input.query as object).slice(0, MAX_PROBLEMS - all.length)) all.push({ path: `query.${name}`, message: 'is not a known field; this takes none' })
+  throw invalid(all, left)
 }
 
 const isEmpty = (value: object): boolean => { for (const _ in value) return false; return true }
-
-function fieldsOf(issue: Schema.Issue, part: Part): FieldProblem[] {
-  const path = [part, ...(issue.path ?? []).map(each => String(typeof each === 'object' ? each.key : each))].join('.')
-  // zod reports unknown fields at the object that holds them; the field is what the sender looks for.
-  const { keys } = issue as { keys?: unknown }
-  if (Array.isArray(keys) && keys.length > 0) return keys.map(key => ({ path: `${path}.${key}`, message: 'is not a known field' }))
-  return [{ path, message: issue.message }]
-}

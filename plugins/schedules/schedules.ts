@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { Clock, Live } from '#core'
+import { fieldProblems, problemsInWords, type Clock, type FieldProblems, type Live } from '#core'
 import { AccessErrors, type Access, type Caller, type Permission } from '#contracts/access'
 import type { Database, Tx } from '#contracts/database'
 import { JobErrors, type Job, type Jobs } from '#contracts/jobs'
@@ -169,26 +169,23 @@ function placeOf(cursor: string): readonly [string, string] {
     const [project, name] = JSON.parse(Buffer.from(cursor, 'base64url').toString()) as unknown[]
     if (typeof project === 'string' && typeof name === 'string') return [project, name]
   } catch { /* it is none */ }
-  throw invalid([{ path: ['cursor'], message: 'not a cursor of this list' }])
+  throw invalid('cursor', 'not a cursor of this list')
 }
 
-interface Issue { readonly path: readonly PropertyKey[]; readonly message: string }
-function invalid(issues: readonly Issue[]) {
-  const errors = issues.map(({ path, message }) => ({ path: path.map(String).join('.'), message }))
-  return ScheduleErrors.INVALID({ reason: errors.map(({ path, message }) => `${path}: ${message}`).join('; '), errors })
-}
+const refusal = (problems: FieldProblems) => ScheduleErrors.INVALID({ reason: problemsInWords(problems), errors: problems.fields })
+const invalid = (path: string, message: string) => refusal({ fields: [{ path, message }], more: 0 })
 
 const momentOf = (time: string | undefined): number | null => (time === undefined ? null : Date.parse(time))
 
 type Placed = ScheduleRequest & { readonly project_id: string }
 function definitionOf({ request, project_id, ...given }: Placed, principal_id: string, declared: number): Definition {
   const checked = outline.safeParse(given)
-  if (!checked.success) throw invalid(checked.error.issues)
+  if (!checked.success) throw refusal(fieldProblems(outline, checked.error.issues, given))
   const { name, cron, time_zone = 'UTC', missed = 'once', overlap = 'allow', enabled } = checked.data
   const [starts_at, ends_at] = [momentOf(checked.data.starts_at), momentOf(checked.data.ends_at)]
-  if (starts_at !== null && ends_at !== null && ends_at < starts_at) throw invalid([{ path: ['ends_at'], message: 'before starts_at' }])
+  if (starts_at !== null && ends_at !== null && ends_at < starts_at) throw invalid('ends_at', 'before starts_at')
   for (const key of ['idempotency_key', 'project_id', 'delay_ms', 'run_at']) {
-    if (key in request) throw invalid([{ path: ['request', key], message: 'the schedule gives it' }])
+    if (key in request) throw invalid(`request.${key}`, 'the schedule gives it')
   }
   return { name, project_id, principal_id, declared, cron, time_zone, missed, overlap, enabled, starts_at, ends_at, request: JSON.stringify(request) }
 }

@@ -78,7 +78,7 @@ const rules: readonly Rule[] = [
 ]
 
 const isPublic = (target: string): boolean =>
-  /^(test|scripts|dist|node_modules)\//.test(target) || /^core\/(index|testing\/index|(host|config|cli)\/[^/]+)\.ts$/.test(target)
+  /^(test|scripts|dist|node_modules)\//.test(target) || /^core\/(index|testing\/index|(host|config|schema|cli)\/[^/]+)\.ts$/.test(target)
   || /^plugins\/[^/]+\/(index|contract|conformance|config)\.ts$/.test(target)
 
 /** Of `process`, what changes it or tells where it runs; measuring (memoryUsage, hrtime …) is free. */

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import { z } from 'zod'
+import { fieldProblems, problemsInWords } from '#core'
 import type { Database, Tx } from '#contracts/database'
 import { QuestionErrors, type Ask, type Question } from '#contracts/questions'
 import { jsonOf } from './json.ts'
@@ -61,10 +62,11 @@ export function checkAnswer({ name, options, schema }: QuestionRow, answer: unkn
     if (!allowed.includes(answer as string)) throw QuestionErrors.ANSWER({ question: name, reason: `it is none of ${allowed.map(each => `"${each}"`).join(', ')}` })
   }
   if (schema === null) return
-  const { error } = z.fromJSONSchema(dataOf(schema)).safeParse(answer)
+  const shape = z.fromJSONSchema(dataOf(schema))
+  const { error } = shape.safeParse(answer)
   if (!error) return
-  const errors = error.issues.slice(0, 20).map(({ path, message }) => ({ path: ['answer', ...path].map(String).join('.'), message }))
-  throw QuestionErrors.ANSWER({ question: name, reason: errors.map(({ path, message }) => `${path}: ${message}`).join('; '), errors })
+  const problems = fieldProblems(shape, error.issues, answer, 'answer')
+  throw QuestionErrors.ANSWER({ question: name, reason: problemsInWords(problems), errors: problems.fields })
 }
 
 export const isSameAnswer = (row: QuestionRow, answer: unknown): boolean => row.state === 'answered' && isDeepStrictEqual(dataOf(row.answer), answer)

@@ -7,7 +7,7 @@ import { Secret } from '#core'
 import { ConfigErrors, scalarOf, variables } from '../../../core/config/config.ts'
 import { loadDeployment, LoaderErrors, type Deployment } from '../../../core/host/loader.ts'
 import { conceal } from '../../../core/config/conceal.ts'
-import { nearest } from '../../../core/config/nearest.ts'
+import { nearest } from '../../../core/schema/nearest.ts'
 import { holdsPassword, parseReferences, soundsSecret } from '../../../core/config/reference.ts'
 import { find, leaves, merge, parseYaml, valueOf, type Tree } from '../../../core/config/tree.ts'
 

@@ -118,7 +118,7 @@ describe('agents: what a model gets wrong', () => {
     await using it = await setUp(calls('echo', {}, { word: 1 }, '[]', { word: 'late' }))
     const { error } = await runJob(it.type, input)
     assert.deepEqual([error.code, error.retryable, it.model.calls.length], ['AGENTS_TOOL_INPUT', false, 3])
-    assert.match(error.message, /^the arguments for tool "echo" do not fit: Invalid input/)
+    assert.match(error.message, /^the arguments for tool "echo" do not fit: must be a map with word, not a list/)
   })
   it('may be wrong again after it was right', async () => {
     await using it = await setUp(calls('echo', {}, { word: 1 }, { word: 'x' }, { word: 2 }, '[]', { word: 'y' }))

@@ -8,12 +8,19 @@ import { head, open, post, problemOf, route, routesPlugin, serve, type Served } 
 const body = z.strictObject({ name: z.string().max(1_000_000), count: z.number().int().optional(), tags: z.array(z.string()).max(3).optional(),
   any: z.unknown().optional() })
 const query = z.strictObject({ q: z.string().max(50).optional(), n: z.coerce.number().int().optional() })
+const strict = z.strictObject({
+  priority: z.int().min(0).max(9).optional(), status: z.enum(['queued', 'running']).optional(), name: z.string().min(1).max(200), tags: z.array(z.string()).min(1).max(3).optional(),
+  target: z.union([z.string(), z.strictObject({ host: z.string(), port: z.int() })]).optional(), even: z.int().optional(), labels: z.record(z.string().max(5), z.string()).optional(),
+  nested: z.strictObject({ base_ms: z.int().optional() }).optional(),
+}).refine(({ even }) => even === undefined || even % 2 === 0, { message: 'is odd', path: ['even'] })
+const limits = z.strictObject({ limit: z.coerce.number().int().min(1).max(100).optional() })
 const params = z.strictObject({ id: z.string().regex(/^[a-z0-9]+$/) })
 
 const plugin = routesPlugin('a',
   route('/body', request => ({ body: request.body as object }), { method: 'POST', body }), route('/none', () => ({}), { method: 'POST' }),
   route('/query', request => ({ body: request.query as object }), { query }),
     route('/params/:id', request => ({ body: request.params as object }), { params }),
+  route('/strict', () => ({}), { method: 'POST', body: strict, query: limits }),
   route('/small', request => ({ body: request.body as object }), { method: 'POST', body, limits: { body: 20 } }))
 
 describe('http input', () => {
@@ -36,6 +43,42 @@ describe('http input', () => {
     assert.equal(problem['code'], 'HTTP_INVALID')
     assert.deepEqual(problem['errors'].map((each: { path: string }) => each.path).sort(),
       ['body.count', 'body.more', 'body.name', 'body.other', 'body.tags.1', 'query.x', 'query.y'])
+  })
+
+  const said: readonly [what: string, query: string, body: unknown, field: string, message: string][] = [
+    ['a field that is missing', '', {}, 'body.name', 'is missing; give a text of 1 to 200 characters'],
+    ['a field name with a slip', '', { name: 'x', priorty: 1 }, 'body.priorty', 'is not a known field. Did you mean "priority"?'],
+    ['a field name with a slip, inside', '', { name: 'x', nested: { basems: 1 } }, 'body.nested.basems', 'is not a known field. Did you mean "base_ms"?'],
+    ['a field name that is like none', '', { name: 'x', nested: { zzz: 1 } }, 'body.nested.zzz', 'is not a known field. Known here: base_ms.'],
+    ['a number out of its range', '', { name: 'x', priority: 10 }, 'body.priority', 'must be a whole number from 0 to 9'],
+    ['a text for a number', '', { name: 'x', priority: 'high' }, 'body.priority', 'must be a whole number from 0 to 9, not a text'],
+    ['null for a text', '', { name: null }, 'body.name', 'must be a text of 1 to 200 characters, not null'],
+    ['an empty text', '', { name: '' }, 'body.name', 'must be a text of 1 to 200 characters'],
+    ['one of a few names, with a slip', '', { name: 'x', status: 'queud' }, 'body.status', 'must be one of "queued", "running". Did you mean "queued"?'],
+    ['an empty list', '', { name: 'x', tags: [] }, 'body.tags', 'must be a list of 1 to 3'],
+    ['an item of a list', '', { name: 'x', tags: [1] }, 'body.tags.0', 'must be a text, not a number'],
+    ['the alternative that was meant', '', { name: 'x', target: { host: 'a', port: 'b' } }, 'body.target.port', 'must be a whole number, not a text'],
+    ['none of the alternatives', '', { name: 'x', target: 5 }, 'body.target', 'must be a text, or a map with host, port'],
+    ['a name in a map', '', { name: 'x', labels: { toolong: 'x' } }, 'body.labels.toolong', 'has a name that does not fit: it must be a text of at most 5 characters'],
+    ['what the route says itself', '', { name: 'x', even: 3 }, 'body.even', 'is odd'],
+    ['a number in the address', '?limit=abc', { name: 'x' }, 'query.limit', 'must be a whole number from 1 to 100'],
+    ['a field in the address', '?limt=1', { name: 'x' }, 'query.limt', 'is not a known field. Did you mean "limit"?'],
+  ]
+  for (const [what, query, sent, path, message] of said) {
+    it(`says in words what is wrong with ${what}`, async () => {
+      const answer = await post(`${t.url}/strict${query}`, sent)
+      const problem = await problemOf(answer)
+      assert.deepEqual([answer.status, problem.errors], [400, [{ path, message }]])
+      assert.equal(problem.detail, `the request does not fit: ${path}: ${message.replace(/\.$/, '')}`)
+    })
+  }
+
+  it('tells of very many problems the first 20 and how many are left, in little time and few bytes', async () => {
+    const many = await post(`${t.url}/strict`, { name: 'x', ...Object.fromEntries(Array.from({ length: 20_000 }, (_, at) => [`priorit${at}${'y'.repeat(20)}`, 1])) })
+    const text = await many.text()
+    const { detail, errors } = JSON.parse(text) as { detail: string; errors: unknown[] }
+    assert.deepEqual([many.status, errors.length, text.length < 8_000], [400, 20, true])
+    assert.match(detail, /; and 19997 more$/)
   })
 
   const deep = (depth: number) => `{"name":"x","any":${'['.repeat(depth)}${']'.repeat(depth)}}`

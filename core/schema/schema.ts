@@ -56,17 +56,20 @@ export function describe(schemas: readonly JsonSchema[]): string {
     const safe = (limit: unknown) => (typeof limit === 'number' && Math.abs(limit) < Number.MAX_SAFE_INTEGER ? limit : undefined)
     const [low, high] = [safe(minimum), safe(maximum)]
     const range = [low !== undefined && `from ${low}`, safe(above) !== undefined && `above ${above}`, high !== undefined && `to ${high}`, safe(below) !== undefined && `below ${below}`]
-    const length = [typeof minLength === 'number' && `at least ${minLength}`, typeof maxLength === 'number' && `at most ${maxLength}`].filter(Boolean).join(' and ')
+    const length = span(minLength, maxLength)
+    const size = span(rest['minItems'], rest['maxItems'])
     return (Array.isArray(type) ? type : type ? [type] : []).map(each => [
       NAMES[each as string] ?? String(each),
       ...(each === 'object' && rest.properties ? [`with ${Object.keys(rest.properties).join(', ')}`] : (items as JsonSchema | undefined)?.enum ? [`of ${describe([items as JsonSchema])}`] : []),
       ...(each === 'integer' || each === 'number' ? range.filter(Boolean) : []),
-      ...(each === 'string' && length ? [`of ${length} characters`] : []),
+      ...(each === 'string' && length ? [`of ${length} characters`] : each === 'array' && size ? [`of ${size}`] : []),
       ...(each === 'string' && typeof format === 'string' ? [`(${format})`] : each === 'string' && typeof pattern === 'string' && pattern.length < 60 ? [`like ${pattern}`] : []),
     ].join(' '))
   })
   return [...new Set(words)].join(', or ')
 }
+const span = (least: unknown, most: unknown): string => (typeof least === 'number' && typeof most === 'number' ? `${least} to ${most}`
+  : [typeof least === 'number' && `at least ${least}`, typeof most === 'number' && `at most ${most}`].filter(Boolean).join(''))
 const NAMES: Readonly<Record<string, string>> = { string: 'a text', number: 'a number', integer: 'a whole number', boolean: 'true or false', object: 'a map', array: 'a list', null: 'nothing' }
 
 /** For editors: a reference may stand wherever a value may. */
