@@ -152,6 +152,24 @@ describe('database on PostgreSQL', () => {
     await opened.db.transaction(async tx => { await Promise.all(Array.from({ length: 8 }, () => slow.all([], tx))) })
   })
 
+  it('looks up the rows of a statement by their index though its plan was made while the table was empty', async () => {
+    await using opened = await open()
+    const { db } = opened
+    await counted(db)
+    const change = db.prepareMany('UPDATE counted SET n = given.column2 FROM (VALUES :rows) AS given WHERE id = given.column1', ['text', 'bigint'])
+    const lock = db.prepareMany('SELECT n FROM counted WHERE id IN (VALUES :rows) FOR UPDATE', ['text'])
+    await db.transaction(async tx => {
+      const read = async (): Promise<number> =>
+        (await db.knex(tx).raw("SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'counted'"))[0].seq_scan
+      const both = async () => { await change.run([['a', 1], ['b', 2]], tx); await lock.all([['a'], ['b']], tx) }
+      // PostgreSQL keeps a plan from the sixth time on.
+      for (let time = 0; time < 6; time++) await both()
+      const before = await read()
+      await both()
+      assert.equal(await read(), before, 'all of the table was read')
+    })
+  })
+
   it('keeps no rows that a transaction has read', async () => {
     setFlagsFromString('--expose-gc')
     const collect = runInNewContext('gc') as () => void
