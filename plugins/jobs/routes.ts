@@ -14,6 +14,8 @@ const STATUSES = ['queued', 'delayed', 'running', 'waiting', 'completed', 'faile
 const name = z.string().min(1).max(200)
 const id = z.string().regex(ID_PATTERN, 'not the id of a job')
 
+/** Told together with what is wrong with single fields. */
+const when = ({ value }: { readonly value: unknown }) => typeof value === 'object' && value !== null && !Array.isArray(value)
 const pause = z.int().min(1).max(LONGEST_PAUSE_MS)
 const request = z.strictObject({
   agent: name.optional().describe('The agent to run. Give this, or `type`.'),
@@ -35,9 +37,9 @@ const request = z.strictObject({
   }).refine(({ mode, ttl_ms }) => mode !== 'replace' || ttl_ms === undefined, { message: 'goes with the mode keep only', path: ['ttl_ms'] })
     .optional().describe('No two unfinished jobs of a project have one key.'),
   metadata: z.record(z.string().max(200), z.unknown()).optional(),
-}).refine(({ agent, type }) => (agent === undefined) !== (type === undefined), { message: 'give either "agent" or "type"', path: ['agent'] })
-  .refine(({ input }) => input !== undefined, { message: 'is missing', path: ['input'] })
-  .refine(({ delay_ms, run_at }) => delay_ms === undefined || run_at === undefined, { message: 'give either "delay_ms" or "run_at"', path: ['run_at'] })
+}).refine(({ agent, type }) => (agent === undefined) !== (type === undefined), { message: 'give either "agent" or "type"', path: ['agent'], when })
+  .refine(({ input }) => input !== undefined, { message: 'is missing; null is something', path: ['input'], when })
+  .refine(({ delay_ms, run_at }) => delay_ms === undefined || run_at === undefined, { message: 'give either "delay_ms" or "run_at"', path: ['run_at'], when })
 
 /** What a request asks for, as the service takes it. */
 const workOf = ({ agent, type, input, ...rest }: z.output<typeof request>): JobRequest =>

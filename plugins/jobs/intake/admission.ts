@@ -1,7 +1,8 @@
-import { BackplaneError, scope } from '#core'
+import { scope } from '#core'
 import { AccessErrors, type Access, type Caller } from '#contracts/access'
 import { JobErrors, type Dedupe, type JobRequest, type JobType } from '#contracts/jobs'
 import { newId } from '../tables/id.ts'
+import { allOf } from './all.ts'
 import { checkInput } from './input.ts'
 import { jsonOf } from '../tables/json.ts'
 import { parentOf } from './parent.ts'
@@ -35,29 +36,15 @@ function checkDedupe(type: string, { key, mode = 'keep', ttl_ms }: Dedupe): void
   if (!Number.isInteger(ttl_ms) || ttl_ms < 1 || ttl_ms > LONGEST_DELAY_MS) throw refuse('dedupe.ttl_ms', `not a whole number from 1 to ${LONGEST_DELAY_MS}`)
 }
 
-/** Does something for one job of a batch; what it rejects with says which. */
-export async function atIndex<T>(at: number, work: () => Promise<T>): Promise<T> {
-  try { return await work() } catch (error) {
-    if (!(error instanceof BackplaneError)) throw error
-    const { code, message, fix, status, retryable, expose, details } = error
-    const named = Array.isArray(details['errors']) ? details['errors'] as { path: string; message: string }[] : [{ path: '', message }]
-    const errors = named.map(each => ({ ...each, path: ['jobs', at, each.path].filter(part => part !== '').join('.') }))
-    const shape = { message: 'jobs.{at}: {message}', fix: '{fix}', status, retryable, expose }
-    throw new BackplaneError(code, shape, { ...details, at, message, fix, errors }, { cause: error })
-  }
-}
-
 /** Lets requests in: everything that can be refused is refused here, before anything is written. */
 export class Admission {
   constructor(readonly worker: Worker) {}
 
-  /** All of them, or an error that names the one. */
+  /** All of them, or an error that names those which can't be. */
   async admitMany(caller: Caller, requests: readonly JobRequest[], parent?: JobRow): Promise<JobRow[]> {
     const { max_batch } = this.worker.deps.config
     if (requests.length > max_batch) throw JobErrors.BATCH_TOO_LARGE({ count: requests.length, limit: max_batch })
-    const rows: JobRow[] = []
-    for (const [at, request] of requests.entries()) rows.push(await atIndex(at, () => this.admit(caller, request, parent)))
-    return rows
+    return allOf(requests, request => this.admit(caller, request, parent))
   }
 
   /** `parent`: that of a child which a run asks for; else it is looked up. */

@@ -2,7 +2,8 @@ import type { Access, Caller, Permission } from '#contracts/access'
 import type { Tx } from '#contracts/database'
 import type { EventLog } from '#contracts/events'
 import { JobErrors, type AdmittedJob, type Job, type JobFilter, type JobRequest, type Jobs, type Page } from '#contracts/jobs'
-import { accessOf, Admission, atIndex } from './admission.ts'
+import { accessOf, Admission } from './admission.ts'
+import { allOf } from './all.ts'
 import type { Backlog } from './backlog.ts'
 import { Batch } from '../batch.ts'
 import type { JobControl } from './control.ts'
@@ -62,8 +63,7 @@ export class JobService implements Jobs {
     if (!rows.length) return []
     const { database } = this.worker.deps
     const inserted = await this.#withRoom(rows, () => database.transaction(async tx => {
-      const made = await this.insertAll(rows, tx)
-      return Promise.all(made.map((each, at) => atIndex(at, async () => written(each))))
+      return allOf(await this.insertAll(rows, tx), async each => written(each))
     }))
     await this.#checkShown(caller, inserted)
     return inserted.map(each => toJob(each.row))

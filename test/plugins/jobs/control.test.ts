@@ -357,8 +357,15 @@ describe('a batch', () => {
     await assert.rejects(ask(good, { type: '{known}', input: 1 }), named('JOBS_TYPE_UNKNOWN', 'jobs.1'))
     await assert.rejects(ask({ type: 'double', input: 'x'.repeat(200) }), named('JOBS_TOO_LARGE', 'jobs.0'))
     await assert.rejects(ask({ ...good, idempotency_key: 'k' }, good, { type: 'double', input: 1, idempotency_key: 'k' }), named('JOBS_KEY_REUSED', 'jobs.2'))
+    await assert.rejects(ask({ type: 'none', input: 1 }, good, { ...good, input: 2 }, { ...good, delay_ms: -1 }, { type: 'none', input: 1 }), (error: any) => {
+      assert.deepEqual(error.details.errors.map((each: { path: string }) => each.path), ['jobs.0', 'jobs.2.input.a', 'jobs.3.delay_ms', 'jobs.4'])
+      assert.match(error.message, /^jobs\.0: nothing here runs .*; jobs\.2: .*not 1; jobs\.3: .*delay_ms.*; and 1 more$/)
+      return error.code === 'JOBS_TYPE_UNKNOWN' && /none was taken in/.test(error.fix)
+    })
     await assert.rejects(ask(good, good, good, good, good, good), { code: 'JOBS_BATCH_TOO_LARGE', status: 413 })
     assert.deepEqual([(await t.get(Jobs).list(operator)).items, await t.get(JobQueue).depth()], [[], 0])
+    const keys = (key: string) => [{ ...good, idempotency_key: key }, { type: 'double', input: 1, idempotency_key: key }]
+    await assert.rejects(ask(...keys('a'), ...keys('b')), (error: any) => error.details.errors.map((each: { path: string }) => each.path).join() === 'jobs.1,jobs.3')
     const [one, two] = await ask({ ...good, idempotency_key: 'k' }, { ...good, idempotency_key: 'k' }) as Job[]
     assert.equal(one!.id, two!.id)
   })

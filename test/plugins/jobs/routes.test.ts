@@ -124,7 +124,7 @@ describe('the routes of jobs', () => {
     assert.deepEqual(await submit({ agent: 'a', input: 'x' }), [])
     assert.deepEqual(await submit({ agent: 'a', type: 'b', input: 'x' }), ['agent: give either "agent" or "type"'])
     assert.deepEqual(await at({ input: 'x' }), ['agent'])
-    assert.deepEqual(await submit({ agent: 'a' }), ['input: is missing'])
+    assert.deepEqual(await submit({ agent: 'a' }), ['input: is missing; null is something'])
     assert.deepEqual(await at({}), ['agent', 'input'])
     assert.deepEqual(await submit({ agent: 'a', input: null }), [])
     assert.deepEqual(await at({ agent: '', input: 1 }), ['agent'])
@@ -134,6 +134,7 @@ describe('the routes of jobs', () => {
     }
     assert.deepEqual(await at({ agent: 'a', input: 'x', delay_ms: 1, run_at: '2030-01-01T00:00:00Z' }), ['run_at'])
     assert.match((await submit({ agent: 'a', input: 'x', prioritty: 1 }))[0]!, /prioritty/)
+    assert.deepEqual((await at({ agnt: 'a', inputs: 'x', priority: 10, delay_ms: 1, run_at: '2030-01-01T00:00:00Z' })).sort(), ['', 'agent', 'input', 'priority', 'run_at'])
     assert.match((await submit('x'))[0]!, /object/)
     for (const query of [{ limit: '0' }, { limit: '101' }, { limit: 'x' }, { status: 'gone' }, { cursor: 'x' }, { other: '1' }]) {
       assert.equal((await errors(of('GET'), 'query', query)).length, 1, JSON.stringify(query))
