@@ -156,6 +156,8 @@ describe('database on PostgreSQL', () => {
     await using opened = await open()
     const { db } = opened
     await counted(db)
+    // The wider its rows the fewer it expects in a table of which it knows nothing.
+    await db.knex().schema.alterTable('counted', t => { for (let at = 0; at < 30; at++) t.text(`wide_${at}`) })
     const change = db.prepareMany('UPDATE counted SET n = given.column2 FROM (VALUES :rows) AS given WHERE id = given.column1', ['text', 'bigint'])
     const lock = db.prepareMany('SELECT n FROM counted WHERE id IN (VALUES :rows) FOR UPDATE', ['text'])
     await db.transaction(async tx => {
