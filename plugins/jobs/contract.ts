@@ -38,7 +38,8 @@ export interface JobRequest {
 }
 /**
  * No two unfinished jobs of a project have one key. `keep`, unless said otherwise: submitting resolves to the job that has it, for `ttl_ms` after that was made even
- * if it has ended. `replace`: one that has not begun becomes what is asked for now, and waits anew; one that has goes on, and a new job takes the key.
+ * if it has ended. `replace`: one that has not begun becomes what is asked for now, and waits anew; one that has goes on, and a new job takes the key. With an idempotency
+ * key a request that comes again, later than one that replaced it, gets the job as it stands.
  */
 export interface Dedupe { readonly key: string; readonly mode?: 'keep' | 'replace'; readonly ttl_ms?: number }
 

@@ -184,4 +184,15 @@ export const migrations: readonly Migration[] = [{
 }, {
   name: '0011-kept-back',
   async up(knex) { await knex.raw("CREATE INDEX jobs_kept_back ON jobs (status, held, held_by) WHERE status = 'queued' AND held = 1") },
+}, {
+  name: '0012-replaced-keys',
+  async up(knex) {
+    // The idempotency keys of requests that another one has replaced.
+    await knex.schema.createTable('job_keys', t => {
+      for (const column of ['project_id', 'created_by', 'idempotency_key']) t.text(column).notNullable()
+      t.text('substance').notNullable()
+      t.text('job_id').notNullable().index().references('jobs.id').onDelete('CASCADE')
+      t.primary(['project_id', 'created_by', 'idempotency_key'])
+    })
+  },
 }]

@@ -118,6 +118,19 @@ export const queueConformance = defineConformance<QueueSubject, 'transactional'>
       await consumer[Symbol.asyncDispose]()
     },
   },
+  'gives what was removed, and comes again, the place that it has now': {
+    async run({ queue }) {
+      await queue.enqueue([{ id: 'a', priority: 9 }, ...entries('b', 'c', 'd'), { id: 'e', priority: 1 }])
+      for (const [id, priority] of [['a', 1], ['b', 5], ['e', 9]] as const) {
+        await queue.remove([id])
+        await queue.enqueue([{ id, priority }])
+      }
+      const { got, consumer } = await collect(queue, 10)
+      await eventually('all', () => got.length === 5)
+      assert.deepEqual(got, ['e', 'c', 'd', 'b', 'a'])
+      await consumer[Symbol.asyncDispose]()
+    },
+  },
   'delivers nothing after the consumer was closed': {
     async run({ queue }) {
       const { got, consumer } = await collect(queue, 10)

@@ -1,5 +1,5 @@
 import { JobErrors } from '#contracts/jobs'
-import type { Statement, Tx } from '#contracts/database'
+import { DatabaseErrors, type ManyStatement, type Statement, type Tx } from '#contracts/database'
 import { isFinal, next } from './machine.ts'
 import type { JobRow } from './record.ts'
 import type { Inserted, JobStore } from './store.ts'
@@ -16,16 +16,26 @@ export const keepsKey = ({ status, dedupe_until }: JobRow, now: number): boolean
 const replaceable = (row: JobRow, by: JobRow): boolean =>
   row.token === 0 && next(row, 'replace') !== undefined && row.parent_id === by.parent_id && (row.created_by === by.created_by || row.id === by.replaces)
 
-const sameKey = (row: JobRow, by: JobRow): boolean => row.created_by === by.created_by && row.idempotency_key === by.idempotency_key
+/** Whose key a request has, and what was asked for with it then. */
+type Known = JobRow & { readonly asked: string }
+
+const keyOf = ({ project_id, created_by, idempotency_key }: JobRow) => ({ project_id, created_by, idempotency_key })
 
 /** Idempotency keys and dedupe keys: which job stands for a request that is not to become one. */
 export class JobKeys {
-  readonly #byKey: Statement<JobRow>
+  readonly #byKey: Statement<Known>
+  readonly #takeBack: ManyStatement<{ id: string }>
   readonly #byDedupe: Statement<JobRow>
 
   constructor(readonly store: Pick<JobStore, 'deps' | 'now' | 'read' | 'change' | 'insertAll' | 'handOver' | 'takeOut'>) {
     const { database } = store.deps
-    this.#byKey = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND created_by = ? AND idempotency_key = ?')
+    const [same, past] = ['jobs', 'job_keys'].map(table => `${table}.project_id = ? AND ${table}.created_by = ? AND ${table}.idempotency_key = ?`)
+    this.#byKey = database.prepare(
+      `SELECT jobs.*, jobs.substance AS asked FROM jobs WHERE ${same} UNION ALL
+       SELECT jobs.*, job_keys.substance AS asked FROM job_keys JOIN jobs ON jobs.id = job_keys.job_id WHERE ${past}`)
+    this.#takeBack = database.prepareMany(
+      `DELETE FROM jobs WHERE id IN (SELECT jobs.id FROM jobs JOIN job_keys USING (project_id, created_by, idempotency_key) WHERE jobs.id IN (VALUES :rows)) RETURNING id`,
+      ['text'])
     this.#byDedupe = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND dedupe_key = ?')
   }
 
@@ -33,9 +43,9 @@ export class JobKeys {
 
   /** What becomes of one that a key stands in the way of. */
   async first(refused: JobRow, tx: Tx): Promise<Inserted> {
-    const { project_id, created_by, idempotency_key, dedupe_key, substance } = refused
-    const row = idempotency_key === null ? undefined : await this.#byKey.get([project_id, created_by, idempotency_key], tx)
-    if (row) return row.substance === substance ? { row, created: false } : JobErrors.KEY_REUSED({ key: idempotency_key! })
+    const { project_id, idempotency_key, dedupe_key, substance } = refused
+    const known = await this.#known(refused, tx)
+    if (known) return known.asked === substance ? { row: known, created: false } : JobErrors.KEY_REUSED({ key: idempotency_key! })
     const same = dedupe_key === null ? undefined : await this.#byDedupe.get([project_id, dedupe_key], tx)
     if (same && refused.replaces !== undefined) return this.#replace(refused, same, tx)
     if (same && keepsKey(same, this.store.now)) return { row: same, created: false }
@@ -49,22 +59,56 @@ export class JobKeys {
     // First, as a worker does that takes it: the other way round the two would wait for each other.
     if (seen.status === 'queued' && this.store.deps.queue.can.transactional) await this.store.takeOut(seen.id, tx)
     const row = await this.store.read(seen.id, tx)
-    // The same request was quicker: its job is as it should be.
-    const done = row !== undefined && by.idempotency_key !== null && sameKey(row, by)
-    if (!row || done || row.dedupe_key !== by.dedupe_key || !replaceable(row, by)) {
+    // Whoever was quicker may have brought this key, too.
+    const known = await this.#known(by, tx) !== undefined
+    const replaces = row !== undefined && !known && row.dedupe_key === by.dedupe_key && replaceable(row, by)
+    const given = replaces ? await this.#give(row, by, tx) : undefined
+    if (!given) {
       if (row?.status === 'queued') await this.store.handOver([row], tx)
-      if (done) return this.first(by, tx)
+      if (known || replaces) return this.first(by, tx)
       await this.#takeKey(seen, tx)
       return (await this.store.insertAll([by], tx))[0]!
     }
+    const after = await this.store.change(given, by.status === 'delayed' ? 'replace_later' : 'replace', { run_at: by.run_at }, tx)
+    // Out of a queue that would leave it in its old place; what is to be in there is given to it again.
+    if (given.status === 'queued' && !this.store.deps.queue.can.transactional) await this.store.takeOut(after.id, tx)
+    else if (after.status === 'queued') await this.store.handOver([after], tx)
+    return { row: after, created: false, replaced: true }
+  }
+
+  /**
+   * Makes of the job what is asked for now; nothing if somebody else brought its idempotency key meanwhile. The key that goes is kept, for who asks
+   * with it again.
+   */
+  async #give(row: JobRow, by: JobRow, tx: Tx): Promise<JobRow | undefined> {
     // A key is of who sent it.
     const keyed = by.idempotency_key === null && row.created_by === by.created_by ? row : by
     const { idempotency_key, substance } = keyed
     const given = { ...Object.fromEntries(REPLACED.map(column => [column, by[column]])), idempotency_key, substance }
-    await this.#jobs(tx).where({ id: row.id }).update({ ...given, held: 0, held_by: null })
-    const after = await this.store.change({ ...row, ...given }, by.status === 'delayed' ? 'replace_later' : 'replace', { run_at: by.run_at }, tx)
-    if (after.status === 'queued') await this.store.handOver([after], tx)
-    return { row: after, created: false, replaced: true }
+    try {
+      await this.store.deps.database.knex(tx).transaction(async part => {
+        await part('jobs').where({ id: row.id }).update({ ...given, held: 0, held_by: null })
+        if (keyed === row) return
+        if (idempotency_key !== null && await part('job_keys').where(keyOf(by)).first('job_id')) throw JobErrors.KEY_REUSED({ key: idempotency_key })
+        if (row.idempotency_key !== null) await part('job_keys').insert({ ...keyOf(row), substance: row.substance, job_id: row.id })
+      })
+    } catch (error) {
+      if (DatabaseErrors.CONSTRAINT.is(error) || JobErrors.KEY_REUSED.is(error)) return undefined
+      throw error
+    }
+    return { ...row, ...given }
+  }
+
+  /** Of rows that were just written: takes those back whose key was replaced. Not before they are written: somebody may be replacing it. */
+  async takeBack(rows: readonly JobRow[], tx: Tx): Promise<readonly string[]> {
+    const keyed = rows.filter(row => row.idempotency_key !== null)
+    return keyed.length ? (await this.#takeBack.all(keyed.map(row => [row.id]), tx)).map(row => row.id) : []
+  }
+
+  async #known({ project_id, created_by, idempotency_key }: JobRow, tx?: Tx): Promise<Known | undefined> {
+    if (idempotency_key === null) return undefined
+    const key = [project_id, created_by, idempotency_key]
+    return this.#byKey.get([...key, ...key], tx)
   }
 
   async #takeKey({ id, dedupe_key }: JobRow, tx: Tx): Promise<void> {
@@ -75,8 +119,8 @@ export class JobKeys {
   async countNew(rows: readonly JobRow[]): Promise<number> {
     const { now } = this.store
     const known = await Promise.all(rows.map(async row => {
-      const { project_id, created_by, idempotency_key, dedupe_key, replaces } = row
-      if (idempotency_key !== null && await this.#byKey.get([project_id, created_by, idempotency_key])) return true
+      const { project_id, dedupe_key, replaces } = row
+      if (await this.#known(row)) return true
       const same = dedupe_key === null ? undefined : await this.holder(project_id, dedupe_key)
       return same !== undefined && (replaces === undefined ? keepsKey(same, now) : replaceable(same, row))
     }))

@@ -130,6 +130,7 @@ export class JobStore {
    */
   async insertAll(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]> {
     const written = new Set((await this.#insert.all(rows.map(row => COLUMNS.map(column => row[column])), tx)).map(each => each.id))
+    for (const id of await this.keys.takeBack(rows.filter(row => written.has(row.id)), tx)) written.delete(id)
     const created = rows.filter(row => written.has(row.id))
     await this.#adopt(created, tx)
     for (const { id, dedupe_until } of created) if (dedupe_until) await this.#jobsIn(tx).where({ id }).update({ dedupe_until })

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { AsyncResource } from 'node:async_hooks'
 import fc from 'fast-check'
 import { FakeClock, eventually, type TestRuntime } from '#core/testing'
 import { AccessErrors } from '#contracts/access'
@@ -203,6 +204,27 @@ describe('jobs: dedupe that replaces', () => {
     assert.notEqual((await replace(t, 5, { parent_id: parent.id })).id, first.id, 'a child of somebody is no other job')
   })
 
+  it('gives who sends an older request again the job that it became, whatever has replaced it and however that has ended', async () => {
+    await using t = await still({ config: { concurrency: 0, max_queued: 2 } })
+    const one = { ...LATER, idempotency_key: 'one' }
+    const first = await replace(t, 1, one)
+    await replace(t, 2, { ...LATER, idempotency_key: 'two' })
+    const third = await replace(t, 3, LATER, other)
+    const again = () => Promise.all([replace(t, 1, one), t.get(Jobs).submitMany(operator, [{ type: 'quick', input: 1, ...one, dedupe: { key: 'k', mode: 'replace' } }]).then(made => made[0]!)])
+    assert.deepEqual([third.id, third.created_by, await again()], [first.id, 'other', [third, third]])
+    assert.deepEqual(await replace(t, 2, { ...LATER, idempotency_key: 'two' }), third)
+    for (const reused of [{ ...one, dedupe: undefined }, { ...one, priority: 9 }]) await assert.rejects(replace(t, 1, reused), { code: 'JOBS_KEY_REUSED' })
+    const theirs = await replace(t, 1, one, other)
+    assert.deepEqual([theirs.id, theirs.seq], [first.id, 4], 'the key of somebody else is another key')
+    const ended = await t.get(Jobs).cancel(operator, first.id)
+    assert.deepEqual(await again(), [ended, ended])
+    const next = await replace(t, 4, LATER)
+    await submit(t, 5, { dedupe: undefined })
+    assert.deepEqual([await again(), next.id === first.id], [[ended, ended], false], 'a full queue, too')
+    await t.get(Database).knex()('jobs').where({ id: first.id }).delete()
+    assert.equal((await t.get(Database).knex()('job_keys')).length, 0)
+  })
+
   it('lets run() wait for the job that it replaced, and cancel it', async () => {
     await using t = await start()
     const first = await submit(t, 1, LATER)
@@ -261,6 +283,58 @@ describe('jobs: dedupe that replaces', () => {
       for (const made of await Promise.all([1, 2, 3, 4].map(() => t.get(Jobs).submitMany(operator, [same])))) ids.add(made[0]!.id)
     }
     assert.equal(ids.size, 1, 'who was quicker leaves the key where it is')
+  })
+
+  it('lets one idempotency key replace one job, and refuses it for another, at the same time too', async function () {
+    const server = await postgresOrSkip(this)
+    await using place = await server.newDatabase()
+    await using t = await still({ url: place.url })
+    const [database, jobs, outside] = [t.get(Database), t.get(Jobs), new AsyncResource('Outside')]
+    const requestOf = (key: string, more: object = {}): JobRequest => ({ type: 'quick', input: 1, ...LATER, idempotency_key: 'same', dedupe: { key, mode: 'replace' }, ...more })
+    const made: Record<string, string> = {}
+    for (const key of ['a', 'b', 'c']) made[key] = (await jobs.submit(operator, requestOf(key, { idempotency_key: `first ${key}` }))).id
+    const waits = (statement = '') => eventually('somebody to wait', async () =>
+      (await server.query(`SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '${place.name}' AND query ILIKE '${statement}%'`)).length > 0)
+    /** What becomes of the one that comes while the other is not committed. */
+    const beside = async (held: JobRequest, waiting: JobRequest) => {
+      const admitted = await jobs.admit(operator, held)
+      let other!: Promise<string>
+      await database.transaction(async tx => {
+        await jobs.enter(admitted, tx)
+        other = outside.runInAsyncScope(() => jobs.submit(operator, waiting)).then(job => job.id, error => error.code)
+        await waits()
+      })
+      return other
+    }
+    /** The late one has looked whose its key is, and found nobody, before the other takes it. */
+    const within = async (late: JobRequest, id: string, ...early: JobRequest[]) => {
+      const admitted = await Promise.all(early.map(each => jobs.admit(operator, each)))
+      const [locked, entered] = [gate(), gate()]
+      let answer!: Promise<string>
+      const locking = database.transaction(async tx => {
+        await database.knex(tx)('jobs').where({ id }).forUpdate().first()
+        answer = outside.runInAsyncScope(() => jobs.submit(operator, late)).then(job => job.id, error => error.code)
+        await waits()
+        locked.open()
+        await entered.closed
+      })
+      await locked.closed
+      await database.transaction(async tx => {
+        for (const each of admitted) await jobs.enter(each, tx)
+        entered.open()
+        await locking
+        await waits('update')
+      })
+      return answer
+    }
+    assert.equal(await beside(requestOf('a'), requestOf('b')), 'JOBS_KEY_REUSED')
+    assert.equal(await beside(requestOf('a', { idempotency_key: 'newer' }), requestOf('b')), 'JOBS_KEY_REUSED', 'a key that is being replaced')
+    assert.equal(await beside(requestOf('a', { idempotency_key: 'newest' }), requestOf('x', { idempotency_key: 'newer' })), 'JOBS_KEY_REUSED')
+    assert.equal(await beside(requestOf('c', { idempotency_key: 'c2' }), requestOf('c', { idempotency_key: 'c2' })), made['c'])
+    const keyed = (key: string, idempotency_key: string) => requestOf(key, { idempotency_key })
+    assert.equal(await within(keyed('b', 'late'), made['b']!, keyed('a', 'late')), 'JOBS_KEY_REUSED')
+    assert.equal(await within(keyed('b', 'past'), made['b']!, keyed('a', 'past'), keyed('a', 'last')), 'JOBS_KEY_REUSED', 'one that came and went')
+    assert.deepEqual((await jobs.list(operator, { limit: 100 })).items.map(each => each.id).toSorted(), Object.values(made).toSorted())
   })
 })
 

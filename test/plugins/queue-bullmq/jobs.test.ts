@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { contribute, createTestRuntime, eventually, type TestRuntime } from '#core/testing'
+import { Database } from '#contracts/database'
 import { Jobs, JobType, type Job } from '#contracts/jobs'
 import { JobQueue } from '#contracts/queue'
 import database from '../../../plugins/database/index.ts'
@@ -68,6 +69,30 @@ describe('queue-bullmq under jobs', () => {
     const [job] = await submit(t, 1)
     await allDone(t, [job!])
     assert.deepEqual([runs.length, (await t.get(Jobs).get(operator, job!.id)).attempt], [3, 3])
+  })
+
+  it('gives a job that was replaced the priority and the place of what is asked for now, and none to one that is for later', async () => {
+    const server = await start()
+    await using t = await open(server.url, { types: [counting().type], config: { concurrency: 0, sweep_ms: 3_600_000 } })
+    const put = (key: string, priority: number, more: object = {}) =>
+      t.get(Jobs).submit(operator, { type: 'count', input: key, priority, dedupe: { key, mode: 'replace' }, ...more })
+    const settled = async (depth: number) => {
+      await eventually('the hand-overs', async () => await t.get(JobQueue).depth() === depth)
+      await eventually('the notes', async () => !(await t.get(Database).knex()('jobs').where({ status: 'queued' }).where('handed_at', '<=', 0)).length)
+    }
+    const names = new Map<string, string>()
+    for (const [key, priority] of [['lowered', 9], ['again', 5], ['other', 5], ['raised', 1], ['later', 5]] as const) names.set((await put(key, priority)).id, key)
+    await settled(5)
+    await put('lowered', 1)
+    await put('again', 5)
+    await put('raised', 9)
+    await put('later', 5, { delay_ms: 3_600_000 })
+    await settled(4)
+    const got: string[] = []
+    await using consumer = await t.get(JobQueue).consume(async ids => { got.push(...ids.map(id => names.get(id)!)) })
+    consumer.want(10)
+    await eventually('all', () => got.length === 4)
+    assert.deepEqual(got, ['raised', 'other', 'again', 'lowered'])
   })
 
   it('takes jobs while Redis is away, at once and without an outcry, and runs them within 5 s of it', async function () {
