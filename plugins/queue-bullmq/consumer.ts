@@ -77,9 +77,10 @@ export class RedisConsumer implements Consumer {
   async #run(): Promise<void> {
     while (!this.#closed) {
       try {
-        if (!this.#room) await this.#sleep()
-        else if (!await this.#deliverSome()) await this.#ring()
+        if (this.#room && !await this.#deliverSome()) await this.#ring()
         this.#failures = 0
+        // After that: want() wakes nobody who waits to try again.
+        if (!this.#room) await this.#sleep()
       } catch (error) {
         if (this.#closed) return
         const retry_ms = Math.min(RETRY.first * 2 ** this.#failures++, RETRY.most)

@@ -97,4 +97,21 @@ describe('queue-bullmq: its consumer', () => {
     await here.answer().catch(() => {})
     await closed
   })
+
+  it('takes again what is wanted, if nothing was wanted when it would have tried again', async () => {
+    const here = stage(['a'])
+    const clock = new FakeClock()
+    let tries = 0
+    const consumer = open(here, async () => { if (!tries++) throw new Error('not now') }, clock)
+    consumer.want(1)
+    await here.answer()
+    await eventually('it to be back', () => here.put.length === 1)
+    consumer.want(0)
+    await clock.advance(1_000)
+    consumer.want(1)
+    await here.answer()
+    const closed = consumer[Symbol.asyncDispose]()
+    if (here.asked()) await here.answer()
+    await closed
+  })
 })
