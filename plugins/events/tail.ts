@@ -116,7 +116,9 @@ export class Tailer {
   async open(): Promise<void> {
     this.#look()
     await this.#reading
-    this.#cancel = [this.deps.bell.listen(() => this.#look()), this.deps.clock.every(this.deps.pollMs, () => this.#look())]
+    // While nobody follows, the place in the log may be old: the next who does reads no more than a page for it.
+    const heard = () => { if (this.#readers.size || this.#ahead.size > PAGE) this.#look() }
+    this.#cancel = [this.deps.bell.listen(heard), this.deps.clock.every(this.deps.pollMs, () => this.#look())]
   }
 
   async #place(): Promise<void> {
