@@ -35,9 +35,6 @@ export interface HostCommand extends Omit<Command, 'run' | 'needs'> { readonly p
 
 const print = (io: HostIo, value: unknown) => io.out(JSON.stringify(value, null, 2))
 
-/** As if they were set by the variable that no other layer outranks. */
-const withRoles = (world: World, roles?: string): World => (roles === undefined ? world : { ...world, env: { ...world.env, BACKPLANE__runtime__roles: roles } })
-
 /** The deployment, or undefined after its problems were told. */
 async function sound(io: HostIo): Promise<Deployment | undefined> {
   const deployment = await io.load()
@@ -88,7 +85,7 @@ export const hostCommands: readonly HostCommand[] = [
       { flags: '--no-watch', summary: 'do not apply edits of the config files while running' },
     ],
     examples: ['backplane start', 'PORT=9000 backplane start --config my.yaml', 'backplane start --roles worker'],
-    run: ({ world, configFile, options: { roles, watch } }) => start(withRoles(world, roles as string | undefined), { configFile, watch: watch !== false }),
+    run: ({ world, configFile, options: { roles, watch } }) => start(world, { configFile, roles: roles as string | undefined, watch: watch !== false }),
   },
   {
     name: 'config check', summary: 'Is everything right, and if not, where; runs no plugin', examples: ['backplane config check', 'backplane config check --config my.yaml --json'],
@@ -98,6 +95,7 @@ export const hostCommands: readonly HostCommand[] = [
       if (io.json) print(io, { ok: problems.length === 0, environment: deployment.environment, problems })
       else if (problems.length) io.err(problemsText(problems).trimEnd())
       else {
+        for (const warning of deployment.warnings) io.err(warning)
         io.out(`no problems; ${deployment.entries.length} plugins, environment ${deployment.environment}`)
         for (const entry of deployment.entries) if (entry.error) io.out(`left out, since it is optional: ${nameOf(entry)}: ${entry.error.message}`)
       }

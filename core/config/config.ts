@@ -27,11 +27,16 @@ type Env = Readonly<Record<string, string | undefined>>
 export type Path = readonly string[]
 
 const roles = z.array(z.enum([...ROLES, 'all']))
+function notRoles({ input }: { readonly input?: unknown }): string {
+  const known = [...ROLES, 'all']
+  const odd = (Array.isArray(input) ? input : String(input ?? '').split(',')).map(each => String(each).trim()).find(each => !known.includes(each as Role))
+  return odd ? `there is no role "${odd.slice(0, 60)}". ${didYouMean(odd, known)}` : `not ${known.join(', ')}, or a list of these`
+}
 /** What a config file may say besides `plugins`. Times in milliseconds. */
 export const settingsSchema = z.strictObject({
   runtime: z.strictObject({
     dataDir: z.string().min(1).default('data').describe('Where everything that is kept on disk belongs; relative to the working directory.'),
-    roles: z.union([roles.min(1), z.string().transform(text => text.split(',').map(name => name.trim())).pipe(roles)], `not ${[...ROLES, 'all'].join(', ')}, or a list of these`)
+    roles: z.union([roles.min(1), z.string().transform(text => text.split(',').map(name => name.trim())).pipe(roles)], { error: notRoles })
       .default(['all']).describe('What this process does: api, worker, scheduler, or all. As a text, with commas.'),
     graceMs: z.int().min(100).max(3_600_000).default(30_000).describe('How long a stop may take in all, in milliseconds.'),
     timeouts: z.strictObject({
@@ -84,10 +89,13 @@ export const variables: readonly Variable[] = [
 const MAX_FILE = 1_000_000
 const MAX_REFERENCED = 64_000
 const PREFIX = /^BACKPLANE__/i
+/** Others begin like ours: Kubernetes sets BACKPLANE_PORT for a service of this name. */
+const SINGLE = /^BACKPLANE_(plugins|runtime|log)_/i
 
 /** One reading of all layers, and every mistake that was found in them. */
 export class Config {
   readonly problems: BackplaneError[] = []
+  readonly warnings: string[] = []
   /** What watch looks at. */
   readonly files = new Set<string>()
   /** Where first-party settings stand, and where a relative path starts. */
@@ -183,6 +191,11 @@ export class Config {
     report(make({ path: path.map(String).join('.') || 'the file', ...(at && { file: at.file, line: at.line, column: at.column }), ...details }))
   }
 
+  /** What an option of the command line says, over all layers. */
+  applyOption(option: string, path: Path, text: string): void {
+    this.set(path, { ...this.fromVariable(option, text), at: { file: `option ${option}`, line: 0, column: 0, folder: this.cwd } })
+  }
+
   set(path: Path, value: Leaf): void {
     let at = this.tree
     for (const step of path.slice(0, -1)) {
@@ -200,6 +213,10 @@ export class Config {
     const root = jsonSchemaOf(settingsSchema)
     const entry = jsonSchemaOf(entrySchema)!
     for (const [variable, text] of Object.entries(this.env)) {
+      if (text !== undefined && SINGLE.test(variable) && !PREFIX.test(variable)) {
+        const meant = variable.replace(/^BACKPLANE_/i, '').split('_')
+        this.warnings.push(`${variable} is not read: two underscores part the levels of a setting, as in ${['BACKPLANE', ...meant].join('__')}`)
+      }
       if (!PREFIX.test(variable) || text === undefined) continue
       const steps = variable.replace(PREFIX, '').split('__')
       const later = steps.length > 3 && normal(steps[0]!) === 'plugins' && normal(steps[2]!) === 'config'
@@ -260,8 +277,9 @@ export class Config {
         const close = nearest(step, found.flatMap(path => children(path).known))
         const near = names.filter(name => close.some(key => name.endsWith(`__${key}`)))
         const where = [...base, ...found[0]!].join('.') || 'the config'
-        const advice = near.length ? `Did you mean ${near.join(' or ')}?` : names.length ? `Known here: ${names.slice(0, 20).join(', ')}.`
-          : `Nothing is known below ${where}; unset it, or add what it is for to a config file.`
+        const guess = this.#guessed(variable, steps, at, base)
+        const advice = guess ?? (near.length ? `Did you mean ${near.join(' or ')}?` : names.length ? `Known here: ${names.slice(0, 20).join(', ')}.`
+          : `Nothing is known below ${where}; unset it, or add what it is for to a config file.`)
         const details = { variable, advice, expected: near.join(' or ') || `a setting of ${where}`, got: variable }
         this.mistake(ConfigErrors.VARIABLE_UNKNOWN, [...base, ...steps.slice(0, at + 1)], this.#placeOf(variable), details, report)
         return undefined
@@ -272,6 +290,14 @@ export class Config {
     const matches = found.map(path => [...base, ...path].join('.')).join(', ')
     const details = { variable, matches, expected: 'a name for one setting', got: variable }
     this.mistake(ConfigErrors.VARIABLE_AMBIGUOUS, [...base, ...found[0]!], this.#placeOf(variable), details, report)
+    return undefined
+  }
+
+  /** What was meant by one underscore for two, or by a setting of a plugin without the `config` before it. */
+  #guessed(variable: string, steps: Path, at: number, base: Path): string | undefined {
+    const written = (path: Path) => ['BACKPLANE', ...path].join('__')
+    if (at === 0 && !base.length && SINGLE.test(`BACKPLANE_${steps[0]}`)) return `Two underscores part the levels: ${written(steps.flatMap(step => step.split('_')))}, or like it.`
+    if (at === 2 && !base.length && steps[0]!.toLowerCase() === 'plugins') return `Settings of a plugin stand under config: ${written([...steps.slice(0, 2), 'config', ...steps.slice(2)])}.`
     return undefined
   }
 
@@ -345,7 +371,9 @@ export class Config {
     }
     const unknown = (at: readonly PropertyKey[], key: string, known: readonly string[]) => {
       const expected = nearest(key, known).join(' or ') || known.join(', ') || 'no setting'
-      tell(ConfigErrors.UNKNOWN_KEY, [...path, ...at, key], closest(tree, [...at, key])?.at, { key, advice: didYouMean(key, known), expected, got: key })
+      const inside = path[0] === 'plugins' && path.length === 2 && !at.length && !nearest(key, known).length
+      const advice = `${didYouMean(key, known)}${inside ? ` Settings of a plugin stand under \`config:\` (config.${key}).` : ''}`
+      tell(ConfigErrors.UNKNOWN_KEY, [...path, ...at, key], closest(tree, [...at, key])?.at, { key, advice, expected, got: key })
     }
     const told = new Set<string>()
     for (const { at, key, known } of json ? unknownKeys(tree, variants(json), json) : []) { told.add(JSON.stringify([...at, key])); unknown(at, key, known) }
@@ -374,7 +402,7 @@ export class Config {
         node.value = Secret.of(full.join('.'), value)
       } else {
         const got = node === undefined ? 'nothing' : show(conceal(node.is === 'leaf' ? value : valueOf(node), full.map(String)))
-        tell(ConfigErrors.SETTING, full, at, { reason: reasonFor(issue, steps, node?.is === 'leaf' ? value : valueOf(node), json), expected: expected || 'a valid value', got })
+        tell(ConfigErrors.SETTING, full, at, { reason: node === undefined ? 'is missing' : reasonFor(issue, steps, node.is === 'leaf' ? value : valueOf(node), json), expected: expected || 'a valid value', got })
       }
     }
     if (result.issues || bad) return undefined

@@ -65,6 +65,7 @@ export function parseYaml(text: string, file: string, folder: string, report: (e
         if (!isScalar(key)) { wrong(key?.range?.[0] ?? offset, 'a key must be a plain name', 'a name', 'Write a name before the colon.'); continue }
         const name = typeof key.value === 'string' ? key.value : (key.source ?? String(key.value))
         const here = place(key.range![0])
+        if (name === '<<') { wrong(key.range![0], 'merge keys (`<<`) are not read', 'the settings themselves', 'Write the settings out; an alias for a whole value, such as `other: *first`, may stay.'); continue }
         if (entries.has(name)) { wrong(key.range![0], `"${name}" stands here twice`, 'each key once', 'Keep one of the two.'); continue }
         const child = value === null ? leaf(null, here) : walk(value, isScalar(value) && (value.source || value.value !== null) ? undefined : here, depth + 1)
         if (child) entries.set(name, child)

@@ -73,6 +73,8 @@ export interface LoadOptions {
   readonly cwd: string
   readonly env: Readonly<Record<string, string | undefined>>
   readonly configFile?: string
+  /** What `--roles` says. */
+  readonly roles?: string
   /** Instances whose code is to be read again. */
   readonly reload?: ReadonlySet<string>
 }
@@ -93,17 +95,18 @@ interface Candidate {
 }
 
 /** Reads the config and loads its plugins. Never throws for the user's mistakes: they are in `problems`, or in `error` of an entry. */
-export async function loadDeployment({ cwd, env, configFile, reload = new Set() }: LoadOptions): Promise<Deployment> {
+export async function loadDeployment({ cwd, env, configFile, roles, reload = new Set() }: LoadOptions): Promise<Deployment> {
   const config = new Config(cwd, ROOT, env)
   await config.read(configFile)
   config.applyVariables()
+  if (roles !== undefined) config.applyOption('--roles', ['runtime', 'roles'], roles)
   for (const key of ['runtime', 'log']) await config.resolve([key], config.report)
   const settings = config.settings()
   const { candidates, disabled } = await candidatesOf(config)
   for (const each of candidates) if (!each.problems.length) await attempt(each, () => { each.found = locate(each, config) })
   const found = candidates.flatMap(each => each.found ?? [])
   await prepare(found.some(({ firstParty }) => !firstParty) || reload.size > 0, found.some(({ file }) => /\.[cm]?ts$/.test(file)))
-  const warnings: string[] = []
+  const warnings = [...config.warnings]
   for (const each of candidates) if (each.found) {
     const { file } = each.found
     await attempt(each, async () => { each.plugin = await load(each, each.found!, config, reload.has(each.name)) })

@@ -12,11 +12,11 @@ import { changesBetween, compareSettings, withKnownGuards, writeSnapshot } from 
 import { FileWatch, type WatchOptions } from './watch.ts'
 import { HostErrors, errorText, type Stray, type World } from './world.ts'
 
-export interface ServerOptions { readonly configFile?: string; readonly watch?: boolean | WatchOptions }
+export interface ServerOptions { readonly configFile?: string; readonly roles?: string; readonly watch?: boolean | WatchOptions }
 
 /** Runs a deployment until the world says stop. Resolves to the exit code: 0, 1 run-time failure, 2 configuration. */
 export async function start(world: World, options: ServerOptions): Promise<number> {
-  const deployment = await withKnownGuards(await loadDeployment({ cwd: world.cwd, env: world.env, configFile: options.configFile }))
+  const deployment = await withKnownGuards(await loadDeployment({ cwd: world.cwd, env: world.env, configFile: options.configFile, roles: options.roles }))
   if (deployment.problems.length) { world.err(problemsText(problemsOf(deployment))); return 2 }
   try {
     await makeDataDir(deployment.settings.dataDir)
@@ -150,7 +150,7 @@ class Server {
   }
 
   async #load(reload: readonly string[] = []): Promise<Deployment> {
-    return withKnownGuards(await loadDeployment({ cwd: this.world.cwd, env: this.world.env, configFile: this.options.configFile, reload: new Set(reload) }))
+    return withKnownGuards(await loadDeployment({ cwd: this.world.cwd, env: this.world.env, configFile: this.options.configFile, roles: this.options.roles, reload: new Set(reload) }))
   }
 
   async #watch(options: WatchOptions): Promise<FileWatch> {

@@ -60,9 +60,10 @@ export function describe(schemas: readonly JsonSchema[]): string {
     const size = span(rest['minItems'], rest['maxItems'])
     return (Array.isArray(type) ? type : type ? [type] : []).map(each => [
       NAMES[each as string] ?? String(each),
-      ...(each === 'object' && rest.properties ? [`with ${Object.keys(rest.properties).join(', ')}`] : (items as JsonSchema | undefined)?.enum ? [`of ${describe([items as JsonSchema])}`] : []),
+      ...(each === 'object' && rest.properties ? [`with ${Object.keys(rest.properties).join(', ')}`] : []),
       ...(each === 'integer' || each === 'number' ? range.filter(Boolean) : []),
       ...(each === 'string' && length ? [`of ${length} characters`] : each === 'array' && size ? [`of ${size}`] : []),
+      ...(each === 'array' && Array.isArray(items?.['enum']) ? [`out of ${items['enum'].map(option => JSON.stringify(option)).join(', ')}`] : []),
       ...(each === 'string' && typeof format === 'string' ? [`(${format})`] : each === 'string' && typeof pattern === 'string' && pattern.length < 60 ? [`like ${pattern}`] : []),
     ].join(' '))
   })

@@ -25,6 +25,6 @@ const agent = z.strictObject({
 })
 
 export const config = z.strictObject({
-  agents: z.record(z.string().regex(/^[a-z][a-z0-9-]{0,63}$/, 'an agent is named in kebab case, at most 64 characters'), agent).default({}).describe('Agents by name'),
+  agents: z.record(z.string().regex(/^[a-z][a-z0-9-]{0,63}$/, 'an agent is named with lower-case letters, digits and dashes, a letter first, at most 64 in all, such as "summarize-text"'), agent).default({}).describe('Agents by name'),
 })
 export type Config = z.output<typeof config>
