@@ -43,11 +43,13 @@ export const settle = async (): Promise<void> => { for (let i = 0; i < 3; i++) a
 
 /** Waits until `check` gives something other than false or undefined, and returns it; fails after `ms` with what was waited for. */
 export async function eventually<T>(what: string, check: () => T | Promise<T>, ms = 5_000): Promise<Exclude<T, false | undefined>> {
-  const until = performance.now() + ms
+  const from = performance.now()
   for (;;) {
     const found = await check()
     if (found !== undefined && found !== false) return found as Exclude<T, false | undefined>
-    if (performance.now() > until) throw new Error(`waited ${ms} ms for ${what}`)
-    await new Promise(resolve => setTimeout(resolve, 5))
+    const waited = performance.now() - from
+    if (waited > ms) throw new Error(`waited ${ms} ms for ${what}`)
+    // Less often for what takes long: who asks all the time takes the processor from what it waits for.
+    await new Promise(resolve => setTimeout(resolve, Math.min(5 + waited / 20, 50)))
   }
 }

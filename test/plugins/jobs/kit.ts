@@ -1,6 +1,7 @@
 import type { Schema } from '#core'
 import { contribute, createTestRuntime, fake, type TestRuntime, type TestRuntimeOptions } from '#core/testing'
 import { Access, type Caller } from '#contracts/access'
+import { Database } from '#contracts/database'
 import { Jobs, JobType, type Job } from '#contracts/jobs'
 import { eventually } from '#core/testing'
 import database from '../../../plugins/database/index.ts'
@@ -40,3 +41,8 @@ export const until = (t: TestRuntime, id: string, status: Job['status'], ms?: nu
     const job = await t.get(Jobs).get(operator, id)
     return job.status === status && job
   }, ms)
+
+/** How many jobs of the database are not final: one cheap statement, as there may be thousands. */
+export const unfinished = async (t: TestRuntime): Promise<number> =>
+  Number((await t.get(Database).knex()('jobs').whereNull('finished_at').count({ count: '*' }).first())!.count)
+export const allFinal = (t: TestRuntime, ms = 20_000): Promise<true> => eventually('all jobs to be final', async () => await unfinished(t) === 0, ms)

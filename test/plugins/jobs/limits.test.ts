@@ -6,7 +6,7 @@ import { JobQueue, type Deliver } from '#contracts/queue'
 import database from '../../../plugins/database/index.ts'
 import jobs from '../../../plugins/jobs/index.ts'
 import { postgresOrSkip } from '../../support/services.ts'
-import { jobType, openAccess, operator, runtime, until, type KitOptions } from './kit.ts'
+import { allFinal as done, jobType, openAccess, operator, runtime, unfinished, until, type KitOptions } from './kit.ts'
 
 /** Ends jobs when it is told to, and knows how many of a project or an agent run at once. */
 function gauge() {
@@ -32,8 +32,6 @@ type Gauge = ReturnType<typeof gauge>
 const start = (it: Gauge, limits: object, { config = {}, ...more }: KitOptions = {}) => runtime({ types: [it.type], config: { sweep_ms: 20, concurrency: 20, limits, ...config }, ...more })
 const request = (project_id: string, agent = 'a', more: object = {}) => ({ type: 'agent', agent, project_id, input: { agent, ...more }, ...('priority' in more && { priority: more.priority as number }) })
 const submit = (t: TestRuntime, count: number, project: string, agent?: string) => t.get(Jobs).submitMany(operator, Array.from({ length: count }, () => request(project, agent)))
-const unfinished = async (t: TestRuntime) => Number((await t.get(Database).knex()('jobs').whereNull('finished_at').count({ count: '*' }).first())!.count)
-const done = (t: TestRuntime, ms = 20_000) => eventually('all jobs to be over', async () => await unfinished(t) === 0, ms)
 
 async function fair(url?: string) {
   const it = gauge()

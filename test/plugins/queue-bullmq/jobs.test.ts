@@ -7,7 +7,7 @@ import database from '../../../plugins/database/index.ts'
 import jobs from '../../../plugins/jobs/index.ts'
 import queue from '../../../plugins/queue-bullmq/index.ts'
 import redis from '../../../plugins/redis/index.ts'
-import { jobType, openAccess, operator } from '../jobs/kit.ts'
+import { allFinal, jobType, openAccess, operator } from '../jobs/kit.ts'
 import { freePort } from '../../support/redis.ts'
 import { redisOrSkip, RedisServer } from '../../support/services.ts'
 
@@ -23,8 +23,10 @@ const open = (url: string, { types, config = {}, queueConfig = {}, database: fil
 const submit = (t: TestRuntime, count: number, type = 'count') =>
   Promise.all(Array.from({ length: count }, (_, at) => t.get(Jobs).submit(operator, { type, input: at })))
 const states = async (t: TestRuntime, submitted: readonly Job[]) => (await Promise.all(submitted.map(({ id }) => t.get(Jobs).get(operator, id)))).map(each => each.status)
-const allDone = (t: TestRuntime, submitted: readonly Job[], ms?: number) =>
-  eventually('all jobs to be completed', async () => (await states(t, submitted)).every(status => status === 'completed'), ms)
+async function allDone(t: TestRuntime, submitted: readonly Job[], ms?: number) {
+  await allFinal(t, ms)
+  assert.deepEqual(new Set(await states(t, submitted)), new Set(['completed']))
+}
 
 /** Counts its runs. */
 function counting(work: (input: unknown) => Promise<unknown> = async () => {}) {
