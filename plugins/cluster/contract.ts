@@ -1,4 +1,4 @@
-import { defineErrors, defineService, type Role } from '#core'
+import { defineErrors, defineService, type Clock, type Live, type Role } from '#core'
 
 export interface Instance {
   readonly id: string
@@ -45,6 +45,11 @@ export interface ClockSkew {
   readonly ms: number
 }
 export const ClockSkew = defineService<ClockSkew>('cluster.clock-skew')
+/** The time that all processes share. By its own a machine whose clock is fast would take jobs from workers that live, and fire schedules early. */
+export const sharedClock = (clock: Clock, skew: Live<ClockSkew>): Clock => ({
+  now: () => clock.now() + (skew.current?.ms ?? 0),
+  deadlines: clock.deadlines, after: (ms, run) => clock.after(ms, run), every: (ms, run) => clock.every(ms, run),
+})
 
 export const ClusterErrors = defineErrors('CLUSTER', {
   LEASE_LOST: { message: 'this instance does not hold the lease "{name}" any more', fix: 'Nothing to do: its new holder goes on.', retryable: true },

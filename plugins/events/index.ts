@@ -1,5 +1,5 @@
 import { definePlugin, Host, live } from '#core'
-import { Broadcast, Leases } from '#contracts/cluster'
+import { Broadcast, ClockSkew, Leases, sharedClock } from '#contracts/cluster'
 import { Database } from '#contracts/database'
 import { EventLog } from '#contracts/events'
 import { HealthCheck } from '#contracts/health'
@@ -19,12 +19,13 @@ export default definePlugin({
   name: 'events',
   summary: 'The log of what happened: written with what made it true, read, followed and consumed in order',
   config,
-  uses: { host: Host, database: Database, leases: Leases, broadcast: live(Broadcast) },
+  uses: { host: Host, database: Database, leases: Leases, broadcast: live(Broadcast), skew: live(ClockSkew) },
   provides: [EventLog],
   contributes: [HealthCheck, Metric],
-  async setup(ctx, { host, database, leases, broadcast }) {
+  async setup(ctx, { host, database, leases, broadcast, skew }) {
     await database.migrate('events', migrations)
-    const { clock, log, config: { retention, pollMs, buffer, consumer } } = ctx
+    const { log, config: { retention, pollMs, buffer, consumer } } = ctx
+    const clock = sharedClock(ctx.clock, skew)
     const store = new EventStore(database, clock)
     const bell = ctx.own(new Bell({ broadcast, clock, log, id: host.instanceId }), each => each.close())
     const tailer = ctx.own(new Tailer({ store, bell, clock, log, pollMs, buffer }), each => each.close())

@@ -1,6 +1,6 @@
 import { BackplaneError, definePlugin, Host, live } from '#core'
 import { Access, PermissionInfo } from '#contracts/access'
-import { Broadcast, Leases } from '#contracts/cluster'
+import { Broadcast, ClockSkew, Leases, sharedClock } from '#contracts/cluster'
 import { Database } from '#contracts/database'
 import { HealthCheck } from '#contracts/health'
 import { HttpRoute } from '#contracts/http'
@@ -23,13 +23,14 @@ export default definePlugin({
   name: 'schedules',
   summary: 'Submits jobs at times: cron in a time zone, each time once',
   config,
-  uses: { host: Host, database: Database, jobs: Jobs, leases: Leases, broadcast: Broadcast, access: live(Access) },
+  uses: { host: Host, database: Database, jobs: Jobs, leases: Leases, broadcast: Broadcast, access: live(Access), skew: live(ClockSkew) },
   provides: [Schedules],
   contributes: [HttpRoute, HealthCheck, Metric, PermissionInfo],
   commands: () => import('./commands.ts'),
-  async setup(ctx, { host, database, jobs, leases, broadcast, access }) {
+  async setup(ctx, { host, database, jobs, leases, broadcast, access, skew }) {
     await database.migrate('schedules', migrations)
-    const { clock, log } = ctx
+    const { log } = ctx
+    const clock = sharedClock(ctx.clock, skew)
     const store = new ScheduleStore(database)
     const leader = new ScheduleLeader({ store, database, jobs, access, clock, log, config: ctx.config })
     // Whom it does not reach looks again with the next sweep.
