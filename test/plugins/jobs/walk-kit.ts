@@ -5,7 +5,6 @@ import type { Access } from '#contracts/access'
 import { DatabaseErrors, type Database, type Tx } from '#contracts/database'
 import type { EventLog } from '#contracts/events'
 import type { Job, JobContext } from '#contracts/jobs'
-import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
 import { JobQuestions } from '../../../plugins/jobs/intake/answers.ts'
 import { Backlog } from '../../../plugins/jobs/intake/backlog.ts'
 import { Cancellations } from '../../../plugins/jobs/work/cancellation.ts'
@@ -24,6 +23,7 @@ import { Worker } from '../../../plugins/jobs/work/worker.ts'
 import { ScheduleLeader } from '../../../plugins/schedules/leader.ts'
 import { ScheduleStore } from '../../../plugins/schedules/store.ts'
 import { jobType, operator } from './kit.ts'
+import { openTable, type Host, type Lane, type Outside } from './walk-queues.ts'
 
 export class Killed extends Error { override readonly message = 'the process was killed' }
 export const VETO = 'vetoed'
@@ -37,59 +37,26 @@ export interface World {
   /** What is under way in the database. */
   readonly flying: Set<Promise<unknown>>
   /** In place of a table of the database. */
-  readonly engine?: Engine | undefined
+  readonly outside?: Outside | undefined
   readonly limits?: JobsConfig['limits'] | undefined
   /** Looks at what was committed. */
   readonly committed?: (() => Promise<void>) | undefined
 }
 
-interface Entry { readonly priority: number; readonly position: number; readonly taken: Process | undefined }
-/** Ids outside the database, as Redis has them: an id is there until its delivery was acknowledged. It may lose them all, or be away. */
-export class Engine {
-  readonly entries = new Map<string, Entry>()
-  /** What only the sweep can give it again. */
-  readonly lost = new Set<string>()
-  readonly #late: (() => void)[] = []
-  away = false
-  #position = 0
-
-  /** As in BullMQ an id that is being delivered is there already, though it may be about to leave. */
-  add(entries: readonly QueueEntry[]): void {
-    if (this.away) throw DatabaseErrors.UNAVAILABLE({ reason: 'the engine is away' })
-    for (const { id, priority } of entries) {
-      const found = this.entries.get(id)
-      if (found?.taken) this.lost.add(id)
-      else this.lost.delete(id)
-      this.entries.set(id, found ? { ...found, priority: Math.max(found.priority, priority) } : { priority, position: ++this.#position, taken: undefined })
-    }
-  }
-
-  take(count: number, taken: Process): string[] {
-    const waiting = this.away ? [] : [...this.entries].filter(([, entry]) => !entry.taken).sort(([, one], [, two]) => two.priority - one.priority || one.position - two.position)
-    const some = waiting.slice(0, count)
-    for (const [id, entry] of some) this.entries.set(id, { ...entry, taken })
-    return some.map(([id]) => id)
-  }
-  acknowledge(ids: readonly string[], by: Process): void { for (const id of ids) if (this.entries.get(id)?.taken === by) this.entries.delete(id) }
-  putBack(which: (taken: Process) => boolean): void {
-    for (const [id, entry] of this.entries) if (entry.taken && which(entry.taken)) this.entries.set(id, { ...entry, taken: undefined })
-  }
-  /** Whoever asked for it may have died since, and somebody else queued the job again. */
-  remove(ids: readonly string[]): void { for (const id of ids) if (!this.entries.get(id)?.taken && this.entries.delete(id)) this.lost.add(id) }
-  lose(): void {
-    for (const id of this.entries.keys()) this.lost.add(id)
-    this.entries.clear()
-  }
-
-  /** What is asked of it now, it does later. */
-  later(work: () => void): Promise<void> { return new Promise(resolve => this.#late.push(() => { work(); resolve() })) }
-  catchUp(): void { for (const work of this.#late.splice(0)) work() }
-}
 export function fly<T>(flying: Set<Promise<unknown>>, flight: Promise<T>): Promise<T> {
   flying.add(flight)
   const landed = () => void flying.delete(flight)
   flight.then(landed, landed)
   return flight
+}
+
+/** Lets everything go on that can without the time going on. */
+export async function idle(flying: ReadonlySet<Promise<unknown>>): Promise<void> {
+  for (let quiet = 0; quiet < 3;) {
+    await Promise.allSettled([...flying])
+    await new Promise(resolve => setImmediate(resolve))
+    quiet = flying.size ? 0 : quiet + 1
+  }
 }
 
 /** An attempt that waits for the walk to say how it goes on. */
@@ -109,7 +76,7 @@ const nobody = { watch: () => ({ [Symbol.asyncIterator]: () => ({ next: () => ne
 const NOT_MINE = new Set(['dialect', 'then'])
 
 /** One process with everything that `jobs` is made of, on the shared database; it can be killed between any two statements, or stand still. */
-export class Process {
+export class Process implements Host {
   fault: Fault | undefined
   dead = false
   /** So often the next end of an attempt is vetoed. */
@@ -118,8 +85,11 @@ export class Process {
   readonly log = recordLog()
   /** What runs jobs is being restarted here. */
   without = false
-  /** Ids that were taken and are not delivered yet. */
-  readonly #carried: string[][] = []
+  readonly clock: Clock
+  readonly database: Database
+  readonly lane: Lane
+  /** Every other one lets new attempts begin where others end. */
+  readonly takes: boolean
   readonly config: JobsConfig
   readonly worker: Worker
   readonly service: JobService
@@ -127,19 +97,18 @@ export class Process {
   readonly due: DueJobs
   readonly #leader: ScheduleLeader
   readonly #leading = new AbortController()
-  #deliver: Deliver | undefined
   #paused: Set<() => void> | undefined
   readonly #timers = new Set<() => void>()
-  readonly #database: Database
 
   constructor(readonly name: string, readonly world: World) {
     const config = this.config = schema.parse({
       concurrency: 1_000, sweep_ms: 3_600_000, retry: { base_ms: 2_000, max_ms: 20_000 }, aging_ms: 5_000, ...(world.limits && { limits: world.limits }),
     })
     const { log } = this
-    const clock = this.#clock()
-    const database = this.#database = this.#wrap(world.database)
-    const queue = this.#queue()
+    const clock = this.clock = this.#clock()
+    const database = this.database = this.#wrap(world.database)
+    this.takes = Number(name.slice(1)) % 2 === 0
+    const { queue } = this.lane = world.outside?.open(this) ?? openTable(this)
     const events = { append: (tx: Tx, list: Parameters<EventLog['append']>[1]) => this.#append(tx, list) } as EventLog
     const store = new JobStore({ database, queue, clock, events: () => events, agingMs: config.aging_ms })
     const queries = new JobQueries(database)
@@ -168,38 +137,6 @@ export class Process {
     })
   }
 
-  /** Takes up to `count` jobs off the queue, as the engine does. */
-  async claim(count: number): Promise<void> {
-    assert.ok(this.#deliver, 'nobody consumes')
-    const { engine } = this.world
-    if (engine) return this.deliver(engine.take(count, this))
-    await this.#database.transaction(async tx => {
-      const ids = await this.#take(count, tx)
-      if (ids.length) await this.#deliver!(ids, tx)
-    })
-  }
-  async #take(count: number, tx: Tx): Promise<string[]> {
-    const knex = this.#database.knex(tx)
-    const ids = (await knex('queue_entries').orderBy([{ column: 'priority', order: 'desc' }, { column: 'position' }]).limit(count)).map(entry => entry.id as string)
-    if (ids.length) await knex('queue_entries').whereIn('id', ids).delete()
-    return ids
-  }
-
-  /** Takes them, and delivers them when it is told to. */
-  carry(count: number): void { this.#carried.push(this.world.engine!.take(count, this)) }
-  async deliverCarried(): Promise<void> { for (const ids of this.#carried.splice(0)) await this.deliver(ids) }
-  /** Acknowledged when it was delivered, if the process lives so long; whether they are its own or have been put back. */
-  async deliver(ids: readonly string[]): Promise<void> {
-    if (!ids.length) return
-    const engine = this.world.engine!
-    try { await this.#fly(async () => this.#deliver!(ids)) } catch (error) {
-      if (!this.dead) engine.putBack(taken => taken === this)
-      throw error
-    }
-    this.#point()
-    engine.acknowledge(ids, this)
-  }
-
   /** Its timers stand still, so that it loses its leases without knowing. */
   get paused(): boolean { return this.#paused !== undefined }
   pause(): void { this.#paused ??= new Set() }
@@ -219,7 +156,7 @@ export class Process {
     for (const cancel of this.#timers) cancel()
   }
 
-  #point(): void {
+  point(): void {
     if (this.dead) throw new Killed()
     if (!this.fault || this.fault.after-- > 0) return
     const { kind } = this.fault
@@ -249,83 +186,37 @@ export class Process {
       get: (_target, key) => {
         const value = Reflect.get(target, key, target) as unknown
         if (typeof value !== 'function' || NOT_MINE.has(String(key))) return value
-        return (...args: unknown[]) => this.#fly(async () => { this.#point(); return (value as (...all: unknown[]) => unknown).apply(target, args) })
+        return (...args: unknown[]) => this.fly(async () => { this.point(); return (value as (...all: unknown[]) => unknown).apply(target, args) })
       },
     })
     return {
       dialect: database.dialect, migrate: database.migrate.bind(database),
-      knex: tx => { this.#point(); return database.knex(tx) },
+      knex: tx => { this.point(); return database.knex(tx) },
       prepare: sql => counted(database.prepare(sql)), prepareMany: (sql, types) => counted(database.prepareMany(sql, types)),
-      transaction: work => this.#fly(async () => {
-        this.#point()
+      transaction: work => this.fly(async () => {
+        this.point()
         let told: (() => unknown)[] = []
         const value = await database.transaction(async tx => {
           const after: (() => unknown)[] = told = []
           tx.afterCommit = run => void after.push(run)
           const made = await work(tx)
-          this.#point()
+          this.point()
           return made
         })
         await this.world.committed?.()
         // Committed, and nobody was told.
-        this.#point()
+        this.point()
         for (const run of told) void (async () => run())().catch(() => {})
         return value
       }),
     }
   }
 
-  #fly<T>(work: () => Promise<T>): Promise<T> { return fly(this.world.flying, work()) }
+  fly<T>(work: () => Promise<T>): Promise<T> { return fly(this.world.flying, work()) }
+  idle(): Promise<void> { return idle(this.world.flying) }
 
   async #append(tx: Tx, list: Parameters<EventLog['append']>[1]): Promise<void> {
     const rows = list.map(({ job_id, seq, type, data }) => ({ job_id, seq, type, data: JSON.stringify(data) }))
-    await this.#database.knex(tx)('walk_events').insert(rows)
-  }
-
-  /** Every other process lets new attempts begin where others end. */
-  get #takes(): boolean { return Number(this.name.slice(1)) % 2 === 0 }
-
-  /** What it delivers, and when, the walk says. */
-  #queue(): JobQueue {
-    const { engine } = this.world
-    return engine ? this.#outside(engine) : this.#table()
-  }
-
-  #outside(engine: Engine): JobQueue {
-    return {
-      can: { transactional: false, distributed: true },
-      consume: async deliver => {
-        this.#deliver = deliver
-        const take = async (count: number, tx: Tx) => {
-          const ids = this.#takes ? engine.take(count, this) : []
-          tx.afterCommit(() => { this.#point(); engine.acknowledge(ids, this) })
-          return ids
-        }
-        return { want() {}, take, [Symbol.asyncDispose]: async () => {} }
-      },
-      enqueue: (entries, tx) => this.#fly(async () => {
-        assert.equal(tx, undefined)
-        this.#point()
-        engine.add(entries)
-        this.#point()
-      }),
-      remove: ids => engine.later(() => engine.remove(ids)),
-      depth: async () => engine.entries.size,
-    }
-  }
-
-  /** A table of the database. */
-  #table(): JobQueue {
-    const table = (tx?: Tx) => this.#database.knex(tx)('queue_entries')
-    const consume = async (deliver: Deliver): Promise<Consumer> => {
-      this.#deliver = deliver
-      return { want() {}, take: async (count, tx) => (this.#takes ? this.#take(count, tx) : []), [Symbol.asyncDispose]: async () => {} }
-    }
-    return {
-      can: { transactional: true, distributed: false }, consume,
-      async enqueue(entries: readonly QueueEntry[], tx) { if (entries.length) await table(tx).insert(entries.map(({ id, priority }) => ({ id, priority }))).onConflict('id').ignore() },
-      async remove(ids, tx) { await table(tx).whereIn('id', [...ids]).delete() },
-      async depth() { return Number((await table().count({ count: '*' }).first())!['count']) },
-    }
+    await this.database.knex(tx)('walk_events').insert(rows)
   }
 }

@@ -9,9 +9,11 @@ import type { Job, JobStatus } from '#contracts/jobs'
 import type { JobRow } from '../../../plugins/jobs/tables/record.ts'
 import { migrations } from '../../../plugins/schedules/migrations.ts'
 import type { ScheduleRow } from '../../../plugins/schedules/store.ts'
-import { postgresOrSkip } from '../../support/services.ts'
+import { postgresOrSkip, redisOrSkip, RedisServer } from '../../support/services.ts'
 import { operator, runtime } from './kit.ts'
-import { Engine, fly, Killed, Process, VETO, type Attempt, type World } from './walk-kit.ts'
+import { fly, idle, Killed, Process, VETO, type Attempt, type World } from './walk-kit.ts'
+import { Engine } from './walk-queues.ts'
+import { RedisLane, RedisPlace } from './walk-redis.ts'
 
 const RUNS = process.env['BACKPLANE_CHAOS'] ? Number(process.env['WALKS'] ?? 10_000) : { sqlite: 60, postgres: 10 }
 const LONGEST_MS = process.env['BACKPLANE_CHAOS'] ? 7_200_000 : 120_000
@@ -22,6 +24,8 @@ const KINDS = [
 ] as const
 /** What an engine does that is not in the database. */
 const OUTSIDE = ['carry', 'carry', 'deliver', 'deliver', 'deliver', 'spurious', 'spurious', 'stall', 'stall', 'catchUp', 'catchUp', 'away', 'back', 'back'] as const
+/** What may happen to a Redis. */
+const OF_REDIS = ['cutSoon', 'killRedis', 'remember', 'goBack'] as const
 const LIMITS = {
   per_project: { concurrency: 3 }, projects: { p1: { concurrency: 2, per_minute: 6 } },
   per_agent: { concurrency: 2 }, agents: { a0: { concurrency: 1 }, a1: { per_minute: 3 } },
@@ -35,7 +39,7 @@ const limitOf = (name: string): { readonly concurrency: number; readonly per_min
 const scopesOf = ({ project_id, agent }: Pick<JobRow, 'project_id' | 'agent'>) => [`project:${project_id}`, ...(agent === null ? [] : [`agent:${agent}`])]
 const SCHEDULED = ['lead', 'lead', 'wait', 'wait', 'wait'] as const
 const EVERY_MS = 10_000
-type Kind = (typeof KINDS | typeof OUTSIDE | typeof SCHEDULED)[number]
+type Kind = (typeof KINDS | typeof OUTSIDE | typeof OF_REDIS | typeof SCHEDULED)[number]
 interface Running { readonly process: Process; readonly attempt: Attempt }
 interface Command { readonly kind: Kind; readonly a: number; readonly b: number }
 const commandsOf = (kinds: readonly Kind[]) => fc.array(fc.record({ kind: fc.constantFrom(...kinds), a: fc.nat(30), b: fc.nat(30) }), { minLength: 15, maxLength: 40, size: 'max' })
@@ -80,6 +84,7 @@ class Walk {
   async start(): Promise<Process> {
     const process = new Process(`p${++this.#made}`, this.world)
     this.processes.push(process)
+    await process.lane.ready
     await process.worker.start()
     return process
   }
@@ -92,7 +97,8 @@ class Walk {
     const id = this.known[b % Math.max(1, this.known.length)]
     const whose = this.world.limits && { project_id: `p${a % 3}`, ...(b % 4 && { agent: `a${b % 4}` }) }
     const request = (more: object = {}) => ({ type: 'work', input: b, max_attempts: 1 + (b % 3), ...whose, ...more })
-    const { engine } = this.world
+    const { outside } = this.world
+    const place = outside instanceof RedisPlace ? outside : undefined
     switch (kind) {
       case 'submit': await this.#made_(process, service.submit(operator, request(b > 20 ? { idempotency_key: `k${b}` } : {})).then(job => [job])); break
       case 'run': await this.#made_(process, this.#run(process, request())); break
@@ -109,7 +115,7 @@ class Walk {
       case 'answer': if (id !== undefined) await this.#answer(process, id, b % 2); break
       case 'delayed': await this.#made_(process, service.submit(operator, request({ delay_ms: 1 + b * 700, backoff: { base_ms: 1 + b * 100 } })).then(job => [job])); break
       case 'batch': await this.#made_(process, service.submitMany(operator, [request(), request({ priority: 9 })])); break
-      case 'claim': await this.#asked(process, process.claim(1 + (b % 3))); await this.idle(); break
+      case 'claim': await this.#asked(process, process.lane.claim(1 + (b % 3))); await this.idle(); break
       case 'complete': await this.#end(running, each => each.resolve({ token: each.token })); break
       case 'fail': await this.#end(running, each => each.reject(new Error('a passing one'))); break
       case 'refuse': await this.#end(running, each => each.reject(Object.assign(new Error('for good'), { retryable: false }))); break
@@ -131,19 +137,22 @@ class Walk {
       case 'veto': process.vetoes = 1 + (b % 2); break
       case 'wipe':
         await this.world.database.knex()('queue_entries').delete()
-        engine?.lose()
+        await outside?.lose()
         this.#wiped = true
         break
       case 'lead': process.lead(++this.#leases); break
       case 'leave': process.without = !process.without; break
-      case 'carry': process.carry(1 + (b % 3)); break
-      case 'deliver': await this.#asked(process, process.deliverCarried()); break
-      case 'spurious': if (id !== undefined) await this.#asked(process, process.deliver([id])); break
-      // Whoever stands still too long is taken for dead, and delivers later all the same.
-      case 'stall': engine?.putBack(() => true); break
-      case 'catchUp': engine?.catchUp(); break
-      case 'away': engine!.away = true; break
-      case 'back': engine!.away = false; break
+      case 'carry': await this.#asked(process, process.lane.carry(1 + (b % 3))); break
+      case 'deliver': await this.#asked(process, process.lane.deliverCarried()); break
+      case 'spurious': if (id !== undefined) await this.#asked(process, process.lane.deliver([id])); break
+      case 'stall': await outside!.stall(); break
+      case 'catchUp': outside!.catchUp(); break
+      case 'away': outside!.leave(); break
+      case 'back': await outside!.comeBack(); break
+      case 'cutSoon': if (process.lane instanceof RedisLane) process.lane.cutAfter = b % 12; break
+      case 'killRedis': await place!.kill(); break
+      case 'remember': await place!.remember(); break
+      case 'goBack': await place!.goBack(); break
     }
     await this.idle()
     await this.#bury()
@@ -151,13 +160,14 @@ class Walk {
 
   /** However it went: everybody who lives works on until nothing is left to do. */
   async finish(): Promise<void> {
-    const { engine } = this.world
+    const { outside } = this.world
     for (const process of this.processes) process.leadNoMore()
     for (const process of this.processes) { process.fault = undefined; process.vetoes = 0; process.without = false; process.resume() }
-    if (engine) engine.away = false
-    engine?.catchUp()
-    for (const process of this.processes) await this.#asked(process, process.deliverCarried())
-    engine?.putBack(() => true)
+    for (const { lane } of this.processes) if (lane instanceof RedisLane) lane.cutAfter = Infinity
+    await outside?.comeBack()
+    outside?.catchUp()
+    for (const process of this.processes) await this.#asked(process, process.lane.deliverCarried())
+    await outside?.stall()
     for (let [rounds, seen, all] = [0, -1, 0]; rounds < 30 && all < 500; rounds++, all++) {
       const now = await this.rows()
       if (!now.some(row => !FINAL.includes(row.status))) return
@@ -166,7 +176,7 @@ class Walk {
       if (changes !== seen) [rounds, seen] = [0, changes]
       const process = this.processes[0]!
       for (let ended = 1; ended;) {
-        await process.claim(50)
+        await process.lane.claim(50)
         await this.idle()
         const attempts = this.processes.flatMap(each => each.attempts.splice(0))
         for (const attempt of attempts) attempt.resolve({ token: attempt.token })
@@ -186,10 +196,22 @@ class Walk {
     assert.fail(`these never came to an end: ${JSON.stringify((await this.rows()).filter(row => !FINAL.includes(row.status)))}`)
   }
 
+  /** Nothing stays in Redis of what has ended. */
+  async checkEmpty(place: RedisPlace): Promise<void> {
+    for (let tries = 0; (await place.ids()).size > 0 && tries < 20; tries++) {
+      await this.processes[0]!.lane.claim(50)
+      await this.clock.advance(1_000)
+      await this.idle()
+      await place.stall()
+    }
+    assert.deepEqual(await place.left(), [])
+  }
+
   async end(): Promise<void> {
     for (const process of this.processes) process.kill()
     for (const process of this.processes) for (const attempt of process.attempts) attempt.resolve(null)
     await this.idle()
+    for (const process of this.processes) await process.lane[Symbol.asyncDispose]()
   }
 
   rows(): Promise<JobRow[]> { return this.world.database.knex()('jobs').orderBy('id') }
@@ -238,7 +260,8 @@ class Walk {
       const step = steps.find(each => each.job_id === job_id && each.name === name)
       assert.equal(step?.result, state === 'open' ? undefined : state === 'expired' ? '{}' : `{"answer":${answer}}`, `${name} of ${job_id} is ${state}`)
     }
-    const inQueue = new Set<string>(await knex('queue_entries').pluck('id'))
+    const { outside } = this.world
+    const inQueue = outside ? await outside.ids() : new Set<string>(await knex('queue_entries').pluck('id'))
     const of = <T extends { job_id: string }>(list: readonly T[], id: string) => list.filter(each => each.job_id === id)
     const histories = new Map([...new Set([...rows.keys(), ...events.map(each => each.job_id)])].map(id => [id, of(events, id)]))
 
@@ -250,9 +273,7 @@ class Walk {
       assert.equal(row.lease_owner !== null && row.lease_until !== null, status === 'running', `${id} is ${status} and held by ${row.lease_owner}`)
       assert.equal(row.finished_at !== null, FINAL.includes(status), `${id} is ${status} and ended at ${row.finished_at}`)
       // Set aside, as one that may have killed its process is beside another one, or handed back while its type is away, it is the sweep's to hand over.
-      const { engine } = this.world
-      if (engine && status === 'queued') assert.ok(row.held || engine.entries.has(id) || engine.lost.has(id) || Number(row.handed_at) <= 0, `${id} is queued, and not in the queue`)
-      if (!engine && status === 'queued' && !this.#wiped) assert.ok(row.held || inQueue.has(id) || Number(row.handed_at) <= 0, `${id} is queued, and not in the queue`)
+      if (status === 'queued' && (outside || !this.#wiped)) assert.ok(row.held || inQueue.has(id) || outside?.lost.has(id) || Number(row.handed_at) <= 0, `${id} is queued, and not in the queue`)
       assert.equal(row.result !== null, status === 'completed')
       const open = [...rows.values()].filter(each => each.parent_id === id && !FINAL.includes(each.status))
       if (status === 'waiting') {
@@ -302,14 +323,7 @@ class Walk {
     if (history.at(-1)!.type === 'job.retried' && attempt === 0) assert.deepEqual([row.error, row.started_at], [null, null], told)
   }
 
-  /** Lets everything go on that can without the time going on. */
-  async idle(): Promise<void> {
-    for (let quiet = 0; quiet < 3;) {
-      await Promise.allSettled([...this.world.flying])
-      await new Promise(resolve => setImmediate(resolve))
-      quiet = this.world.flying.size ? 0 : quiet + 1
-    }
-  }
+  idle(): Promise<void> { return idle(this.world.flying) }
 
   /** What was asked for may be refused, or not be answered any more; it may not go wrong in another way. */
   async #asked<T>(process: Process, answer: Promise<T>): Promise<T | undefined> {
@@ -398,13 +412,14 @@ class Walk {
     for (const process of this.processes.filter(each => each.dead)) {
       this.processes.splice(this.processes.indexOf(process), 1)
       for (const attempt of process.attempts.splice(0)) attempt.resolve(null)
+      await process.lane[Symbol.asyncDispose]()
       await this.start()
       await this.idle()
     }
   }
 }
 
-interface Way { readonly outside?: boolean; readonly limited?: boolean; readonly scheduled?: boolean }
+interface Way { readonly outside?: 'model' | 'redis'; readonly limited?: boolean; readonly scheduled?: boolean }
 /** How many run of each scope now, and began in each minute: those that are too many. */
 async function crowdsIn(database: Database): Promise<string[]> {
   const knex = database.knex()
@@ -428,7 +443,7 @@ const scheduleAt = (now: number): ScheduleRow => ({
 })
 
 /** One walk after the other, each on empty tables. */
-async function walks(t: TestRuntime, runs: number, { outside, limited, scheduled }: Way = {}): Promise<void> {
+async function walks(t: TestRuntime, runs: number, { outside, limited, scheduled }: Way, place?: RedisPlace): Promise<void> {
   const database = t.get(Database)
   const knex = () => database.knex()
   await knex().schema.createTable('walk_events', table => {
@@ -444,12 +459,15 @@ async function walks(t: TestRuntime, runs: number, { outside, limited, scheduled
   Object.assign(database, { execute: (...args: unknown[]) => fly(flying, execute.apply(database, args)) })
   await database.migrate('schedules', migrations)
   // A time is passed over if nothing runs its job.
-  const kinds = [...(scheduled ? [...KINDS.filter(kind => kind !== 'leave'), ...SCHEDULED] : KINDS), ...(outside ? OUTSIDE : [])]
+  const kinds = [...(scheduled ? [...KINDS.filter(kind => kind !== 'leave'), ...SCHEDULED] : KINDS), ...(outside ? OUTSIDE : []), ...(place ? OF_REDIS : [])]
   await fc.assert(fc.asyncProperty(commandsOf(kinds), async list => {
     for (const table of ['jobs', 'queue_entries', 'walk_events', 'job_limits', 'schedules']) await knex()(table).delete()
     const crowded: string[] = []
     const committed = limited ? async () => { crowded.push(...await crowdsIn(database)) } : undefined
-    const walk = new Walk({ database, clock: new FakeClock(), flying, engine: outside ? new Engine() : undefined, limits: limited ? LIMITS : undefined, committed, crowded })
+    await place?.renew()
+    const walk = new Walk({
+      database, clock: new FakeClock(), flying, outside: place ?? (outside && new Engine()), limits: limited ? LIMITS : undefined, committed, crowded,
+    })
     if (scheduled) await knex()('schedules').insert(scheduleAt(walk.clock.now()))
     try {
       for (let at = 0; at < 2; at++) await walk.start()
@@ -459,6 +477,7 @@ async function walks(t: TestRuntime, runs: number, { outside, limited, scheduled
       }
       await walk.finish()
       await walk.check()
+      if (place) await walk.checkEmpty(place)
     } finally { await walk.end() }
   }), { numRuns: runs, ...(process.env['WALK_SEED'] ? { seed: Number(process.env['WALK_SEED']) } : {}) })
 }
@@ -470,17 +489,30 @@ describe('random walks of whole processes', () => {
 
   const WAYS: readonly (readonly [name: string, way: Way, share: number])[] = [
     ['', {}, 1],
-    [', through an engine outside the database', { outside: true }, 0.2],
+    [', through an engine outside the database', { outside: 'model' }, 0.2],
     [', with limits', { limited: true }, 0.2],
-    [', with limits, through an engine outside the database', { outside: true, limited: true }, 0.2],
+    [', with limits, through an engine outside the database', { outside: 'model', limited: true }, 0.2],
     [', with a schedule that several fire', { scheduled: true }, 0.2],
+    [', through BullMQ', { outside: 'redis' }, 0.2],
+    [', with limits, through BullMQ', { outside: 'redis', limited: true }, 0.1],
   ]
   for (const [name, way, share] of WAYS) {
-    it(`keep every invariant, with kills between any two writes, on SQLite${name}`, async () => {
+    const on = async (t: TestRuntime, dialect: 'sqlite' | 'postgres', context: Mocha.Context) => {
+      if (way.outside !== 'redis') return walks(t, runsOn(dialect, share), way)
+      // Of its own, since it is killed.
+      const server = await redisOrSkip(context, () => RedisServer.start())
+      context.timeout(LONGEST_MS)
+      try {
+        await using place = new RedisPlace(server)
+        await walks(t, runsOn(dialect, share), way, place)
+      } finally { await server.stop() }
+    }
+
+    it(`keep every invariant, with kills between any two writes, on SQLite${name}`, async function () {
       const dataDir = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'backplane-walk-'))
       try {
         await using t = await runtime({ ...still(), host: { dataDir } })
-        await walks(t, runsOn('sqlite', share), way)
+        await on(t, 'sqlite', this)
       } finally { rmSync(dataDir, { recursive: true, force: true }) }
     }).timeout(LONGEST_MS)
 
@@ -489,7 +521,7 @@ describe('random walks of whole processes', () => {
       this.timeout(LONGEST_MS)
       await using place = await server.newDatabase()
       await using t = await runtime({ ...still(), url: place.url })
-      await walks(t, runsOn('postgres', share), way)
+      await on(t, 'postgres', this)
     })
   }
 })
