@@ -7,11 +7,10 @@ const LIMIT = { usual: 100, most: 1_000 }
 const COLUMNS = 'type, project_id, created_by, job_id, seq, topics, data, at'
 
 const INSERT_POSTGRES = `
-  WITH given AS (SELECT e, n FROM json_array_elements(CAST(? AS json)) WITH ORDINALITY AS x(e, n)),
-  added AS (
-    INSERT INTO events (position, ${COLUMNS})
-    SELECT events_next(), e->>'type', e->>'project_id', e->>'created_by', e->>'job_id', CAST(e->>'seq' AS bigint), e->>'topics', e->>'data', CAST(e->>'at' AS bigint)
-    FROM given ORDER BY n RETURNING position, topics, seq),
+  WITH added AS MATERIALIZED (
+    SELECT events_next() AS position, * FROM json_to_recordset(CAST(? AS json)) AS given
+      (type text, project_id text, created_by text, job_id text, seq bigint, topics text, data text, at bigint)),
+  written AS (INSERT INTO events (position, ${COLUMNS}) SELECT position, ${COLUMNS} FROM added),
   linked AS (
     INSERT INTO event_topics (topic, cursor, position)
     SELECT t.topic, CASE WHEN starts_with(t.topic, 'job:') THEN added.seq ELSE added.position END, added.position
