@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict'
 import type { Clock } from '#core'
 import { recordLog, type FakeClock } from '#core/testing'
 import type { Access } from '#contracts/access'
