@@ -20,8 +20,8 @@ export async function openDatabase(config: DatabaseConfig, host: Pick<Host, 'dat
   const [{ PostgresDatabase }, { PostgresAdmin }, { PostgresListener }] =
     await Promise.all([import('./postgres.ts'), import('./postgres-admin.ts'), import('./postgres-listener.ts')])
   // One that runs already refuses a database that can't be reached, and goes on with the one that it has.
-  const waits = server && host.inspect().state === 'starting' ? clock : undefined
-  const database = await PostgresDatabase.open({ ...config.postgres, address: () => address.read(), migrateMode, waits }, log)
+  const watching = server ? { clock, waits: host.inspect().state === 'starting' } : {}
+  const database = await PostgresDatabase.open({ ...config.postgres, address: () => address.read(), migrateMode, ...watching }, log)
   const listening = { address: () => address.read(), connectionName: database.connectionName, waits: server }
   const channels: DatabaseChannels = { listen: (channel, heard) => PostgresListener.open(listening, channel, heard, log) }
   return { database, admin: new PostgresAdmin(database, () => address.read()), channels }

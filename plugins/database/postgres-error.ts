@@ -31,6 +31,12 @@ export function isAway(error: unknown): boolean {
   return UNREACHED.has(String(partOf(error, 'code'))) || /timeout|terminated/i.test(reasonFrom(error))
 }
 
+/** Did the server itself say that, and not somebody on the way to it? */
+export function isAnswer(error: unknown): boolean {
+  const state = stateOf(error)
+  return state !== undefined && !state.startsWith('08')
+}
+
 /** Why, in one line; an error of several addresses has no message of its own. */
 export function reasonFrom(error: unknown): string {
   const first = error instanceof AggregateError && !error.message ? error.errors[0] : error

@@ -1,13 +1,14 @@
 import { createHash, randomUUID } from 'node:crypto'
 import pg from 'pg'
-import type { Client, ClientConfig, Pool, PoolClient, QueryConfig } from 'pg'
+import type { Client, ClientConfig, PoolClient, QueryConfig } from 'pg'
 import type { BackplaneError, Clock, Logger } from '#core'
 import { DatabaseErrors, type ColumnType, type ManyStatement, type Migration, type Statement, type Tx } from '#contracts/database'
 import type { Ran } from './builder.ts'
 import type { PostgresSettings } from './config.ts'
 import { arraysOf, unnested } from './postgres-arrays.ts'
 import { Absence } from './postgres-absence.ts'
-import { errorOf, isAway, isLost, reasonFrom, stateOf } from './postgres-error.ts'
+import { Connections } from './postgres-connections.ts'
+import { errorOf, isAway, isLost, stateOf } from './postgres-error.ts'
 import { types } from './postgres-types.ts'
 import { numbered } from './placeholders.ts'
 import { checked, type MigrateMode } from './migrator.ts'
@@ -23,8 +24,6 @@ const FOREVER_MS = 2 ** 31 - 1
 /** At a start nobody waits longer for a server that does not answer. */
 const REACH_MS = 5_000
 
-// Whoever waits for an answer hears of it; without a listener the process would end.
-const ignored = () => {}
 const sleep = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 const nameOf = (sql: string) => `bp_${createHash('sha256').update(sql).digest('hex').slice(0, 24)}`
 
@@ -114,14 +113,16 @@ export interface PostgresOptions extends Partial<PostgresSettings> {
   /** Asked again for each connection, so that a rotated password is used from the next one on. */
   address(): Promise<string>
   readonly migrateMode?: MigrateMode
-  /** Of a server that starts: it waits for a PostgreSQL that is away, and what is migrated meanwhile is owed. */
-  readonly waits?: Clock
+  /** Of a server: it looks whether PostgreSQL lives, and waits for one that is away; what is migrated meanwhile is owed. */
+  readonly clock?: Clock
+  /** Of one that starts: from the beginning. Else only for one that was there. */
+  readonly waits?: boolean
 }
 
 /** `Database` on PostgreSQL: a pool of connections, each transaction on one of them. */
 export class PostgresDatabase extends CommonDatabase {
   readonly dialect = 'postgres'
-  readonly #pool: Pool
+  readonly #connections: Connections
   /** By which the server tells our connections from those of other processes. */
   readonly connectionName = `backplane ${randomUUID()}`
   readonly #begun = new Set<Promise<unknown>>()
@@ -129,19 +130,20 @@ export class PostgresDatabase extends CommonDatabase {
   /** When a statement must be answered. */
   readonly lateMs: number
   #absence: Absence | undefined
+  #mayWait: boolean
 
   private constructor(readonly options: PostgresOptions, log: Logger, config: ClientConfig) {
     super(log, options.migrateMode)
     this.#where = `${config.host}:${config.port}/${config.database}`
-    const { poolMax = 10, acquireMs = 5_000, idleMs = 30_000, statementMs = 30_000, poolMin = 0 } = options
+    const { poolMax = 10, acquireMs = 5_000, idleMs = 30_000, statementMs = 30_000, poolMin = 0, silentMs = 1_200, clock } = options
     this.lateMs = statementMs + LATE_MS
-    this.#pool = new pg.Pool({
+    this.#mayWait = options.waits ?? false
+    const pool = {
       ...config, min: poolMin, max: poolMax, connectionTimeoutMillis: acquireMs, idleTimeoutMillis: idleMs,
       statement_timeout: statementMs, query_timeout: this.lateMs, idle_in_transaction_session_timeout: statementMs * 2,
       application_name: this.connectionName, keepAlive: true, pipeline: true,
-    })
-    // An idle connection that breaks is replaced when it is needed; nobody asked it anything.
-    this.#pool.on('error', error => log.warn('a connection to PostgreSQL broke', { reason: reasonFrom(error) }))
+    }
+    this.#connections = new Connections({ config: pool, log, silentMs: clock && silentMs, silent: error => void this.#waits(errorOf(error)) })
   }
 
   /** Connects once. Rejects with DATABASE_UNAVAILABLE or DATABASE_DIALECT; one that `waits` only for what waiting does not mend. */
@@ -155,25 +157,27 @@ export class PostgresDatabase extends CommonDatabase {
       await database.close()
       throw problem
     }
+    database.#mayWait = options.waits !== undefined
     return database
   }
 
   async #reach(): Promise<void> {
-    const client = await this.#pool.connect()
-    client.on('error', ignored)
+    const client = await this.#connections.acquire()
     // A pooler in between answers although the server is away.
-    try { await ask(client, { text: 'SELECT 1' }, []) } catch (error) {
-      this.#release(client, true)
+    try { await ask(client, { text: 'SELECT 1' }, [], REACH_MS) } catch (error) {
+      this.#connections.release(client, true)
       throw error
     }
-    this.#release(client)
+    this.#connections.release(client)
   }
 
   /** Waits from now on, if it may. */
   #waits(problem: unknown): boolean {
-    const { options: { waits: clock, ...options }, log } = this
-    if (!clock || this.closed || !DatabaseErrors.UNAVAILABLE.is(problem)) return false
-    const visitor = { ...options, poolMin: 0, poolMax: 1, acquireMs: Math.min(options.acquireMs ?? REACH_MS, REACH_MS) }
+    const { options: { clock, waits: _waits, ...options }, log } = this
+    if (!clock || !this.#mayWait || this.closed || !(DatabaseErrors.UNAVAILABLE.is(problem) || DatabaseErrors.IN_DOUBT.is(problem))) return false
+    const acquireMs = Math.min(options.acquireMs ?? REACH_MS, REACH_MS)
+    // It has more patience than those who are refused meanwhile.
+    const visitor = { ...options, clock, poolMin: 0, poolMax: 1, acquireMs, silentMs: REACH_MS }
     this.#absence ??= new Absence({
       clock, log, where: this.#where, connect: () => PostgresDatabase.open(visitor, log),
       over: migrated => { this.#absence = undefined; this.migrated.push(...migrated) },
@@ -181,7 +185,7 @@ export class PostgresDatabase extends CommonDatabase {
     return true
   }
 
-  /** Why nothing can be asked of it now: the server was away at the start, or what was owed to it could not be done. */
+  /** Why nothing can be asked of it now: the server is away, or what was owed to it could not be done. */
   get problem(): BackplaneError | undefined { return this.#absence?.problem }
 
   /** Says again what it waits for, if it does. */
@@ -193,10 +197,7 @@ export class PostgresDatabase extends CommonDatabase {
   }
 
   /** Figures of the pool. */
-  get pool(): { readonly connections: number; readonly idle: number; readonly waiting: number; readonly max: number } {
-    const { totalCount, idleCount, waitingCount, options } = this.#pool
-    return { connections: totalCount, idle: idleCount, waiting: waitingCount, max: options.max }
-  }
+  get pool() { return this.#connections.figures }
 
   async transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
     this.expectOutside()
@@ -222,17 +223,17 @@ export class PostgresDatabase extends CommonDatabase {
       step = 'commit'
       // A transaction in which a statement failed answers COMMIT with ROLLBACK, and calls it a success.
       if ((await client.query('COMMIT')).command !== 'COMMIT') throw DatabaseErrors.TX_FAILED()
-      this.#release(client)
+      this.#connections.release(client)
       tx.committed(this.log)
       return { outcome: () => value, again: false }
     } catch (error) {
       if (step !== 'work') tx.note(error)
       if (!tx.lost) await client.query('ROLLBACK').catch(failed => tx.note(failed))
       // A statement that was prepared for what a table was before is no good any more.
-      this.#release(client, tx.lost || tx.state === '0A000')
+      this.#connections.release(client, tx.lost || tx.state === '0A000')
       const unknown = step === 'commit' && tx.lost
       const again = unknown ? false : step === 'begin' ? tx.lost : AGAIN.test(tx.state ?? '')
-      const told = unknown ? DatabaseErrors.UNAVAILABLE({ reason: 'the connection broke during COMMIT: whether it was kept is not known' }) : step === 'work' ? error : errorOf(error)
+      const told = unknown ? DatabaseErrors.IN_DOUBT() : step === 'work' ? error : errorOf(error)
       return { outcome: () => { throw told }, again }
     }
   }
@@ -265,11 +266,11 @@ export class PostgresDatabase extends CommonDatabase {
       const client = await this.#acquire()
       try {
         const ran = await ask(client, prepared, params)
-        this.#release(client)
+        this.#connections.release(client)
         return ran
       } catch (error) {
         const state = stateOf(error) ?? ''
-        this.#release(client, isLost(error) || state === '0A000')
+        this.#connections.release(client, isLost(error) || state === '0A000')
         if (!AGAIN.test(state) || attempt === ATTEMPTS) throw errorOf(error)
       }
       await sleep(Math.random() * 10 * 2 ** attempt)
@@ -298,7 +299,7 @@ export class PostgresDatabase extends CommonDatabase {
     this.closed = true
     await this.#absence?.close()
     while (this.#begun.size) await Promise.allSettled(this.#begun)
-    await this.#pool.end()
+    await this.#connections.end()
   }
 
   protected of(tx: Tx): PostgresTx {
@@ -309,16 +310,7 @@ export class PostgresDatabase extends CommonDatabase {
 
   async #acquire(): Promise<PoolClient> {
     if (this.problem) throw this.problem
-    try {
-      const client = await this.#pool.connect()
-      client.on('error', ignored)
-      return client
-    } catch (error) { throw errorOf(error) }
-  }
-
-  #release(client: PoolClient, broken = false): void {
-    client.off('error', ignored)
-    client.release(broken)
+    try { return await this.#connections.acquire() } catch (error) { throw errorOf(error) }
   }
 
   async #track<T>(work: Promise<T>): Promise<T> {

@@ -55,7 +55,7 @@ export class Batch<In, Out> {
     } catch (error) {
       if (!taken.length) taken.push(...this.#waiting.splice(0, most))
       // Nobody's fault, and perhaps all of it was kept.
-      if (taken.length === 1 || DatabaseErrors.UNAVAILABLE.is(error)) for (const each of taken) each.reject(error)
+      if (taken.length === 1 || DatabaseErrors.UNAVAILABLE.is(error) || DatabaseErrors.IN_DOUBT.is(error)) for (const each of taken) each.reject(error)
       else await Promise.all(taken.map(each => this.#alone(each)))
     }
   }

@@ -154,9 +154,23 @@ export class PostgresServer {
     try { return (await client.query(sql)).rows } finally { await client.end() }
   }
 
+  /** As a machine that is gone without a word, until it is told to go on: connections stand and are taken, and nothing is answered. */
+  freeze(): () => void {
+    // First the one that makes new ones.
+    process.kill(this.#pid, 'SIGSTOP')
+    const all = [this.#pid, ...this.#backends]
+    for (const each of all) process.kill(each, 'SIGSTOP')
+    // Where it runs as another user, the program that made it so stood still with it.
+    const parent = Number(/^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${this.#pid}/status`, 'utf8'))![1])
+    return () => { for (const each of [...all, parent]) process.kill(each, 'SIGCONT') }
+  }
+
+  get #pid(): number { return Number(readFileSync(join(this.folder, 'data/postmaster.pid'), 'utf8').split('\n')[0]) }
+  get #backends(): number[] { return readFileSync(`/proc/${this.#pid}/task/${this.#pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number) }
+
   /** Kills it, as a power cut would; `restart()` brings it back with the same data. */
   async crash(): Promise<void> {
-    process.kill(Number(readFileSync(join(this.folder, 'data/postmaster.pid'), 'utf8').split('\n')[0]), 'SIGKILL')
+    process.kill(this.#pid, 'SIGKILL')
     await this.#end('keep\n')
   }
 

@@ -143,6 +143,13 @@ export class RedisServer {
     } finally { client.disconnect() }
   }
 
+  /** As a machine that is gone without a word, until it is told to go on: connections stand and are taken, and nothing is answered. */
+  async freeze(): Promise<() => void> {
+    const pid = Number(/process_id:(\d+)/.exec(await this.call('INFO', ['server']))![1])
+    process.kill(pid, 'SIGSTOP')
+    return () => { process.kill(pid, 'SIGCONT') }
+  }
+
   /** Kills it, as a power cut would; `restart()` brings it back with what was on its disk. */
   async crash(): Promise<void> { await this.#end('cut\n') }
 
