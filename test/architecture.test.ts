@@ -30,7 +30,7 @@ describe('architecture', () => {
   })
 
   // Why these: docs/decisions/0003-size-of-the-core.md.
-  for (const [what, files, ceiling] of [['wiring', /^core\/[^/]+\.ts$/, 1_550], ['schema', /^core\/schema\//, 180], ['config', /^core\/config\//, 620], ['host', /^core\/host\//, 1_300], ['CLI', /^core\/cli\//, 650]] as const) {
+  for (const [what, files, ceiling] of [['wiring', /^core\/[^/]+\.ts$/, 1_550], ['schema', /^core\/schema\//, 180], ['config', /^core\/config\//, 660], ['host', /^core\/host\//, 1_300], ['CLI', /^core\/cli\//, 650]] as const) {
     it(`the core's ${what} is below ${ceiling} lines of code (neither blank nor comment)`, () => {
       const { code: lines, raw } = size(sources, files)
       console.log(`      ${what}: ${lines} lines of code, ${raw} raw`)

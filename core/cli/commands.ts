@@ -5,12 +5,12 @@ import { createPlugin } from './create-plugin.ts'
 import { planOf, problemsOf, problemsText } from '../host/deployment.ts'
 import { pluginStates } from './client.ts'
 import { toDot, toMermaid, toText } from './graph-text.ts'
-import type { Deployment } from '../host/loader.ts'
+import { loadDeployment, type Deployment } from '../host/loader.ts'
 import { didYouMean } from '../schema/nearest.ts'
 import { testPlugin } from './plugin-tests.ts'
 import { jsonSchemaOf, variants, type JsonSchema } from '../schema/schema.ts'
 import { start } from '../host/server.ts'
-import { comparePlan, readSnapshot } from '../host/snapshot.ts'
+import { comparePlan, environmentOf, readSnapshot } from '../host/snapshot.ts'
 import type { Command } from './command.ts'
 import type { World } from '../host/world.ts'
 
@@ -126,14 +126,18 @@ export const hostCommands: readonly HostCommand[] = [
     },
   },
   {
-    name: 'config plan', summary: 'What a running server would do about the files as they are now; runs no plugin', examples: ['backplane config plan', 'backplane config plan --json'],
+    name: 'config plan', summary: 'What a running server would do about the files as they are now, with its own variables and --config; runs no plugin', examples: ['backplane config plan', 'backplane config plan --json'],
     async run(io) {
-      const deployment = await sound(io)
+      const { settings: { dataDir } } = await io.load()
+      const snapshot = await readSnapshot(dataDir)
+      const { env, other } = environmentOf(snapshot, io.world.env)
+      const configFile = io.configFile ?? snapshot.configFile
+      const deployment = await sound({ ...io, load: () => loadDeployment({ cwd: io.world.cwd, env, ...(configFile !== undefined && { configFile }), ...(snapshot.roles !== undefined && { roles: snapshot.roles }) }) })
       if (!deployment) return 2
-      const snapshot = await readSnapshot(deployment.settings.dataDir)
       const plan = comparePlan(snapshot, deployment)
       if (io.json) return print(io, { since: { at: snapshot.at, pid: snapshot.pid }, ...plan })
-      io.err(`compared with what process ${snapshot.pid} put into effect at ${snapshot.at}`)
+      io.err(`compared with what process ${snapshot.pid} put into effect at ${snapshot.at}${io.configFile === undefined && configFile !== undefined ? `, with its --config ${short(configFile, io.world.cwd)}` : ''}`)
+      if (other.length) io.err(`judged with the variables of that process; this shell has others for ${other.join(', ')}, which a server would take only if it was started here`)
       const rows = [
         ...plan.added.map(name => `+ ${name}: added`), ...plan.removed.map(name => `- ${name}: removed`),
         ...plan.reconfigured.map(name => `~ ${name}: re-configured in place, or restarted if it cannot take these settings while it runs`),

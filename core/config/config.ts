@@ -25,6 +25,8 @@ type Report = (error: BackplaneError) => void
 interface Piece { readonly value: SecretPart; readonly secret?: string }
 type Env = Readonly<Record<string, string | undefined>>
 export type Path = readonly string[]
+/** Without `value` it was not set, or is `secret`. */
+export interface UsedVariable { readonly name: string; readonly value?: string; readonly secret?: boolean }
 
 const roles = z.array(z.enum([...ROLES, 'all']))
 function notRoles({ input }: { readonly input?: unknown }): string {
@@ -103,11 +105,14 @@ export class Config {
   readonly env: Record<string, string | undefined>
   readonly #origins = new Map<string, Origin>()
   tree: MapTree
+  /** Variables that were looked at, other than by .env, and where their values went. */
+  readonly consulted = new Map<string, Path | undefined>()
   /** BACKPLANE__ variables that are meant for the settings of a plugin, by its instance name. */
   readonly waiting = new Map<string, { variable: string; rest: Path; text: string }[]>()
 
   constructor(readonly cwd: string, readonly hostFolder: string, env: Env) {
     this.env = { ...env }
+    for (const name of ['BACKPLANE_ENV', 'NODE_ENV']) this.consulted.set(name, undefined)
     this.environment = env['BACKPLANE_ENV'] || env['NODE_ENV'] || 'development'
     this.tree = emptyMap({ file: 'config', folder: cwd, line: 1, column: 1 })
   }
@@ -182,6 +187,16 @@ export class Config {
     }
   }
 
+  /** Those that whoever reads these files again must have; no value of a secret. */
+  used(): UsedVariable[] {
+    return [...this.consulted].filter(([name]) => !this.#origins.has(name)).map(([name, path]) => {
+      const value = this.env[name]
+      const node = path && find(this.tree, path)
+      const secret = value !== undefined && (soundsSecret(name) || holdsPassword(value) || (node?.is === 'leaf' && node.value instanceof Secret))
+      return { name, ...(secret ? { secret } : value !== undefined && { value }) }
+    })
+  }
+
   #placeOf(variable: string): Place { return { ...(this.#origins.get(variable) ?? { file: `environment variable ${variable}`, line: 0, column: 0 }), folder: this.cwd } }
 
   /** Reports something about one place; `got` never shows a value that may be secret. */
@@ -229,12 +244,14 @@ export class Config {
       if (!path) continue
       if (later) this.waiting.set(path[1]!, [...(this.waiting.get(path[1]!) ?? []), { variable, rest: steps.slice(3), text }])
       else this.set(path, this.fromVariable(variable, text))
+      if (!later) this.consulted.set(variable, path)
     }
     for (const { name, path, secret } of variables) if (!path.startsWith('plugins.')) this.#applyShort(name, path.split('.'), secret)
   }
 
   #applyShort(name: string, path: Path, secret: boolean): void {
     const text = this.env[name]
+    this.consulted.set(name, path)
     // Empty is unset: compose files pass on variables that nobody set. And the long name is the more precise one.
     if (!text || find(this.tree, path)?.at.file.startsWith('environment variable BACKPLANE__')) return
     this.set(path, secret ? leaf(Secret.of(name, text), this.#placeOf(name), { literal: true }) : { ...this.fromVariable(name, text), literal: true })
@@ -251,6 +268,7 @@ export class Config {
     for (const { variable, rest, text } of this.waiting.get(instance) ?? []) {
       const path = this.#match(variable, rest, known, base, report)
       if (path) this.set([...base, ...path], this.fromVariable(variable, text))
+      this.consulted.set(variable, path && [...base, ...path])
     }
     for (const { name, path, secret, dangerous } of variables) {
       const steps = path.split('.')
@@ -330,6 +348,7 @@ export class Config {
   async #lookUp({ kind, name, fallback }: Reference, path: Path, at: Place, report: Report): Promise<Piece | undefined> {
     if (kind === 'secret') return { value: { secret: name } }
     if (kind === 'env') {
+      this.consulted.set(name, path)
       const value = fallback === undefined ? this.env[name] : this.env[name] || fallback
       if (value !== undefined) return soundsSecret(name) || holdsPassword(value) ? { value, secret: name } : { value }
       const advice = `Set ${name}, or give a default: \${env:${name}:-value}.`

@@ -7,7 +7,7 @@ import { BackplaneError, PluginErrors, ServiceErrors, defineErrors, reasonOf } f
 import { definePlugin, type Plugin } from '../plugin.ts'
 import type { PluginEntry } from '../runtime.ts'
 import { Secret } from '../secret.ts'
-import { Config, ConfigErrors, entrySchema, settingsSchema, show, type Origin, type Settings } from '../config/config.ts'
+import { Config, ConfigErrors, entrySchema, settingsSchema, show, type Origin, type Settings, type UsedVariable } from '../config/config.ts'
 import { conceal } from '../config/conceal.ts'
 import { didYouMean, nearest } from '../schema/nearest.ts'
 import { satisfies } from './range.ts'
@@ -62,6 +62,8 @@ export interface Deployment {
   /** Absolute paths of all layers that exist or would be read if they did. */
   readonly files: readonly string[]
   readonly manifest: ReadonlyMap<string, Manifest>
+  /** Of the environment; those of .env are not among them. */
+  readonly variables: readonly UsedVariable[]
   /** Where a setting stands, or what it would stand in. */
   originOf(path: readonly string[]): Origin | undefined
   /** Every setting, with defaults, secrets masked. */
@@ -132,6 +134,7 @@ export async function loadDeployment({ cwd, env, configFile, roles, reload = new
     entries: candidates.map(({ name, plugin, optional, problems: [error] }) =>
       ({ name, plugin: plugin ?? absent(name), optional, config: valueOf(find(config.tree, ['plugins', name, 'config'])), ...(error && { error, phase: plugin ? 'config' as const : 'load' as const }) })),
     files: [...config.files],
+    variables: config.used(),
     manifest: new Map(candidates.flatMap(({ name, found }) => (found
       ? [[name, { file: found.file, firstParty: found.firstParty, ...(found.manifest?.version !== undefined && { version: found.manifest.version }) }] as const] : []))),
     originOf: path => originAt(config, path),

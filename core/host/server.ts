@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { BackplaneError, BootError, PluginErrors, reasonOf } from '../errors.ts'
 import { didYouMean } from '../schema/nearest.ts'
 import { nameOf, type PluginEntry } from '../plan.ts'
@@ -113,7 +113,9 @@ class Server {
   }
 
   async #record(): Promise<void> {
-    try { await writeSnapshot(this.#deployment, this.#running.values(), this.#runtime, this.world.pid) } catch (error) {
+    const { configFile, roles } = this.options
+    const started = { pid: this.world.pid, ...(configFile !== undefined && { configFile: resolve(this.world.cwd, configFile) }), ...(roles !== undefined && { roles }) }
+    try { await writeSnapshot(this.#deployment, this.#running.values(), this.#runtime, started) } catch (error) {
       this.#log.warn(`the configuration could not be recorded for \`config plan\`: ${reasonOf(error)}`)
     }
   }

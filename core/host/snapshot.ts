@@ -8,7 +8,7 @@ import { defineHook, type GuardMode, type HookOptions, type HookRef } from '../r
 import type { Runtime } from '../runtime.ts'
 import { Secret, maskSecrets } from '../secret.ts'
 import { conceal } from '../config/conceal.ts'
-import type { Settings } from '../config/config.ts'
+import { variables as wellKnown, type Settings, type UsedVariable } from '../config/config.ts'
 import { planOf } from './deployment.ts'
 import type { Deployment } from './loader.ts'
 import { HostErrors } from './world.ts'
@@ -30,6 +30,10 @@ export interface Snapshot {
   readonly at: string
   readonly pid: number
   readonly settings: Settings
+  /** How it was started: absolute, as `--roles` says, and the variables that its config looked at. */
+  readonly configFile?: string
+  readonly roles?: string
+  readonly variables?: readonly UsedVariable[]
   readonly plugins: Readonly<Record<string, Recorded>>
 }
 
@@ -37,7 +41,10 @@ const fileIn = (dataDir: string) => join(dataDir, 'config.snapshot.json')
 const plain = (value: unknown): unknown => JSON.parse(maskSecrets(JSON.stringify(conceal(value ?? {}))))
 const needsOf = (edges: ReturnType<Runtime['inspect']>['edges'], name: string) => [...new Set(edges.flatMap(edge => (edge.from === name && edge.kind !== 'live' ? [edge.to] : [])))]
 
-export async function writeSnapshot({ settings, manifest }: Deployment, entries: Iterable<PluginEntry>, runtime: Runtime, pid: number): Promise<void> {
+/** Of a server: what it was started with. */
+export interface Started { readonly pid: number; readonly configFile?: string; readonly roles?: string }
+
+export async function writeSnapshot({ settings, manifest, variables }: Deployment, entries: Iterable<PluginEntry>, runtime: Runtime, started: Started): Promise<void> {
   const { plugins, edges } = runtime.inspect()
   const reconfigures = new Set(plugins.flatMap(each => (each.reconfigures ? [each.name] : [])))
   const recorded = [...entries].map(entry => {
@@ -48,7 +55,7 @@ export async function writeSnapshot({ settings, manifest }: Deployment, entries:
     const guards = entry.phase === 'load' && !entry.plugin.guards.length ? undefined : entry.plugin.guards.map(({ id, mode, options }) => ({ id, mode, options }))
     return [name, { plugin: entry.plugin.name, file, version, optional: entry.optional === true, reconfigures: reconfigures.has(name), config: plain(entry.config), needs, guards }] as const
   })
-  const snapshot: Snapshot = { at: new Date().toISOString(), pid, settings, plugins: Object.fromEntries(recorded) }
+  const snapshot: Snapshot = { at: new Date().toISOString(), ...started, settings, variables, plugins: Object.fromEntries(recorded) }
   const draft = `${fileIn(settings.dataDir)}.${randomUUID()}`
   try {
     await writeFile(draft, `${JSON.stringify(snapshot, null, 2)}\n`, { mode: 0o600, flag: 'wx' })
@@ -58,6 +65,19 @@ export async function writeSnapshot({ settings, manifest }: Deployment, entries:
 
 export async function readSnapshot(dataDir: string): Promise<Snapshot> {
   try { return JSON.parse(await readFile(fileIn(dataDir), 'utf8')) as Snapshot } catch (cause) { throw HostErrors.NO_SNAPSHOT({ folder: dataDir }, { cause }) }
+}
+
+type Env = Readonly<Record<string, string | undefined>>
+/**
+ * The environment as the process has it that left the snapshot. A secret's value is not in there, and does not count: only its name is compared.
+ * What its config did not look at, it may have: that is taken from this shell. `other`: those that this shell has otherwise.
+ */
+export function environmentOf({ variables = [] }: Snapshot, shell: Env): { readonly env: Env; readonly other: readonly string[] } {
+  const known = new Map(variables.map(each => [each.name, each]))
+  const ours = (name: string) => known.has(name) || /^BACKPLANE__/i.test(name) || wellKnown.some(each => each.name === name)
+  const env: Record<string, string | undefined> = Object.fromEntries(Object.entries(shell).filter(([name]) => !variables.length || !ours(name)))
+  for (const { name, value, secret } of variables) if (secret || value !== undefined) env[name] = secret ? shell[name] ?? 'not known here' : value
+  return { env, other: [...new Set([...known.keys(), ...Object.keys(shell)])].filter(name => ours(name) && variables.length && !known.get(name)?.secret && env[name] !== shell[name]) }
 }
 
 // With its options, since the first ref of a hook that the runtime sees decides how it is run.

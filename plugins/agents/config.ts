@@ -24,7 +24,10 @@ const agent = z.strictObject({
   timeout_ms: z.int().min(100).max(86_400_000).default(300_000).describe('Milliseconds of one run'),
 })
 
+const NAMING = 'an agent is named with at most 64 lower-case letters, digits and dashes, a letter first, such as "summarize-text"'
+
 export const config = z.strictObject({
-  agents: z.record(z.string().regex(/^[a-z][a-z0-9-]{0,63}$/, 'an agent is named with lower-case letters, digits and dashes, a letter first, at most 64 in all, such as "summarize-text"'), agent).default({}).describe('Agents by name'),
+  agents: z.record(z.string().regex(/^[a-z][a-z0-9-]{0,63}$/, NAMING), agent).default({}).describe('Agents by name'),
+  recheck_ms: z.int().min(100).max(3_600_000).default(30_000).describe('How often it is asked again whether who streams a run still may have it run'),
 })
 export type Config = z.output<typeof config>

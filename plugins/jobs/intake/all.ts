@@ -21,7 +21,8 @@ export async function allOf<In, Out>(jobs: readonly In[], work: (job: In) => Pro
 }
 
 /** Not what the server lacks, nor whom it lets do what: who may not is told so once. */
-const isTheirs = ({ expose, retryable, status }: BackplaneError): boolean => expose && !retryable && status >= 400 && status < 500 && status !== 401 && status !== 403
+const isTheirs = ({ expose, retryable, status }: BackplaneError): boolean =>
+  expose && !retryable && status >= 400 && status < 500 && status !== 401 && status !== 403
 
 function refusal(refused: readonly Refused[]): BackplaneError {
   const [{ at, error: first }] = refused as [Refused]

@@ -204,6 +204,18 @@ describe('the backplane command', function () {
       for (const row of rows) assert.ok(text.out.includes(row), `${row} in:\n${text.out}`)
       assert.doesNotMatch(text.err, /SETUP RAN|OTHER/)
 
+      place.write('own.yaml', 'log: { level: warn }\nplugins:\n  shop: { config: { size: 7 } }\n')
+      place.write('quiet.yaml', 'log: { format: json }\n')
+      const other = place.start(['start', '--no-watch', '--config', 'own.yaml', '--roles', 'api'], { SHOP_KEY: 'very-secret-key', LOG_LEVEL: 'info' })
+      await other.line('the start', line => line['msg'] === 'started')
+      other.process.kill('SIGTERM')
+      assert.equal(await other.ended, 0)
+      const same = await place.run('config', 'plan')
+      assert.deepEqual([same.code, same.out.trim()], [0, 'nothing would change'], same.err)
+      assert.match(same.err, /with its --config own\.yaml[^]*judged with the variables of that process; this shell has others for LOG_LEVEL,/)
+      assert.doesNotMatch(readFileSync(join(place.folder, 'kept/config.snapshot.json'), 'utf8'), /very-secret/)
+      assert.match((await place.run('config', 'plan', '-c', 'quiet.yaml')).out, /~ shop: re-configured/)
+
       place.write('store2.js', STORE)
       place.write('swap.yaml', 'plugins:\n  store: { use: ./store2.js }\n')
       const { out } = await place.run('config', 'plan', '-c', 'swap.yaml', '--json')
