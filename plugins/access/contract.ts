@@ -1,4 +1,4 @@
-import { defineErrors, definePoint, defineService } from '#core'
+import { BackplaneError, defineErrors, definePoint, defineService, rootOf, type Clock, type Live } from '#core'
 
 /** `area:action`, such as `jobs:submit`. A role may hold globs: `jobs:*`. */
 export type Permission = `${string}:${string}`
@@ -61,3 +61,34 @@ export const AccessErrors = defineErrors('ACCESS', {
   PEER_REFUSED: { message: 'requests from {peer} are refused', fix: 'Call from the same machine, without a proxy, or load a plugin that identifies callers.', status: 403, expose: true },
   BIND_REFUSED: { message: 'listening on "{host}" is refused: {reason}', fix: 'Listen on 127.0.0.1, or load a plugin that identifies callers.' },
 })
+
+const REFUSALS: ReadonlySet<number> = new Set([401, 403, 404])
+
+export interface Recheck {
+  /** May this caller still? As it stands now: the key may be revoked by then, and its roles may be others. */
+  readonly check: (caller: Caller) => Promise<void>
+  readonly clock: Clock
+  readonly everyMs: number
+  /** Ends it. */
+  readonly signal: AbortSignal
+}
+
+/** For what takes long, as an open stream: asks again and again whether the caller still may, and calls back once he may not. That nobody can say so now is no refusal. */
+export function onRefusal(access: Live<Access>, caller: Caller, { check, clock, everyMs, signal }: Recheck, refused: (why: BackplaneError) => void): void {
+  let asking = false
+  const cancel = clock.every(everyMs, async () => {
+    if (asking) return
+    asking = true
+    try {
+      if (!access.current) throw AccessErrors.UNAVAILABLE()
+      await check(await access.current.restore(caller.id, caller.project_id))
+    } catch (error) {
+      const root = rootOf(error)
+      if (signal.aborted || !(root instanceof BackplaneError && root.expose && REFUSALS.has(root.status))) return
+      cancel()
+      refused(root)
+    } finally { asking = false }
+  })
+  signal.addEventListener('abort', cancel, { once: true })
+  if (signal.aborted) cancel()
+}

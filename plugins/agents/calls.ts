@@ -1,9 +1,10 @@
 import { STATUS_CODES } from 'node:http'
 import { CoreErrors, type Clock, type Live } from '#core'
-import type { Caller } from '#contracts/access'
+import { onRefusal, type Caller } from '#contracts/access'
+import type { Agent } from '#contracts/agents'
 import { HttpErrors, type HttpAnswer, type HttpRequest, type Problem } from '#contracts/http'
 import { JobErrors, Jobs, type Job, type JobRequest } from '#contracts/jobs'
-import { DEFAULT_MODEL, type AgentRegistry } from './registry.ts'
+import { checkAccess, DEFAULT_MODEL, type AgentRegistry } from './registry.ts'
 import { RunStream } from './stream.ts'
 
 export const MAX_WAIT_MS = 600_000
@@ -13,7 +14,7 @@ type AgentRequest = JobRequest & { readonly agent: string }
 
 /** Runs that somebody waits for over HTTP. */
 export class AgentCalls {
-  constructor(readonly jobs: Live<Jobs>, readonly registry: AgentRegistry, readonly clock: Clock) {}
+  constructor(readonly jobs: Live<Jobs>, readonly registry: AgentRegistry, readonly clock: Clock, readonly recheckMs: number) {}
 
   async answer({ caller, headers, signal, id }: HttpRequest, request: AgentRequest): Promise<HttpAnswer> {
     const given = Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined)) as AgentRequest
@@ -31,13 +32,20 @@ export class AgentCalls {
   async #stream(caller: Caller, request: AgentRequest, signal: AbortSignal): Promise<HttpAnswer> {
     const from = performance.now()
     const jobs = this.#jobs()
-    const model = this.registry.find(request.agent).value.model ?? DEFAULT_MODEL
+    const agent = this.registry.find(request.agent).value
     const client = new Client(signal)
     // Who is too slow hears no more, but the run goes on: leaving after that must not cancel it.
     const stream = new RunStream(this.clock, () => client.forget())
     let started = false
     const begun = new Promise<void>((resolve, reject) => {
-      const onBegin = (job: Job) => { if (!started) stream.start(job, model); started = true; resolve() }
+      const onBegin = (job: Job) => {
+        if (!started) {
+          stream.start(job, agent.model ?? DEFAULT_MODEL)
+          this.#watch(caller, agent, job, client, stream)
+        }
+        started = true
+        resolve()
+      }
       jobs.run(caller, request, { signal: client.gone, onBegin, onProgress: progress => stream.progress(progress) })
         .then(job => { onBegin(job); stream.end(job, Math.round(performance.now() - from)) })
         .catch(error => { stream.fail(error); reject(error) })
@@ -45,6 +53,19 @@ export class AgentCalls {
     })
     await begun
     return { headers: SSE, stream }
+  }
+
+  /** Whoever may not have it run any more is told so, and it is cancelled: nobody who may waits for it. */
+  #watch(caller: Caller, agent: Agent, { project_id }: Job, client: Client, stream: RunStream): void {
+    const { registry, registry: { access } } = this
+    const check = async (now: Caller) => {
+      await checkAccess(access, now, 'agents:run', { kind: 'agent', id: agent.name, project_id })
+      await registry.checkOwn(now, agent)
+    }
+    onRefusal(access, caller, { check, clock: this.clock, everyMs: this.recheckMs, signal: client.done }, why => {
+      stream.fail(why)
+      client.refuse(why)
+    })
   }
 
   #jobs(): Jobs {
@@ -59,6 +80,7 @@ export class AgentCalls {
  */
 class Client {
   readonly #gone = new AbortController()
+  readonly #done = new AbortController()
   readonly #signal: AbortSignal
   constructor(signal: AbortSignal) {
     this.#signal = signal
@@ -66,7 +88,13 @@ class Client {
     signal.addEventListener('abort', this.#left, { once: true })
   }
   get gone(): AbortSignal { return this.#gone.signal }
-  forget(): void { this.#signal.removeEventListener('abort', this.#left) }
+  /** Aborts when nobody minds any more whether the client is there. */
+  get done(): AbortSignal { return this.#done.signal }
+  refuse(why: unknown): void { this.#gone.abort(why) }
+  forget(): void {
+    this.#signal.removeEventListener('abort', this.#left)
+    this.#done.abort()
+  }
   readonly #left = (): void => {
     const { reason } = this.#signal
     if (!HttpErrors.AWAY.is(reason) && !HttpErrors.STARTING.is(reason)) this.#gone.abort(reason)

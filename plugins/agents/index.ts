@@ -25,7 +25,7 @@ export default definePlugin({
     ctx.provide(Agents, registry)
     for (const [name, { timeout_ms, ...agent }] of Object.entries(ctx.config.agents)) ctx.contribute(Agent, { name, timeout: timeout_ms, ...agent })
     ctx.contribute(JobType, agentJob({ models, registry, access, clock: ctx.clock }))
-    for (const route of routes(registry, new AgentCalls(jobs, registry, ctx.clock))) ctx.contribute(HttpRoute, route)
+    for (const route of routes(registry, new AgentCalls(jobs, registry, ctx.clock, ctx.config.recheck_ms))) ctx.contribute(HttpRoute, route)
     ctx.contribute(HealthCheck, health(registry))
     ctx.contribute(PermissionInfo, { name: 'agents:read', summary: 'See which agents there are' })
     ctx.contribute(PermissionInfo, { name: 'agents:run', summary: 'Let agents run' })

@@ -44,9 +44,12 @@ export class AgentRegistry implements Agents {
   /** Rejects with AGENTS_UNKNOWN, AGENTS_AWAY, or if the caller lacks the agent's own permission. */
   async admit(caller: Caller, name: string): Promise<Contribution<Agent>> {
     const found = this.find(name)
-    const { permission } = found.value
-    if (permission) await checkAccess(this.access, caller, permission, resourceOf(name))
+    await this.checkOwn(caller, found.value)
     return found
+  }
+
+  async checkOwn(caller: Caller, { name, permission }: Agent): Promise<void> {
+    if (permission) await checkAccess(this.access, caller, permission, resourceOf(name))
   }
 
   find(name: string): Contribution<Agent> {

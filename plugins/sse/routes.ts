@@ -1,13 +1,12 @@
 import { z } from 'zod'
 import { CoreErrors, type BackplaneError, type Clock, type Live } from '#core'
-import { AccessErrors, type Access, type Caller } from '#contracts/access'
+import { AccessErrors, onRefusal, type Access, type Caller } from '#contracts/access'
 import { EventLog } from '#contracts/events'
 import { defineRoute, type HttpAnswer, type HttpRequest, type HttpRoute } from '#contracts/http'
 import type { JobUpdates } from '#contracts/job-updates'
 import type { SseConfig } from './config.ts'
 import { frames, type Update } from './frames.ts'
 import { placeIn, projectUpdates } from './project.ts'
-import { onRefusal } from './refusal.ts'
 import type { Streams } from './streams.ts'
 
 /** Who is refused hears so well within this time; where nothing happens the stream begins after it. */
@@ -76,12 +75,11 @@ async function stream(deps: RouteDeps, request: Request, open: (after: string, s
       return { status: 204 }
     }
     const { heartbeatMs, retryMs, recheckMs } = config
-    // As before a stored job is run: the key may be revoked by now, and its roles may be others.
-    const may = async () => check(await accessOf(deps).restore(caller.id, caller.project_id))
     // Its own place again, too: by the HTML standard a connection begins without one, and its first empty line would forget it.
     const options = {
       clock, heartbeatMs, retryMs, done: close, cursor: cursor ?? String(after),
-      onRefusal: (refused: (why: BackplaneError) => void) => onRefusal(may, { clock, everyMs: recheckMs, signal: mine }, refused),
+      onRefusal: (refused: (why: BackplaneError) => void) =>
+        onRefusal(deps.access, caller, { check, clock, everyMs: recheckMs, signal: mine }, refused),
     }
     return { headers: HEADERS, stream: frames(first, iterator, options) }
   } catch (error) {

@@ -144,7 +144,7 @@ describe('agents: registry', () => {
   it('keeps no timer for a stream that could not begin', async () => {
     let timers = 0
     const clock = { every() { timers++; return () => { timers-- } } } as unknown as Clock
-    const calls = new AgentCalls({ current: undefined } as Live<Jobs>, { find: () => ({ value: {} }) } as unknown as AgentRegistry, clock)
+    const calls = new AgentCalls({ current: undefined } as Live<Jobs>, { find: () => ({ value: {} }) } as unknown as AgentRegistry, clock, 30_000)
     const request = { headers: { accept: 'text/event-stream' }, signal: new AbortController().signal } as unknown as HttpRequest
     await assert.rejects(calls.answer(request, { type: 'agent', agent: 'a', input: {} }), { code: 'SERVICE_UNAVAILABLE' })
     assert.equal(timers, 0)

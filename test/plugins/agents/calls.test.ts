@@ -2,8 +2,10 @@ import assert from 'node:assert/strict'
 import { request as ask, type IncomingMessage } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { z } from 'zod'
-import { contribute, createTestRuntime, eventually, FakeClock, recordHook, type TestPlugin } from '#core/testing'
+import { contribute, createTestRuntime, eventually, fake, FakeClock, recordHook, type TestPlugin } from '#core/testing'
+import { Access, AccessErrors } from '#contracts/access'
 import { Agent, defineTool, Tool } from '#contracts/agents'
+import { DatabaseErrors } from '#contracts/database'
 import { HttpServer } from '#contracts/http'
 import { Jobs, type Job } from '#contracts/jobs'
 import { ModelCalled, ModelProvider } from '#contracts/models'
@@ -26,12 +28,13 @@ const echo = defineTool({ name: 'echo', description: 'Echoes.', input: z.strictO
 const base: TestPlugin[] = [accessOpen, database, queue, { plugin: http, config: { port: 0 } }, contribute(Tool, echo)]
 type Frame = Record<string, any> & { seq: number; type: string }
 
-async function serve(script: Script, agent: Partial<Agent> = {}, more: TestPlugin[] = [], jobsConfig: Record<string, unknown> = {}) {
+async function serve(script: Script, agent: Partial<Agent> = {}, more: TestPlugin[] = [], jobsConfig: Record<string, unknown> = {}, access?: Partial<Access>) {
   const model = new ScriptedModel(script)
   const tester: Agent = { name: 'tester', summary: '', model: 'scripted/m', tools: ['echo'], ...agent }
   const t = await createTestRuntime({
-    plugins: [...base, { plugin: jobs, config: { retry: { base_ms: 10, max_ms: 20 }, ...jobsConfig } }, models, agents,
-      contribute(ModelProvider, scriptedProvider(model)), contribute(Agent, tester), ...more],
+    plugins: [...base.slice(access ? 1 : 0), { plugin: jobs, config: { retry: { base_ms: 10, max_ms: 20 }, ...jobsConfig } }, models,
+      { plugin: agents, config: { recheck_ms: 100 } }, contribute(ModelProvider, scriptedProvider(model)), contribute(Agent, tester), ...more],
+    services: access ? [fake(Access, { identify: async () => operator, admitBind: async () => {}, projects: async () => 'all', ...access })] : [],
   })
   return { t, model, [Symbol.asyncDispose]: () => t[Symbol.asyncDispose](), ...callsTo(t.get(HttpServer).url!) }
 }
@@ -153,6 +156,38 @@ describe('agents: a run by HTTP', () => {
       await eventually('the job', async () => (await it.t.get(Jobs).list(operator, { status: 'cancelled' })).items.length === 1)
     }
   })
+  for (const [what, refuses] of [['the key is revoked', 'restore'], ['the role is taken away', 'agents:run'], ['the agent\'s own permission is', 'math:use']] as const) {
+    it(`ends a stream, and the run, once ${what}; while nobody can say, both go on`, async () => {
+      const state: { asked: number; refuses?: string; with: Error } = { asked: 0, with: DatabaseErrors.UNAVAILABLE({ reason: 'away' }) }
+      const ask = (permission: string) => { state.asked++; if (state.refuses === permission) throw state.with }
+      await using it = await serve(async function* ({ abortSignal }) { yield* say('a'); await hang(abortSignal) }, { permission: 'math:use' }, [], {}, {
+        check: async (_caller, permission) => ask(permission), restore: async (id, project_id) => { ask('restore'); return { ...operator, id, project_id } },
+      })
+      const answered = await it.post({ input: 'x' })
+      await eventually('the model call', () => it.model.calls.length === 1)
+      state.refuses = refuses
+      const { asked } = state
+      await eventually('some checks', () => state.asked > asked + 6)
+      const job = async () => (await it.t.get(Jobs).list(operator)).items[0]!
+      assert.equal((await job()).status, 'running')
+      state.with = AccessErrors.FORBIDDEN({ permission: refuses, reason: 'no more' })
+      const last = (await it.frames(answered)).at(-1)!
+      assert.deepEqual([last.type, last['code'], last['retryable'], last['job_id']], ['error', 'ACCESS_FORBIDDEN', false, (await job()).id])
+      await eventually('the job', async () => (await job()).status === 'cancelled')
+      const after = state.asked
+      await pause(250)
+      assert.equal(state.asked, after, 'nobody asks any more')
+    })
+  }
+
+  it('asks no more about one whose run has ended', async () => {
+    let asked = 0
+    await using it = await serve(() => answer('x'), {}, [], {}, { check: async () => {}, restore: async (id, project_id) => { asked++; return { ...operator, id, project_id } } })
+    await it.frames(await it.post({ input: 'x' }))
+    await pause(250)
+    assert.equal(asked, 1, 'before the attempt')
+  })
+
   it('does not cancel what runs when its own plugin is swapped: the job goes on with the steps it had', async () => {
     let hanging = true
     await using it = await serve(async function* (options) {
