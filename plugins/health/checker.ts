@@ -1,8 +1,10 @@
 import { Deadline, maskSecrets, reasonOf, scope, type Clock, type Contribution, type Contributions, type Host } from '#core'
-import { HealthErrors, type Health, type HealthCheck, type HealthReport, type HealthResult, type HealthStatus } from '#contracts/health'
+import { HealthErrors, type Health, type HealthCheck, type HealthReport, type HealthResult, type HealthStatus, type Readiness } from '#contracts/health'
 
 const TIMEOUT_MS = 5_000
 const TTL_MS = 1_000
+/** Readiness is asked for often, by who does not wait long. */
+const NOTED_MS = 1_000
 const RANK: Readonly<Record<HealthStatus, number>> = { unconfigured: 0, healthy: 0, degraded: 1, unhealthy: 2 }
 
 export type CheckReport = HealthReport['checks'][string]
@@ -85,13 +87,27 @@ export class Checker implements Health {
     return await this.#ask(found)
   }
 
-  async ready(): Promise<{ readonly ready: boolean; readonly reasons: readonly string[] }> {
+  async ready(): Promise<Readiness> {
     const { state } = this.deps.host.inspect()
-    if (state !== 'running') return { ready: false, reasons: [state === 'stopping' || state === 'stopped' ? 'draining' : 'starting'] }
-    const asked = this.#contributions().filter(each => each.value.critical)
-    const critical = await Promise.all(asked.map(async each => ({ name: each.value.name, ...(await this.#ask(each)) })))
-    const reasons = critical.filter(each => each.status === 'unhealthy').map(each => `check "${each.name}" is unhealthy`)
-    return { ready: reasons.length === 0, reasons }
+    if (state !== 'running') return { ready: false, reasons: [state === 'stopping' || state === 'stopped' ? 'draining' : 'starting'], degraded: [] }
+    const asked = this.#contributions().filter(({ value }) => value.critical || value.noted)
+    const found = await Promise.all(asked.map(async each => ({ name: each.value.name, ...(await this.#status(each)) })))
+    const unwell = found.filter(each => RANK[each.status] > 0)
+    const keeps = ({ critical, status }: Pick<CheckReport, 'status' | 'critical'>) => critical && status === 'unhealthy'
+    const told = (some: typeof unwell) => some.map(each => `check "${each.name}" is ${each.status}`)
+    const [reasons, degraded] = [told(unwell.filter(keeps)), told(unwell.filter(each => !keeps(each)))]
+    return { ready: reasons.length === 0, reasons, degraded }
+  }
+
+  /** Of what readiness does not depend on an answer is not waited for long. */
+  async #status(each: Contribution<HealthCheck>): Promise<Pick<CheckReport, 'status' | 'critical'>> {
+    const asked = this.#ask(each)
+    if (each.value.critical || !(asked instanceof Promise)) return asked
+    let cancel = () => {}
+    const late = new Promise<Pick<CheckReport, 'status' | 'critical'>>(resolve => {
+      cancel = this.deps.clock.after(NOTED_MS, () => resolve({ status: 'unhealthy', critical: false }))
+    })
+    try { return await Promise.race([asked, late]) } finally { cancel() }
   }
 
   /** Those there are, and those whose plugin is being swapped: what depends on them should not look well for a moment. */

@@ -12,8 +12,10 @@ export interface HealthResult {
 /** Asks one thing how it is. Uses the live connections of its plugin, never new ones. A throw means unhealthy. */
 export interface HealthCheck {
   readonly name: string
-  /** Does readiness depend on it? */
+  /** Does readiness depend on it? Asked each time. */
   readonly critical?: boolean
+  /** Does readiness tell when it is not well, without depending on it? For what the process can do without for a while. Its answer is waited for 1 s. */
+  readonly noted?: boolean
   /** Milliseconds; 5,000. */
   readonly timeout?: number
   /** Milliseconds for which an answer is served again; 1,000. */
@@ -29,11 +31,17 @@ export interface HealthReport {
   readonly checks: Readonly<Record<string, HealthResult & { readonly critical: boolean; readonly response_time_ms: number }>>
 }
 
+export interface Readiness {
+  readonly ready: boolean
+  readonly reasons: readonly string[]
+  readonly degraded: readonly string[]
+}
+
 /** All checks in parallel, each with its own time-out, one run of each at a time. */
 export interface Health {
   report(): Promise<HealthReport>
-  /** Should this process get traffic? Says why not. */
-  ready(): Promise<{ readonly ready: boolean; readonly reasons: readonly string[] }>
+  /** Should this process get traffic? Says why not, and what it does without. */
+  ready(): Promise<Readiness>
 }
 export const Health = defineService<Health>('health.health')
 

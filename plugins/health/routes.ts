@@ -28,8 +28,9 @@ export function routes(checker: Checker, host: Host): HttpRoute[] {
     defineRoute({
       method: 'GET', path: '/health/ready', summary: 'Should this process get traffic?', public: true, early: true,
       async handler() {
-        const { ready, reasons } = await checker.ready()
-        return { status: ready ? 200 : 503, ...(!ready && { headers: { 'Retry-After': '1' } }), body: { ready, reasons } }
+        const readiness = await checker.ready()
+        const { ready } = readiness
+        return { status: ready ? 200 : 503, ...(!ready && { headers: { 'Retry-After': '1' } }), body: readiness }
       },
     }),
     defineRoute({

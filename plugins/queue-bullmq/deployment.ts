@@ -28,7 +28,10 @@ export class Deployment {
   #shared = false
   constructor(readonly deps: DeploymentDeps) { this.#row = deps.database.prepare('SELECT id FROM queue_bullmq_deployment') }
 
-  /** Throws if somebody with another database is there. */
+  /** Is somebody with another database there? */
+  get shared(): boolean { return this.#shared }
+
+  /** Throws if it is. */
   expect(): void { if (this.#shared) throw this.#error() }
 
   /** Whoever can't be asked is asked the next time. */

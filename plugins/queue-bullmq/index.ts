@@ -38,6 +38,7 @@ export default definePlugin({
       expectFit, clock, log, lockMs: lock_ms, id: host.instanceId,
     }))
     ctx.provide(JobQueue, queue)
-    ctx.contribute(HealthCheck, healthCheck(queue, expectFit))
+    const worksOnly = host.roles.includes('worker') && !host.roles.includes('api')
+    ctx.contribute(HealthCheck, healthCheck({ queue, expectFit, shared: () => deployment.shared, worksOnly }))
   },
 })

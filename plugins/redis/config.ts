@@ -15,6 +15,6 @@ export const config = z.strictObject({
   }).prefault({}).describe('For `rediss://` addresses.'),
   connectMs: ms(100, 60_000).default(2_000).describe('How long one attempt to connect may take.'),
   commandMs: ms(100, 600_000).default(5_000).describe('How long a command may take, but for those that wait by their nature.'),
-  critical: z.boolean().default(true).describe('Is this process not ready while Redis is away? Submitting goes on all the same, by the database.'),
+  critical: z.boolean().default(false).describe('Is this process not ready while Redis is away? Jobs are taken in all the same, by the database; one that only works is not ready anyway.'),
 })
 export type RedisConfig = z.output<typeof config>

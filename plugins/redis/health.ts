@@ -4,6 +4,7 @@ import type { Connections } from './connections.ts'
 export const healthCheck = (connections: Connections, critical: boolean): HealthCheck => ({
   name: 'redis',
   critical,
+  noted: true,
   async check() {
     const from = performance.now()
     // Rejects at once while Redis is away or refuses to write, and that is unhealthy.

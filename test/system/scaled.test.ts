@@ -5,8 +5,12 @@ import type { Job } from '#contracts/jobs'
 import { root, workplace, type Run } from '../support/cli.ts'
 import { postgresOrSkip, redisOrSkip, type PostgresServer, RedisServer } from '../support/services.ts'
 
-const started = (line: Record<string, any>) => line['msg'] === 'started'
-const urlOf = async (run: Run) => (await run.line('the start', started))['url'] as string
+const says = (word: string) => (line: Record<string, any>) => line['msg'] === word
+/** One without the role api listens for its health alone, and names no address when it has started. */
+const urlOf = async (run: Run) => {
+  await run.line('the start', says('started'))
+  return (await run.line('the port', says('listening')))['url'] as string
+}
 const submit = async (url: string, input: string): Promise<Job> => {
   const answer = await fetch(`${url}/api/v1/jobs`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ agent: 'math', input }) })
   assert.equal(answer.status, 202, await answer.clone().text())
@@ -40,13 +44,16 @@ describe('config/scaled.yaml', () => {
     const api = start('api')
     const url = await urlOf(api)
     const worker = start('worker')
-    await worker.line('the start', started)
+    const workerUrl = await urlOf(worker)
     assert.equal((await readiness(url)).status, 200)
     await done(url, (await submit(url, '2+40')).id)
 
     await redis.crash()
-    await eventually('the process to be not ready', async () => (await readiness(url)).status === 503)
-    assert.match((await readiness(url)).text, /redis/)
+    await eventually('the worker to be not ready', async () => (await readiness(workerUrl)).status === 503)
+    assert.match((await readiness(workerUrl)).text, /"redis\\" is unhealthy/)
+    const { status, text } = await eventually('the outage to be told', async () => { const found = await readiness(url); return /redis/.test(found.text) && found })
+    assert.equal(status, 200, 'behind a balancer nobody would reach who takes jobs in')
+    assert.match(text, /"degraded":\[.*"check \\"redis\\" is unhealthy"/)
     const from = performance.now()
     const taken = await Promise.all(Array.from({ length: 20 }, (_, at) => submit(url, `${at}+1`)))
     assert.ok(performance.now() - from < 2_000)
@@ -54,7 +61,7 @@ describe('config/scaled.yaml', () => {
     const there = performance.now()
     await Promise.all(taken.map(({ id }) => done(url, id)))
     console.log(`      20 jobs that were submitted without Redis were done ${Math.round(performance.now() - there)} ms after it was back`)
-    assert.equal((await readiness(url)).status, 200)
+    for (const each of [url, workerUrl]) await eventually('all to be well', async () => (await readiness(each)).text.includes('"degraded":[]'))
 
     await redis.crash()
     for (const run of [api, worker]) {

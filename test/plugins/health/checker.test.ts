@@ -98,6 +98,24 @@ describe('health checks', () => {
     }))
   })
 
+  it('that are noted are told by readiness, which does not depend on them and does not wait long for them', async () => {
+    const clock = new FakeClock()
+    let critical = false
+    const unhealthy = () => ({ status: 'unhealthy' as const })
+    const slow: HealthCheck = { ...check('slow', () => new Promise(() => {})), noted: true }
+    const turning: HealthCheck = { name: 'turning', noted: true, ttl: 0, get critical() { return critical }, check: async () => unhealthy() }
+    const checker = checkerOf(clock, turning, slow, check('well', () => ({ status: 'healthy' }), { noted: true }), check('minor', unhealthy),
+      check('worn', () => ({ status: 'degraded' }), { critical: true }))
+    const ready = async () => {
+      const asked = checker.ready()
+      await clock.advance(1_000)
+      return asked
+    }
+    assert.deepEqual(await ready(), { ready: true, reasons: [], degraded: ['check "turning" is unhealthy', 'check "slow" is unhealthy', 'check "worn" is degraded'] })
+    critical = true
+    assert.deepEqual((await ready()).reasons, ['check "turning" is unhealthy'])
+  })
+
   it('come and go with their plugins, and are unhealthy while their plugin is swapped', async () => {
     let go = () => {}
     const opened = new Promise<void>(resolve => { go = resolve })
@@ -105,7 +123,7 @@ describe('health checks', () => {
       async setup(ctx) { await setup; ctx.contribute(HealthCheck, check('db', () => ({ status: 'healthy' }), { critical: true, ttl: 0 })) } })
     await using t = await boot(make('db'))
     const checker = t.get(Health)
-    assert.deepEqual(await checker.ready(), { ready: true, reasons: [] })
+    assert.deepEqual(await checker.ready(), { ready: true, reasons: [], degraded: [] })
     const swapped = t.runtime.swap('db', make('db', opened))
     await eventually('the swap', async () => !(await checker.ready()).ready)
     assert.deepEqual((await checker.ready()).reasons, ['check "db" is unhealthy'])

@@ -84,14 +84,14 @@ describe('health routes', () => {
     const url = await eventually('the server', () => { try { return t.get(HttpServer).url } catch { return undefined } })
     const readiness = async () => { const answer = await fetch(`${url}/health/ready`)
       return [answer.status, await answer.json(), answer.headers.get('retry-after')] }
-    assert.deepEqual(await readiness(), [503, { ready: false, reasons: ['starting'] }, '1'])
+    assert.deepEqual(await readiness(), [503, { ready: false, reasons: ['starting'], degraded: [] }, '1'])
     assert.equal((await fetch(`${url}/health/live`)).status, 200)
     await eventually('the last start', () => { go(); return t.runtime.state === 'running' })
     await started
-    assert.deepEqual(await readiness(), [200, { ready: true, reasons: [] }, null])
+    assert.deepEqual(await readiness(), [200, { ready: true, reasons: [], degraded: [] }, null])
     const stopped = t.runtime.stop()
     await eventually('the drain', async () => (await readiness())[0] === 503)
-    assert.deepEqual(await readiness(), [503, { ready: false, reasons: ['draining'] }, '1'])
+    assert.deepEqual(await readiness(), [503, { ready: false, reasons: ['draining'], degraded: [] }, '1'])
     assert.equal((await fetch(`${url}/health/live`)).status, 200)
     end()
     await stopped

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import type { Role } from '#core'
 import { conform, createTestRuntime, eventually, type TestRuntime } from '#core/testing'
 import { queueConformance } from '#conformance/queue'
 import type { Database } from '#contracts/database'
@@ -11,14 +12,15 @@ import queue from '../../../plugins/queue-bullmq/index.ts'
 import { freePort } from '../../support/redis.ts'
 import { redisOrSkip, RedisServer } from '../../support/services.ts'
 
-const open = (url: string, { environment = 'test', database: file, ...config }: Record<string, unknown> = {}) =>
+const open = (url: string, { environment = 'test', roles, database: file, ...config }: Record<string, unknown> & { readonly roles?: readonly Role[] } = {}) =>
   createTestRuntime({
     plugins: [{ plugin: database, config: file === undefined ? {} : { url: file } }, { plugin: redis, config: { url } }, { plugin: queue, config }],
-    host: { environment: String(environment) },
+    host: { environment: String(environment), ...(roles && { roles }) },
   })
 const fileOf = (t: TestRuntime) => `sqlite:${t.dataDir}/backplane.db`
 const entries = (...ids: string[]) => ids.map(id => ({ id, priority: 5 }))
-const health = (t: TestRuntime, name = 'queue-bullmq') => t.runtime.collect(HealthCheck).find(each => each.name === name)!.check(AbortSignal.timeout(5_000))
+const checkOf = (t: TestRuntime, name = 'queue-bullmq') => t.runtime.collect(HealthCheck).find(each => each.name === name)!
+const health = (t: TestRuntime, name?: string) => checkOf(t, name).check(AbortSignal.timeout(5_000))
 const many = (count: number, prefix = 'job') => Array.from({ length: count }, (_, at) => ({ id: `${prefix}-${at}`, priority: 5 }))
 const problem = (code: string) => (error: unknown) => String(error).includes(code) || JSON.stringify(error, Object.getOwnPropertyNames(error)).includes(code)
 
@@ -50,6 +52,15 @@ describe('queue-bullmq', () => {
     await assert.rejects(t.get(JobQueue).enqueue(entries('a'), { afterCommit() {} }), /after the commit/)
     await t.get(JobQueue).enqueue(entries('a'))
     assert.deepEqual(await health(t), { status: 'healthy', details: { depth: 1 } })
+  })
+
+  it('is needed for readiness where jobs are only worked on: others take them in without it', async () => {
+    await using place = await server.newDatabase()
+    for (const [roles, critical] of [[['api'], false], [['api', 'worker', 'scheduler'], false], [['scheduler'], false], [['worker'], true], [['worker', 'scheduler'], true]] as const) {
+      await using t = await open(place.url, { roles })
+      assert.deepEqual([checkOf(t).critical, checkOf(t).noted], [critical, true], roles.join())
+      await server.call('DEL', ['{backplane}:jobs:database'], place.number)
+    }
   })
 
   it('removes after the commit of a transaction', async () => {
@@ -218,6 +229,7 @@ describe('queue-bullmq', () => {
     const { got, consumer } = await collect(theirs, 10)
     await assert.rejects(theirs.get(JobQueue).enqueue(entries('c')), { code: RedisErrors.SHARED.code, retryable: true })
     await assert.rejects(health(theirs), { code: RedisErrors.SHARED.code })
+    assert.deepEqual([checkOf(ours).critical, checkOf(theirs).critical], [false, true], 'who is no part of the deployment is not ready')
     assert.deepEqual(theirs.lines.filter(({ level }) => level === 'error').map(({ fields }) => fields['code']), [RedisErrors.SHARED.code])
     assert.equal(await ours.get(JobQueue).depth(), 2)
     assert.deepEqual(got, [])
