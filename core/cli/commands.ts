@@ -126,13 +126,15 @@ export const hostCommands: readonly HostCommand[] = [
     },
   },
   {
-    name: 'config plan', summary: 'What a running server would do about the files as they are now, with its own variables and --config; runs no plugin', examples: ['backplane config plan', 'backplane config plan --json'],
+    name: 'config plan', summary: 'What a running server would do about the files as they are now, with its own variables and --config; runs no plugin',
+    examples: ['backplane config plan', 'backplane config plan --json'],
     async run(io) {
       const { settings: { dataDir } } = await io.load()
       const snapshot = await readSnapshot(dataDir)
       const { env, other } = environmentOf(snapshot, io.world.env)
       const configFile = io.configFile ?? snapshot.configFile
-      const deployment = await sound({ ...io, load: () => loadDeployment({ cwd: io.world.cwd, env, ...(configFile !== undefined && { configFile }), ...(snapshot.roles !== undefined && { roles: snapshot.roles }) }) })
+      const options = { cwd: io.world.cwd, env, ...(configFile !== undefined && { configFile }), ...(snapshot.roles !== undefined && { roles: snapshot.roles }) }
+      const deployment = await sound({ ...io, load: () => loadDeployment(options) })
       if (!deployment) return 2
       const plan = comparePlan(snapshot, deployment)
       if (io.json) return print(io, { since: { at: snapshot.at, pid: snapshot.pid }, ...plan })

@@ -3,14 +3,13 @@ import type { Job, Page } from '#contracts/jobs'
 import type { Question } from '#contracts/questions'
 import type { JobDetail } from './tables/record.ts'
 import { ask, whole } from './watch/server.ts'
-import { plain, watch } from './watch/watch.ts'
+import { submit } from './submit.ts'
+import { lineOf, plain, watch } from './watch/watch.ts'
 
 const post = <T>(io: CommandIo, path: string, body?: unknown) =>
   ask<T>(io, path, { method: 'POST', ...(body !== undefined && { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }) })
 const pathOf = (io: CommandIo, id = io.args[0] ?? '') => `/api/v1/jobs/${encodeURIComponent(id)}`
 
-const line = (job: Job) =>
-  [job.id, job.status.padEnd(9), (job.agent ?? job.type).padEnd(16), `${job.attempt}/${job.max_attempts}`, job.created_at].join('  ')
 const MINUTE = 60_000
 /** How long it has been running, if it is. */
 function runningFor({ status, started_at }: Job): string[] {
@@ -46,10 +45,10 @@ const list: Command = {
     const query = new URLSearchParams()
     for (const key of ['status', 'limit', 'cursor']) if (io.options[key] !== undefined) query.set(key, String(io.options[key]))
     for (const [key, value] of Object.entries(chosen(io))) query.set(key, value)
-    const page = await ask<Page<Job>>(io, `/api/v1/jobs?${query}`)
+    const page = await ask<Page<Job>>(io, `/api/v1/jobs?${query}`, {}, field => field.replace(/^query\.(\w+?)(_id)?$/, '--$1'))
     if (!page) return 1
     if (io.json) io.out(JSON.stringify(page, null, 2))
-    else for (const job of page.items) io.out([line(job), ...runningFor(job)].join('  '))
+    else for (const job of page.items) io.out([lineOf(job), ...runningFor(job)].join('  '))
     if (!io.json && !page.items.length) io.err('no jobs')
     if (!io.json && page.next) io.err(`more: --cursor ${page.next}`)
     return 0
@@ -71,7 +70,7 @@ const show: Command = {
     const job = await whole(io, found)
     if (io.json) { io.out(JSON.stringify(job, null, 2)); return 0 }
     const tell = (told: string) => io.out(plain(io, told))
-    tell(line(job))
+    tell(lineOf(job))
     tell(`input: ${text(job.input)}`)
     if (job.result !== null) tell(`result: ${text(job.result)}`)
     if (job.error) tell(`error: ${job.error.code}: ${job.error.message}${job.error.fix === undefined ? '' : `\n  fix: ${job.error.fix}`}`)
@@ -121,7 +120,7 @@ const change = (name: string, summary: string): Command => ({
   async run(io) {
     const job = await post<Job>(io, `${pathOf(io)}/${name}`)
     if (!job) return 1
-    io.out(io.json ? JSON.stringify(job, null, 2) : line(job))
+    io.out(io.json ? JSON.stringify(job, null, 2) : lineOf(job))
     return 0
   },
 })
@@ -155,5 +154,5 @@ function wrongReplay(id: string | undefined, all: boolean, filtered: boolean): s
 }
 
 export default [
-  list, show, watch, answer, change('cancel', 'Cancels a job; what runs is told to stop'), change('retry', 'Runs a job again, or at once if it waits'), replay,
+  submit, list, show, watch, answer, change('cancel', 'Cancels a job; what runs is told to stop'), change('retry', 'Runs a job again, or at once if it waits'), replay,
 ] as readonly Command[]

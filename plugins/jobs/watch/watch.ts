@@ -1,11 +1,11 @@
 import type { Command, CommandIo } from '#core'
 import type { JobUpdate } from '#contracts/job-updates'
-import type { JobError, ResultRef } from '#contracts/jobs'
+import type { Job, JobError, ResultRef } from '#contracts/jobs'
 import { whole } from './server.ts'
 
 const LONGEST = 400
 const EXIT: Readonly<Record<string, number>> = { completed: 0, dead: 1, cancelled: 3 }
-const INTERRUPTED = 130
+export const INTERRUPTED = 130
 
 export const watch: Command = {
   name: 'jobs watch',
@@ -13,21 +13,26 @@ export const watch: Command = {
   needs: 'server',
   arguments: [{ name: '<id>', summary: 'the id of the job' }],
   examples: ['backplane jobs watch 01kazr3xj7fw0v5j9q0m8d2c4e', 'backplane jobs watch 01kazr3xj7fw0v5j9q0m8d2c4e --json | jq .type'],
-  async run(io) {
-    const id = io.args[0] ?? ''
-    const screen = new Screen(io)
-    for await (const { data } of io.server!.events(`/sse/jobs/${encodeURIComponent(id)}`, { signal: io.signal })) {
-      const update = JSON.parse(data) as JobUpdate
-      if (io.json) io.out(data)
-      else await screen.show(update)
-      if (update.final) return EXIT[update.status] ?? 1
-    }
-    screen.endLine()
-    if (!io.signal.aborted) return 1
-    io.err(`the job goes on; to end it: backplane jobs cancel ${id}`)
-    return INTERRUPTED
-  },
+  run: io => follow(io, io.args[0] ?? ''),
 }
+
+/** Until it is final; the exit code says how it ended. `quiet`: nothing of it is shown. */
+export async function follow(io: CommandIo, id: string, quiet = false): Promise<number> {
+  const screen = new Screen(io)
+  for await (const { data } of io.server!.events(`/sse/jobs/${encodeURIComponent(id)}`, { signal: io.signal })) {
+    const update = JSON.parse(data) as JobUpdate
+    if (!quiet && io.json) io.out(data)
+    else if (!quiet) await screen.show(update)
+    if (update.final) return EXIT[update.status] ?? 1
+  }
+  screen.endLine()
+  if (!io.signal.aborted) return 1
+  io.err(`the job goes on; to end it: backplane jobs cancel ${id}`)
+  return INTERRUPTED
+}
+
+export const lineOf = (job: Job): string =>
+  [job.id, job.status.padEnd(9), (job.agent ?? job.type).padEnd(16), `${job.attempt}/${job.max_attempts}`, job.created_at].join('  ')
 
 /** What a model says must not steer a terminal. */
 export const plain = ({ tty }: Pick<CommandIo, 'tty'>, text: string): string => (tty ? text.replace(/[^\P{Cc}\n\t]/gu, '') : text)
