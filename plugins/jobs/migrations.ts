@@ -9,6 +9,9 @@ export const CODE_OF: Readonly<Record<Dialect, string>> = { sqlite: "error ->> '
  */
 export const ASIDE = "status <> 'completed' AND status <> 'queued' AND status <> 'running'"
 
+/** Neither running nor done; of the straight way only the beginning. */
+export const IDLE = "status <> 'completed' AND status <> 'running'"
+
 export const migrations: readonly Migration[] = [{
   name: '0001-jobs',
   async up(knex) {
@@ -194,5 +197,21 @@ export const migrations: readonly Migration[] = [{
       t.text('job_id').notNullable().index().references('jobs.id').onDelete('CASCADE')
       t.primary(['project_id', 'created_by', 'idempotency_key'])
     })
+  },
+}, {
+  name: '0013-fewer-entries',
+  async up(knex) {
+    // Each change of a job's status writes into every index that it is in: those that say nothing of most jobs are for the others alone.
+    await knex.schema.alterTable('jobs', t => {
+      t.dropUnique(['project_id', 'created_by', 'idempotency_key'])
+      t.dropIndex(['agent', 'id'])
+      t.dropIndex(['status', 'run_at'])
+    })
+    await knex.raw('CREATE UNIQUE INDEX jobs_keys ON jobs (project_id, created_by, idempotency_key) WHERE idempotency_key IS NOT NULL')
+    // Anew behind it: PostgreSQL looks at the oldest first, and with both keys taken a request waits for whoever is about to change the first.
+    await knex.raw('DROP INDEX jobs_dedupe')
+    await knex.raw('CREATE UNIQUE INDEX jobs_dedupe ON jobs (project_id, dedupe_key) WHERE dedupe_key IS NOT NULL')
+    await knex.raw('CREATE INDEX jobs_agents ON jobs (agent, id) WHERE agent IS NOT NULL')
+    await knex.raw(`CREATE INDEX jobs_idle ON jobs (status, run_at) WHERE ${IDLE}`)
   },
 }]

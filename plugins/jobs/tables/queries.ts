@@ -1,5 +1,5 @@
 import type { Database } from '#contracts/database'
-import { ASIDE, CODE_OF } from '../migrations.ts'
+import { ASIDE, CODE_OF, IDLE } from '../migrations.ts'
 import { dataOf, timeOf, timeOrNull, type JobAttempt, type JobRow, type JobStep } from './record.ts'
 
 export interface Selection {
@@ -73,7 +73,7 @@ export class JobQueries {
 
   /** When the first of the jobs that wait for their time may run, if that is before `until`. */
   async nextDue(until: number): Promise<number | undefined> {
-    const row = await this.#jobs.whereIn('status', ['failed', 'delayed']).where('run_at', '<=', until).min({ at: 'run_at' }).first()
+    const row = await this.#jobs.whereRaw(IDLE).whereIn('status', ['failed', 'delayed']).where('run_at', '<=', until).min({ at: 'run_at' }).first()
     return row?.at === null || row?.at === undefined ? undefined : Number(row.at)
   }
 
@@ -101,7 +101,7 @@ export class JobQueries {
   /** How many wait to be run; it stops counting there. */
   async waiting(most: number): Promise<number> {
     const knex = this.database.knex()
-    const some = knex('jobs').whereIn('status', ['queued', 'delayed', 'failed']).select(knex.raw('1')).limit(most).as('some')
+    const some = knex('jobs').whereRaw(IDLE).whereIn('status', ['queued', 'delayed', 'failed']).select(knex.raw('1')).limit(most).as('some')
     return Number((await knex.count({ count: '*' }).from(some).first())!.count)
   }
 
@@ -122,9 +122,10 @@ export class JobQueries {
 
   /** How many wait, how many run, and since when the oldest could run. */
   async load(): Promise<{ queued: number; running: number; oldest: number | undefined }> {
-    const rows: { status: string; count: number; oldest: number }[] = await this.#jobs
-      .whereIn('status', ['queued', 'running']).groupBy('status').select('status').count({ count: '*' }).min({ oldest: 'run_at' })
-    const [queued, running] = ['queued', 'running'].map(status => rows.find(row => row.status === status))
-    return { queued: Number(queued?.count ?? 0), running: Number(running?.count ?? 0), oldest: queued && Number(queued.oldest) }
+    const [queued, running] = await Promise.all([
+      this.#jobs.whereRaw(`status = 'queued' AND ${IDLE}`).count({ count: '*' }).min({ oldest: 'run_at' }).first(),
+      this.#jobs.whereRaw("status = 'running'").count({ count: '*' }).first(),
+    ])
+    return { queued: Number(queued?.count), running: Number(running?.count), oldest: queued?.oldest ?? undefined }
   }
 }

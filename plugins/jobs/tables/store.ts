@@ -4,6 +4,7 @@ import type { ColumnType, Database, ManyStatement, Statement, Tx } from '#contra
 import type { EventLog, NewEvent } from '#contracts/events'
 import type { JobQueue } from '#contracts/queue'
 import { INLINE_RESULT_BYTES } from '../config.ts'
+import { IDLE } from '../migrations.ts'
 import { JobKeys, keepsKey } from './keys.ts'
 import { isFinal, next, type JobEvent } from './machine.ts'
 import { QuestionStore } from './questions.ts'
@@ -354,7 +355,7 @@ export class JobStore {
   }
   /** Ids of jobs whose time has come. */
   async due(limit: number): Promise<string[]> {
-    return this.#jobs.whereIn('status', ['failed', 'delayed']).where('run_at', '<=', this.now).orderBy('run_at').limit(limit).pluck('id')
+    return this.#jobs.whereRaw(IDLE).whereIn('status', ['failed', 'delayed']).where('run_at', '<=', this.now).orderBy('run_at').limit(limit).pluck('id')
   }
   /** Ids of jobs that waited for an answer long enough. */
   async overdue(limit: number): Promise<string[]> {
