@@ -27,6 +27,9 @@ export interface AppDeps {
 
 const TRACEPARENT = /^[\da-f]{2}-[\da-f]{32}-[\da-f]{16}-[\da-f]{2}$/
 const LEFT = new Set(['ERR_STREAM_PREMATURE_CLOSE', 'ECONNRESET', 'EPIPE'])
+const NOWHERE = Symbol('there is no such route')
+const NOTHING_NEAR = 'See `GET /` for where to begin; routes stand under /api/v1, and come with the plugins that `backplane plugins list` shows.'
+const LONGEST_PATH = 200
 const ORDER = { pre: 0, normal: 1, post: 2 }
 
 /** From the first byte of a request to the last of its answer. */
@@ -93,7 +96,30 @@ export class App {
       const given = await (chain.length === 0 ? scope.run({ plugin }, () => route.handler(request)) : this.#through(chain, 0, request, route, plugin))
       if (given?.stream) await this.#stream(exchange, entry, given)
       else this.#send(exchange, given ?? {})
-    } catch (error) { await this.#fail(exchange, error) }
+    } catch (error) { await this.#fail(exchange, error === NOWHERE ? await this.#notFound(exchange) : error) }
+  }
+
+  async #notFound(exchange: Exchange): Promise<unknown> {
+    const { method, path } = exchange
+    const near = await this.#near(exchange).catch(() => [])
+    const advice = near.length ? `Did you mean ${near.map(route => `\`${route.method} ${route.path}\``).join(' or ')}?` : NOTHING_NEAR
+    return exchange.aborted ? exchange.reason : HttpErrors.NOT_FOUND({ method, path: path.slice(0, LONGEST_PATH), advice })
+  }
+
+  /** Routes that were perhaps meant, to who may use them: a stranger is told of public ones alone, as slowly as if he had asked for one. */
+  async #near(exchange: Exchange): Promise<readonly HttpRoute[]> {
+    const { gate, access: { current: guard }, clock } = this.#deps
+    const { method, path, address, req: { headers } } = exchange
+    const near = gate.state === 'serving' && gate.roles.includes('api') ? this.table.near(method, path) : []
+    const open = near.filter(route => route.public)
+    if (!guard || open.length === near.length) return open
+    try {
+      gate.take(exchange, 'request')
+      clock.deadlines.arm(exchange, (exchange.timeoutMs = gate.settings.requestTimeoutMs))
+      const caller = await guard.identify({ headers, address, method, path })
+      const may = await Promise.all(near.map(({ permission }) => permission === undefined || guard.check(caller, permission).then(() => true, () => false)))
+      return near.filter((_, at) => may[at])
+    } catch { return open }
   }
 
   #send(exchange: Exchange, given: HttpAnswer): void {
@@ -113,7 +139,7 @@ export class App {
     const found = this.table.find(method, path)
     if (!found) {
       const allowed = this.table.methodsOf(path)
-      if (allowed.length === 0) throw HttpErrors.NOT_FOUND({ method, path })
+      if (allowed.length === 0) throw NOWHERE
       if (method !== 'OPTIONS') throw HttpErrors.METHOD_NOT_ALLOWED({ method, path, allowed: allowed.join(', ') })
       return undefined
     }

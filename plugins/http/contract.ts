@@ -110,7 +110,7 @@ export interface Problem {
 }
 
 export const HttpErrors = defineErrors('HTTP', {
-  NOT_FOUND: { message: 'there is no {method} {path}', fix: 'See `backplane plugins list` for what is loaded.', status: 404, expose: true },
+  NOT_FOUND: { message: 'there is no {method} {path}', fix: '{advice}', status: 404, expose: true },
   METHOD_NOT_ALLOWED: { message: '{path} does not take {method}', fix: 'Use {allowed}.', status: 405, expose: true },
   INVALID: { message: 'the request does not fit: {reason}', fix: 'Correct the fields named in `errors`.', status: 400, expose: true },
   TOO_LARGE: { message: 'the {what} is larger than {limit}', fix: 'Send less, or raise the limit in plugins.http.config.', status: 413, expose: true },

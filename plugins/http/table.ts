@@ -2,6 +2,7 @@ import Router from '@koa/router'
 import type { BackplaneError, Contribution, Contributions } from '#core'
 import { HttpErrors, type HttpRoute } from '#contracts/http'
 import type { Exchange } from './exchange.ts'
+import { nearRoutes } from './near.ts'
 
 /** One route in service, and the requests that are on their way through it. */
 export interface RouteEntry {
@@ -89,6 +90,9 @@ export class RouteTable {
     const methods = new Set((routers.get(partsOf(path))?.match(path, '').path ?? []).flatMap(layer => layer.methods))
     return methods.size === 0 ? [] : [...methods, 'OPTIONS'].sort()
   }
+
+  /** What was most likely meant by a path that there is not. */
+  near(method: string, path: string): readonly HttpRoute[] { return nearRoutes(method, path, this.#entries.keys()) }
 
   /** Names without a parameter are looked up; the rest is matched by a router for each number of parts, so that few patterns are tried. */
   #build(): Built {

@@ -51,7 +51,7 @@ export class Upgrades {
     try {
       const { path, token } = targetOf(req)
       const found = [...upgrades.all, ...upgrades.away].find(({ value }) => same(value.path, path))
-      if (!found) throw HttpErrors.NOT_FOUND({ method: 'UPGRADE', path })
+      if (!found) throw HttpErrors.NOT_FOUND({ method: 'UPGRADE', path, advice: 'Correct the path: nothing takes a connection over here.' })
       const { plugin, value } = found
       gate.open(value.path)
       if (upgrades.away.some(each => each.plugin === plugin)) throw HttpErrors.AWAY({ path: value.path, plugin })
