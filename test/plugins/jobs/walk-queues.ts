@@ -27,8 +27,8 @@ export interface Lane extends AsyncDisposable {
   readonly queue: JobQueue
   /** Takes up to `count` ids and delivers them. */
   claim(count: number): Promise<void>
-  /** Takes them, and delivers them when it is told to. */
-  carry(count: number): Promise<void>
+  /** Takes them, and delivers them when it is told to, or delivers them, and says so then. */
+  carry(count: number, delivered: boolean): Promise<void>
   deliverCarried(): Promise<void>
   /** Whether they are its own, or nobody's. */
   deliver(ids: readonly string[]): Promise<void>

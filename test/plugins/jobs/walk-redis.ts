@@ -170,7 +170,8 @@ export class RedisLane implements Lane {
   #consumer: Consumer | undefined
   #deliver: Deliver | undefined
   #ring = () => {}
-  #held: Promise<void> | undefined
+  /** It stands still before it delivers, or when it has, before it says so. */
+  #held: { readonly delivered: boolean; readonly over: Promise<void> } | undefined
   #letGo = () => {}
   /** After so many commands the answer to one is lost. */
   cutAfter = Infinity
@@ -198,8 +199,8 @@ export class RedisLane implements Lane {
     await this.host.idle()
     this.#consumer.want(0)
   }
-  carry(count: number): Promise<void> {
-    this.#held ??= new Promise(resolve => { this.#letGo = resolve })
+  carry(count: number, delivered: boolean): Promise<void> {
+    this.#held ??= { delivered, over: new Promise(resolve => { this.#letGo = resolve }) }
     return this.claim(count)
   }
   async deliverCarried(): Promise<void> {
@@ -216,8 +217,9 @@ export class RedisLane implements Lane {
   async #consume(bull: BullQueue, deliver: Deliver): Promise<Consumer> {
     this.#deliver = deliver
     const consumer = this.#consumer = await bull.consume(async (ids, tx) => {
-      await this.#held
+      if (!this.#held?.delivered) await this.#held?.over
       await deliver(ids, tx)
+      await this.#held?.over
     })
     return {
       want() {}, take: async (count, tx) => (this.host.takes ? consumer.take(count, tx) : []),

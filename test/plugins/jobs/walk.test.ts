@@ -24,8 +24,8 @@ const KINDS = [
 ] as const
 /** What an engine does that is not in the database. */
 const OUTSIDE = ['carry', 'carry', 'deliver', 'deliver', 'deliver', 'spurious', 'spurious', 'stall', 'stall', 'catchUp', 'catchUp', 'away', 'back', 'back'] as const
-/** What may happen to a Redis. */
-const OF_REDIS = ['cutSoon', 'killRedis', 'remember', 'goBack'] as const
+/** What may happen to a Redis, and what meets it most often while ids are on their way. */
+const OF_REDIS = ['carry', 'carry', 'carry', 'fail', 'retry', 'retry', 'cutSoon', 'cutSoon', 'killRedis', 'remember', 'goBack'] as const
 const LIMITS = {
   per_project: { concurrency: 3 }, projects: { p1: { concurrency: 2, per_minute: 6 } },
   per_agent: { concurrency: 2 }, agents: { a0: { concurrency: 1 }, a1: { per_minute: 3 } },
@@ -142,7 +142,7 @@ class Walk {
         break
       case 'lead': process.lead(++this.#leases); break
       case 'leave': process.without = !process.without; break
-      case 'carry': await this.#asked(process, process.lane.carry(1 + (b % 3))); break
+      case 'carry': await this.#asked(process, process.lane.carry(1 + (b % 3), a % 2 === 0)); break
       case 'deliver': await this.#asked(process, process.lane.deliverCarried()); break
       case 'spurious': if (id !== undefined) await this.#asked(process, process.lane.deliver([id])); break
       case 'stall': await outside!.stall(); break
