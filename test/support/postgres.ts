@@ -156,13 +156,16 @@ export class PostgresServer {
 
   /** As a machine that is gone without a word, until it is told to go on: connections stand and are taken, and nothing is answered. */
   freeze(): () => void {
-    // First the one that makes new ones.
-    process.kill(this.#pid, 'SIGSTOP')
-    const all = [this.#pid, ...this.#backends]
-    for (const each of all) process.kill(each, 'SIGSTOP')
-    // Where it runs as another user, the program that made it so stood still with it.
-    const parent = Number(/^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${this.#pid}/status`, 'utf8'))![1])
-    return () => { for (const each of [...all, parent]) process.kill(each, 'SIGCONT') }
+    // The program that made it another user stands still with it, and would wake it.
+    const keeper = asRoot() ? [Number(/^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${this.#pid}/status`, 'utf8'))![1])] : []
+    const signal = (pids: readonly number[], name: NodeJS.Signals) => {
+      // One of them may have ended meanwhile.
+      for (const each of pids) try { process.kill(each, name) } catch (error) { if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error }
+    }
+    signal([...keeper, this.#pid], 'SIGSTOP')
+    const backends = this.#backends
+    signal(backends, 'SIGSTOP')
+    return () => signal([...backends, this.#pid, ...keeper], 'SIGCONT')
   }
 
   get #pid(): number { return Number(readFileSync(join(this.folder, 'data/postmaster.pid'), 'utf8').split('\n')[0]) }
