@@ -19,7 +19,7 @@ const GATES = [
 ]
 
 /** Jobs that do nothing, on servers of their own: an empty database of each for every run. */
-export const engines = ({ rounds = 5, count = 4_000 } = {}) => withServers(async (postgres, redis) => {
+export const engines = ({ rounds = 5, count = 4_000, atOnce = CONCURRENCIES } = {}) => withServers(async (postgres, redis) => {
   const one = async (name, concurrency) => {
     const [database, store] = [await postgres.newDatabase(), await redis.newDatabase()]
     try {
@@ -27,7 +27,7 @@ export const engines = ({ rounds = 5, count = 4_000 } = {}) => withServers(async
     } finally { for (const each of [database, store]) await each[Symbol.asyncDispose]() }
   }
   const cases = []
-  for (const concurrency of CONCURRENCIES) {
+  for (const concurrency of atOnce) {
     const results = await interleave(Object.keys(NAMES), rounds, name => one(name, concurrency))
     const all = (name, key) => results.get(name).map(each => each[key])
     const middles = key => Object.fromEntries(Object.keys(NAMES).map(name => [name, median(all(name, key))]))

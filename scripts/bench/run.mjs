@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// npm run bench -- [hooks] [boot] [start] [database] [http] [queue] [engines] [agent] [--json] [--write] [--rounds N] [--counts 1,5] [--batch-ms N]
+// npm run bench -- [hooks] [boot] [start] [database] [http] [queue] [engines] [agent] [--json] [--write] [--rounds N] [--counts 1,5] [--batch-ms N] [--at-once 10,50]
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
@@ -43,7 +43,7 @@ function write(results) {
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { json: { type: 'boolean' }, write: { type: 'boolean' }, rounds: { type: 'string' }, counts: { type: 'string' }, 'batch-ms': { type: 'string' } },
+  options: { json: { type: 'boolean' }, write: { type: 'boolean' }, rounds: { type: 'string' }, counts: { type: 'string' }, 'batch-ms': { type: 'string' }, 'at-once': { type: 'string' } },
 })
 const chosen = positionals.length ? positionals : Object.keys(BENCHES)
 for (const name of chosen) if (!(name in BENCHES)) {
@@ -53,10 +53,10 @@ for (const name of chosen) if (!(name in BENCHES)) {
 const counts = values.counts?.split(',').map(Number)
 const options = {
   ...(values.rounds && { rounds: Number(values.rounds) }), ...(values['batch-ms'] && { batchMs: Number(values['batch-ms']) }),
-  ...(counts && { counts, count: counts.at(-1) }),
+  ...(counts && { counts, count: counts.at(-1) }), ...(values['at-once'] && { atOnce: values['at-once'].split(',').map(Number) }),
 }
 if (Object.values(options).flat().some(value => !(value > 0))) {
-  console.error('bench: --rounds, --counts and --batch-ms take numbers above 0, as in --counts 1,5')
+  console.error('bench: --rounds, --counts, --batch-ms and --at-once take numbers above 0, as in --counts 1,5')
   process.exit(2)
 }
 

@@ -5,13 +5,13 @@ import { build } from '../build.mjs'
 
 export const ROOT = resolve(import.meta.dirname, '../..')
 
-/** A copy of what is built now, as it would be installed: no edit changes the product in the middle of a show. */
+/** A copy of what is built now, as it would be installed: no edit changes it in the middle of a show. Call `remove` when done. */
 export async function snapshot(): Promise<{ readonly folder: string; remove(): void }> {
   await build(ROOT)
   const folder = mkdtempSync(join(tmpdir(), 'chaos-host-'))
   for (const each of ['package.json', 'config', 'dist']) cpSync(join(ROOT, each), join(folder, each), { recursive: true })
   mkdirSync(join(folder, 'scripts'))
-  cpSync(join(ROOT, 'scripts/backplane.mjs'), join(folder, 'scripts/backplane.mjs'))
+  for (const each of ['backplane.mjs', 'create-plugin']) cpSync(join(ROOT, 'scripts', each), join(folder, 'scripts', each), { recursive: true })
   symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'))
   return { folder, remove: () => rmSync(folder, { recursive: true, force: true }) }
 }

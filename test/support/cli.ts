@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { eventually } from '#core/testing'
+import { run as runHere } from '../../core/cli/cli.ts'
 
 export const root = resolve(import.meta.dirname, '../..')
 const tsx = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href
@@ -21,7 +22,7 @@ export interface Run {
   line(what: string, fits: (line: Record<string, any>) => boolean, from?: number): Promise<Record<string, any>>
 }
 
-/** A folder to run the real `backplane` in, as a process of its own. `host`: a built copy instead of the sources. */
+/** A folder to run the real `backplane` in. `host`: a built copy instead of the sources. */
 export function workplace(files: Readonly<Record<string, string>>, host = root) {
   const folder = mkdtempSync(join(tmpdir(), 'cli-'))
   const running = new Set<ChildProcess>()
@@ -59,9 +60,21 @@ export function workplace(files: Readonly<Record<string, string>>, host = root) 
   }
   return {
     folder, write, start,
-    async run(...args: string[]) {
+    /** Begins a process of its own and waits for its end. */
+    async spawn(...args: string[]) {
       const it = start(args)
       return { code: await it.ended, out: it.out, err: it.err }
+    },
+    /** The same command line in this process, which takes a tenth of the time; what plugins print by themselves is not in `out` and `err`. */
+    async run(...args: string[]) {
+      const { PATH, HOME, TMPDIR } = process.env
+      let [out, err] = ['', '']
+      const code = await runHere(args, {
+        cwd: folder, env: { PATH, HOME, TMPDIR }, pid: process.pid, node: process.execPath, tty: false, signal: new AbortController().signal,
+        alive: pid => { try { return process.kill(pid, 0) } catch { return false } },
+        async *stdin() {}, out: text => { out += text }, err: text => { err += text }, onStray() {},
+      })
+      return { code, out, err }
     },
     async [Symbol.asyncDispose]() {
       await Promise.all([...running].map(child => new Promise(done => { child.once('close', done); child.kill('SIGKILL') })))

@@ -12,8 +12,8 @@ chmodSync(home, 0o755)
 process.env.TMPDIR = home
 process.once('exit', () => rmSync(home, { recursive: true, force: true }))
 
-/** Made by tsx, Node and the servers of the tests for themselves, and good for the whole run. */
-const ours = (name: string) => /^(tsx-|node-compile-cache|node-jiti|v8-compile-cache|backplane-postgres-|backplane-redis-)/.test(name)
+/** Made by tsx, Node and the servers of the tests for themselves, and good for the whole run; or by SQLite, for a moment in which it was killed. */
+const ours = (name: string) => /^(tsx-|node-compile-cache|node-jiti|v8-compile-cache|backplane-postgres-|backplane-redis-|etilqs_)/.test(name)
 const left = () => readdirSync(home).filter(name => !ours(name))
 const listeners = () => new Map(process.eventNames().map(event => [event, process.listenerCount(event)]))
 

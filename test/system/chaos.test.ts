@@ -7,8 +7,8 @@ import { redisOrSkip } from '../support/services.ts'
 
 const SEED = Number(process.env['BACKPLANE_SEED'] ?? Math.floor(Math.random() * 2 ** 31))
 const SCALE = 0.005
-/** What is quick; `npm run chaos -- --all` runs all of them. */
-const CHOSEN: Readonly<Record<string, readonly number[]>> = { 'embedded-sqlite': [1, 4, 7], 'bullmq-sqlite': [2, 8] }
+/** What is quick, and shown by no other test; `npm run chaos -- --all` runs all of them. */
+const CHOSEN: Readonly<Record<string, readonly number[]>> = { 'embedded-sqlite': [1, 7], 'bullmq-sqlite': [2, 8] }
 
 const said: string[] = []
 async function play(number: number, engine: Engine, host: string): Promise<Result> {

@@ -30,7 +30,7 @@ plugins:
   database: {}
   cluster: {}
   events: {}
-  jobs: { config: { max_attempts: 20 } }
+  jobs: { config: { max_attempts: 20, lease: { ms: 3000, renew_ms: 1000 } } }
   queue-embedded: {}
   models: { config: { providers: { local: { type: openai-compatible, base_url: ${base} } }, aliases: { default: local/counted } } }
   agents: { config: { agents: { adder: { summary: Adds, tools: [calculator] } } } }
@@ -88,7 +88,7 @@ describe(`kill -9 of the whole product ${ROUNDS} times while jobs are submitted 
     const started = Date.now()
     const { server, url } = await begin()
     const get = async (id: string) => (await fetch(`${url}/api/v1/jobs/${id}`)).json() as Promise<Job>
-    // At the latest when the leases of the dead are over, which is within ten seconds: whatever runs then was begun by the living.
+    // At the latest when the leases of the dead are over: whatever runs then was begun by the living.
     await eventually('nothing to be left running by a dead process', async () => (await running(url)).every(each => Date.parse(each.attempts.at(-1)!.started_at) >= started), 10_000)
     const jobs = await eventually('every acknowledged job to end', async () => {
       const all = await Promise.all(acknowledged.map(get))

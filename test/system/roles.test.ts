@@ -97,7 +97,7 @@ describe('roles', function () {
     await using place = workplace({ 'roles.yaml': 'runtime:\n  roles: [api, wrker]\n' })
     const file = await place.run('config', 'check', '--config', 'roles.yaml')
     assert.deepEqual([file.code, /roles\.yaml:2:\d+ {2}runtime\.roles {2}there is no role "wrker"\. Did you mean "worker"\?/.test(file.err)], [2, true], file.err)
-    const option = await place.run('start', '--roles', 'wrker')
+    const option = await place.spawn('start', '--roles', 'wrker')
     assert.deepEqual([option.code, /^option --roles {2}runtime\.roles {2}there is no role "wrker"\. Did you mean "worker"\?/m.test(option.err)], [2, true], option.err)
     await using empty = workplace({ 'roles.yaml': 'runtime:\n  roles: []\n' })
     assert.equal((await empty.run('config', 'check', '--config', 'roles.yaml')).code, 2)

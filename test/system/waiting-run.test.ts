@@ -33,7 +33,7 @@ describe('a run that somebody waits for', function () {
   this.timeout(60_000)
 
   for (const [what, ms, wanted] of [['is answered by an instance that is told to stop, if it ends in time', 1_000, 200],
-    ['is answered 503 with Retry-After otherwise, and goes on where whoever sends it again gets it', 8_000, 503]] as const) {
+    ['is answered 503 with Retry-After otherwise, and goes on where whoever sends it again gets it', 5_000, 503]] as const) {
     it(what, async () => {
       await using place = workplace(files)
       const start = async (roles: string) => {

@@ -98,7 +98,7 @@ describe('the backplane command', function () {
 
   describe('config', () => {
     it('check: good, and no setup ran', async () => {
-      const { code, out, err } = await place.run('config', 'check')
+      const { code, out, err } = await place.spawn('config', 'check')
       assert.equal(code, 0, err)
       assert.match(out, /no problems; 4 plugins/)
       assert.doesNotMatch(err, /SETUP RAN/)
@@ -112,7 +112,7 @@ describe('the backplane command', function () {
     })
     it('check: a missing dependency names who needs it, and a start says the same', async () => {
       place.write('lonely.yaml', 'plugins:\n  store: false\n')
-      const [checked, started] = await Promise.all([place.run('config', 'check', '-c', 'lonely.yaml'), place.run('start', '-c', 'lonely.yaml')])
+      const [checked, started] = await Promise.all([place.run('config', 'check', '-c', 'lonely.yaml'), place.spawn('start', '-c', 'lonely.yaml')])
       assert.deepEqual([checked.code, started.code], [2, 2])
       assert.match(checked.err, /default\.yaml:6:\d+ {2}plugins\.shop {2}plugin "shop" needs service "store\.store"/)
       assert.equal(started.err, checked.err)
@@ -198,7 +198,7 @@ describe('the backplane command', function () {
 
       assert.match((await place.run('config', 'plan')).out, /nothing would change/)
       place.write('next.yaml', 'log: { level: debug }\nruntime: { graceMs: 5000 }\nplugins:\n  shop: { config: { size: 6 } }\n  other: null\n  second: { use: ./other.js }\n')
-      const text = await place.run('config', 'plan', '-c', 'next.yaml')
+      const text = await place.spawn('config', 'plan', '-c', 'next.yaml')
       assert.equal(text.code, 0, text.err)
       const rows = ['+ second: added', '- other: removed', '~ shop: re-configured', '~ log.level: info -> debug', '! runtime.graceMs: 30000 -> 5000; takes a restart']
       for (const row of rows) assert.ok(text.out.includes(row), `${row} in:\n${text.out}`)
@@ -261,19 +261,19 @@ describe('the backplane command', function () {
 
   describe('commands of plugins', () => {
     it('get a runtime of what their plugin needs and what contributes to it; nothing is started', async () => {
-      const { code, out, err } = await place.run('shop', 'sell', 'pears', '--count', '2')
+      const { code, out, err } = await place.spawn('shop', 'sell', 'pears', '--count', '2')
       assert.equal(code, 0, err)
       assert.equal(out, 'value of pears x2 apples\n')
       assert.match(err, /SETUP RAN/)
       assert.doesNotMatch(err, /OTHER|STARTED/)
     })
     it('print data with --json, and end with the code that they return', async () => {
-      const [json, praise] = await Promise.all([place.run('shop', 'sell', 'pears', '--json'), place.run('plugins', 'praise')])
+      const [json, praise] = await Promise.all([place.run('shop', 'sell', 'pears', '--json'), place.spawn('plugins', 'praise')])
       assert.deepEqual(JSON.parse(json.out), { sold: 'pears' })
       assert.deepEqual([praise.code, praise.out], [3, 'well done\n'])
     })
     it('end with 1 when they fail, and with 2 when the config is bad', async () => {
-      const [failed, bad] = await Promise.all([place.run('shop', 'fail'), place.run('shop', 'sell', 'x', '-c', 'bad.yaml')])
+      const [failed, bad] = await Promise.all([place.spawn('shop', 'fail'), place.spawn('shop', 'sell', 'x', '-c', 'bad.yaml')])
       assert.equal(failed.code, 1)
       assert.match(failed.err, /no luck/)
       assert.equal(bad.code, 2)

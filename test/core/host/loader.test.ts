@@ -8,7 +8,7 @@ import { promisify } from 'node:util'
 import * as fc from 'fast-check'
 import { satisfies } from '../../../core/host/range.ts'
 import { loadDeployment } from '../../../core/host/loader.ts'
-import { buildHost } from '../../support/dist.ts'
+import { snapshot } from '../../../scripts/chaos/host.ts'
 
 const root = resolve(import.meta.dirname, '../../..')
 const folders: string[] = []
@@ -93,10 +93,10 @@ console.log(JSON.stringify({ problems, order, same, got: globalThis.got, files: 
 
 describe('a plugin outside the repository', function () {
   this.timeout(30_000)
-  let built: Awaited<ReturnType<typeof buildHost>>
+  let built: Awaited<ReturnType<typeof snapshot>>
   let script: string
   before(async () => {
-    built = await buildHost()
+    built = await snapshot()
     script = join(folder({ 'run.mjs': RUN }), 'run.mjs')
   })
   after(() => { built.remove(); clean() })

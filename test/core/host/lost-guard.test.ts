@@ -45,7 +45,7 @@ describe('an optional guard that can no longer be loaded', function () {
       assert.equal(answer, 'PLUGIN_UNAVAILABLE')
       assert.match(about(warnings), /closed: asker\.may-spend/)
     }
-    const { out, err } = await place.run('ask', 'now')
+    const { out, err } = await place.spawn('ask', 'now')
     assert.equal(out, 'PLUGIN_UNAVAILABLE\n', err)
     place.write('guard.js', GUARD)
     assert.equal((await served(place)).answer, 'open')

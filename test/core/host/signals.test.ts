@@ -175,7 +175,7 @@ describe('a running process', function () {
         export default definePlugin({ name: 'late', commands: () => import('./commands.js'), setup(ctx) { ctx.defer(() => { setTimeout(() => { throw new Error('too late') }, 300) }) } })`,
       'commands.js': 'export default [{ name: \'late say\', summary: \'says\', needs: \'runtime\', async run(io) { io.out(\'said\') } }]',
     })
-    const { code, out, err } = await place.run('late', 'say')
+    const { code, out, err } = await place.spawn('late', 'say')
     assert.deepEqual([code, out], [0, 'said\n'], err)
     assert.match(err, /after the end: Error: too late/)
   })
@@ -193,7 +193,7 @@ describe('a running process', function () {
       'package.json': '{"type":"module"}', 'config/default.yaml': 'plugins: { broken: { use: ../broken.js } }\n',
       'broken.js': 'import { definePlugin } from \'backplane\'\nexport default definePlugin({ name: \'broken\', setup() { throw new Error(\'no power\') } })',
     })
-    const { code, err } = await place.run('start')
+    const { code, err } = await place.spawn('start')
     assert.equal(code, 1)
     assert.match(err, /LIFECYCLE_FAILED: setup of plugin "broken" failed: no power\n {2}fix: /)
   })

@@ -4,8 +4,8 @@ import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, unl
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import fc from 'fast-check'
-import { SystemClock } from '#core'
-import { createTestRuntime, eventually, recordLog } from '#core/testing'
+import { SystemClock, type Clock } from '#core'
+import { createTestRuntime, eventually, FakeClock, recordLog } from '#core/testing'
 import { Agent, Tool, type ToolContext } from '#contracts/agents'
 import { DocumentFiles, type DocumentOptions } from '../../../plugins/agent-pack-core/document-files.ts'
 import { DocumentIndex } from '../../../plugins/agent-pack-core/document-index.ts'
@@ -98,11 +98,11 @@ describe('the search in documents', function () {
   this.timeout(30_000)
   let folder: string
   const write = (name: string, text: string | Buffer) => { mkdirSync(dirname(join(folder, name)), { recursive: true }); writeFileSync(join(folder, name), text) }
-  const make = (options: Partial<DocumentOptions> = {}) => {
+  const make = (options: Partial<DocumentOptions> = {}, clock: Clock = new SystemClock()) => {
     const log = recordLog()
     const files = new DocumentFiles({ paths: [join(folder, 'docs')], extensions: ['.md', '.txt'], max_files: 100, max_file_bytes: 10_000, max_bytes: 100_000, ...options }, log)
     const left = () => log.lines.filter(line => line.message === 'a document was left out').map(line => `${String(line.fields['file'])}: ${String(line.fields['reason'])}`)
-    return Object.assign(new DocumentIndex(files, new SystemClock(), log), { left })
+    return Object.assign(new DocumentIndex(files, clock, log), { left })
   }
   beforeEach(() => { folder = mkdtempSync(join(tmpdir(), 'documents-')); write('docs/guide.md', GUIDE) })
   afterEach(() => rmSync(folder, { recursive: true, force: true }))
@@ -211,10 +211,13 @@ describe('the search in documents', function () {
     assert.ok(small.size.files < 25)
   })
   it('follows the files by itself, for questions that it is to recognize', async () => {
-    await using index = make()
+    const clock = new FakeClock()
+    await using index = make({}, clock)
     await index.start()
     assert.equal(index.size.files, 1)
     write('docs/new.md', 'The lighthouse keeper.')
+    assert.ok(!index.recognizes('lighthouse'))
+    await clock.advance(5_000)
     await eventually('it has read the new one', () => index.recognizes('lighthouse'), 8_000)
   })
 
@@ -247,7 +250,7 @@ plugins:
   agent-pack-core: { config: { documents: { paths: [docs] } } }
 `,
     })
-    const { code, out, err } = await place.run('run', 'query', 'Where do the boats berth, and what is 6*7?')
+    const { code, out, err } = await place.spawn('run', 'query', 'Where do the boats berth, and what is 6*7?')
     assert.equal(code, 0, err)
     assert.match(out, /docs\/guide\.md:3 \(Harbour guide\)\n> Boats berth at the northern quay\./)
     assert.match(out, /6\*7 = 42/)

@@ -148,8 +148,8 @@ describe('database on PostgreSQL', () => {
   it('gives each of many slow statements of a transaction its time, though they were asked together', async function () {
     this.timeout(20_000)
     await using opened = await open({ postgres: { statementMs: 1_000 } })
-    const slow = opened.db.prepare('SELECT pg_sleep(0.8)')
-    await opened.db.transaction(async tx => { await Promise.all(Array.from({ length: 8 }, () => slow.all([], tx))) })
+    const slow = opened.db.prepare('SELECT pg_sleep(0.4)')
+    await opened.db.transaction(async tx => { await Promise.all(Array.from({ length: 4 }, () => slow.all([], tx))) })
   })
 
   it('looks up the rows of a statement by their index though its plan was made while the table was empty', async () => {

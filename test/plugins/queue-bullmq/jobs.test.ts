@@ -11,14 +11,14 @@ import { allFinal, jobType, openAccess, operator } from '../jobs/kit.ts'
 import { freePort } from '../../support/redis.ts'
 import { redisOrSkip, RedisServer } from '../../support/services.ts'
 
-interface Options { readonly types: readonly JobType[]; readonly config?: Record<string, unknown>; readonly queueConfig?: Record<string, unknown>; readonly database?: string }
+interface Options { readonly types: readonly JobType[]; readonly config?: Record<string, unknown>; readonly queueConfig?: Record<string, unknown>; readonly database?: string; readonly graceMs?: number }
 
-const open = (url: string, { types, config = {}, queueConfig = {}, database: file }: Options) => createTestRuntime({
+const open = (url: string, { types, config = {}, queueConfig = {}, database: file, ...options }: Options) => createTestRuntime({
   plugins: [
     { plugin: database, config: file === undefined ? {} : { url: file } }, { plugin: redis, config: { url } }, { plugin: queue, config: queueConfig },
     { plugin: jobs, config: { sweep_ms: 200, ...config } }, contribute(JobType, ...types),
   ],
-  services: [openAccess()],
+  services: [openAccess()], ...options,
 })
 const submit = (t: TestRuntime, count: number, type = 'count') =>
   Promise.all(Array.from({ length: count }, (_, at) => t.get(Jobs).submit(operator, { type, input: at })))
@@ -150,7 +150,7 @@ describe('queue-bullmq under jobs', () => {
   it('hands back what runs when it stops, and another process goes on at once', async function () {
     this.timeout(20_000)
     const server = await start()
-    await using one = await open(server.url, { types: [counting(() => new Promise(() => {})).type], config: { concurrency: 5 } })
+    await using one = await open(server.url, { types: [counting(() => new Promise(() => {})).type], config: { concurrency: 5 }, graceMs: 6_000 })
     const file = `sqlite:${one.dataDir}/backplane.db`
     const submitted = await submit(one, 10)
     await eventually('five to run', async () => (await states(one, submitted)).filter(each => each === 'running').length === 5)

@@ -33,7 +33,7 @@ describe('the routes and commands of schedules', function () {
     assert.ok(existsSync(join(place.folder, 'data/server.json')))
     const run = async (...args: string[]) => { const { code, out, err } = await place.run('schedules', ...args, '--url', url); return { code, out: out.trim(), err: err.trim() } }
 
-    const made = await run('put', 'weekly', '--file', 'weekly.json', '--json')
+    const made = await place.spawn('schedules', 'put', 'weekly', '--file', 'weekly.json', '--json', '--url', url)
     assert.equal(made.code, 0, made.err)
     const schedule = JSON.parse(made.out) as Schedule
     assert.deepEqual([schedule.cron, schedule.overlap, schedule.created_by], ['0 9 * * mon', 'skip', 'operator'])
