@@ -4,7 +4,7 @@ import type { Question } from '#contracts/questions'
 import type { JobDetail } from './tables/record.ts'
 import { ask, whole } from './watch/server.ts'
 import { submit } from './submit.ts'
-import { lineOf, plain, watch } from './watch/watch.ts'
+import { heldUp, lineOf, plain, watch } from './watch/watch.ts'
 
 const post = <T>(io: CommandIo, path: string, body?: unknown) =>
   ask<T>(io, path, { method: 'POST', ...(body !== undefined && { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }) })
@@ -74,6 +74,7 @@ const show: Command = {
     tell(`input: ${text(job.input)}`)
     if (job.result !== null) tell(`result: ${text(job.result)}`)
     if (job.error) tell(`error: ${job.error.code}: ${job.error.message}${job.error.fix === undefined ? '' : `\n  fix: ${job.error.fix}`}`)
+    if (job.held_up) tell(heldUp(job.held_up))
     if (job.status === 'failed' || job.status === 'delayed') tell(`next attempt: ${job.run_at}`)
     let last: JobDetail['attempts'][number] | undefined
     for (const each of job.attempts) {

@@ -1,6 +1,6 @@
 import { definePlugin, Host, live } from '#core'
 import { Access, PermissionInfo } from '#contracts/access'
-import { Broadcast, ClockSkew, sharedClock } from '#contracts/cluster'
+import { Broadcast, ClockSkew, Instances, sharedClock } from '#contracts/cluster'
 import { Database } from '#contracts/database'
 import { EventLog } from '#contracts/events'
 import { HealthCheck } from '#contracts/health'
@@ -36,11 +36,11 @@ export default definePlugin({
   summary: 'The system of record of all work: takes jobs in, runs them, brings them to an end',
   config,
   uses: { host: Host, database: Database, queue: JobQueue, access: live(Access), events: live(EventLog),
-    broadcast: live(Broadcast), skew: live(ClockSkew) },
+    broadcast: live(Broadcast), skew: live(ClockSkew), instances: live(Instances) },
   provides: [Jobs, JobUpdates, Questions],
   contributes: [HttpRoute, HealthCheck, Metric, PermissionInfo],
   commands: () => import('./commands.ts'),
-  async setup(ctx, { host, database, queue, access, events, broadcast, skew }) {
+  async setup(ctx, { host, database, queue, access, events, broadcast, skew, instances }) {
     await database.migrate('jobs', migrations)
     const clock = sharedClock(ctx.clock, skew)
     const { aging_ms: agingMs, inline_result_bytes: inlineResultBytes } = ctx.config
@@ -63,7 +63,7 @@ export default definePlugin({
       store, clock, events: () => events.current, progress: id => worker.find(id)?.progress, get: (caller, id) => jobs.get(caller, id),
     })
     const runs = new JobRuns(worker, control, follower, queries)
-    const jobs = new JobService({ worker, queries, control, backlog, runs, events: () => events.current })
+    const jobs = new JobService({ worker, queries, control, backlog, runs, events: () => events.current, instances: () => instances.current })
     const family = new Family({ worker, queries, control, backlog, log: ctx.log, insert: (rows, tx) => jobs.insertAll(rows, tx) })
     const questions = new JobQuestions(worker)
     ctx.provide(Jobs, jobs)
@@ -71,7 +71,7 @@ export default definePlugin({
     ctx.provide(JobUpdates, follower)
     for (const route of routes(jobs, questions)) ctx.contribute(HttpRoute, route)
     for (const instrument of Object.values(instruments)) ctx.contribute(Metric, instrument)
-    ctx.contribute(HealthCheck, healthCheck(queries, queue, clock))
+    ctx.contribute(HealthCheck, healthCheck(queries, queue, clock, jobs.holdups))
     for (const permission of permissions) ctx.contribute(PermissionInfo, permission)
     return { start: () => worker.start(), drain: () => worker.drain(), stop: () => worker.stop().finally(() => follower.close()) }
   },

@@ -69,6 +69,7 @@ const detail = job.extend({
   })),
   steps: z.array(z.object({ name: z.string(), attempt: z.int(), started_at: z.string(), finished_at: z.string() })),
   events: z.array(z.object({ seq: z.int(), type: z.string(), at: z.string(), data: z.unknown() })).describe('The last 100 that are logged.'),
+  held_up: z.object({ reason: z.enum(['no_worker', 'limit', 'not_handed_over']), message: z.string(), fix: z.string() }).nullable().describe('Why it has not begun though it could, if that is known.'),
 })
 
 const filter = {

@@ -48,7 +48,9 @@ describe('roles', function () {
     worker.process.kill('SIGTERM')
     assert.equal(await worker.ended, 0, worker.err)
     const later = await submit(url)
-    assert.equal((await jobOf(url, later.id)).status, 'queued')
+    const held = await jobOf(url, later.id) as Job & { held_up: { reason: string; message: string } }
+    assert.deepEqual([held.status, held.held_up.reason, held.held_up.message], ['queued', 'no_worker', 'no process that runs jobs is alive'])
+    assert.equal((await fetch(`${url}/health/ready`)).status, 200, 'it takes jobs in all the same')
     assert.equal(JSON.parse(readFileSync(join(place.folder, 'data/server.json'), 'utf8')).url, url)
     api.process.kill('SIGTERM')
     assert.equal(await api.ended, 0, api.err)

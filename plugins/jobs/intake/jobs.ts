@@ -1,4 +1,5 @@
 import type { Access, Caller, Permission } from '#contracts/access'
+import type { Instances } from '#contracts/cluster'
 import type { Tx } from '#contracts/database'
 import type { EventLog } from '#contracts/events'
 import { JobErrors, type AdmittedJob, type Job, type JobFilter, type JobRequest, type Jobs, type Page } from '#contracts/jobs'
@@ -12,6 +13,7 @@ import { instruments } from '../instruments.ts'
 import type { JobQueries } from '../tables/queries.ts'
 import { toQuestion } from '../tables/questions.ts'
 import { timeOf, toJob, type JobDetail, type JobRow } from '../tables/record.ts'
+import { Holdups } from '../watch/holdup.ts'
 import type { JobRuns, RunOptions } from '../watch/run.ts'
 import type { Inserted } from '../tables/store.ts'
 import type { Worker } from '../work/worker.ts'
@@ -33,6 +35,8 @@ export interface JobServiceDeps {
   readonly backlog: Backlog
   readonly runs: JobRuns
   readonly events: () => EventLog | undefined
+  /** Which processes are alive, where somebody knows. */
+  readonly instances?: () => Instances | undefined
 }
 
 /** `Jobs` for callers: who may do what, what is taken in, what is shown. */
@@ -41,13 +45,15 @@ export class JobService implements Jobs {
   readonly #admitted = new WeakMap<AdmittedJob, JobRow>()
 
   readonly worker: Worker
+  readonly holdups: Holdups
   readonly #admission: Admission
   readonly #submissions: Batch<JobRow, Exclude<Inserted, Error>>
 
   constructor(readonly deps: JobServiceDeps) {
     this.worker = deps.worker
     this.#admission = new Admission(deps.worker)
-    const { database } = deps.worker.deps
+    const { database, clock, queue } = deps.worker.deps
+    this.holdups = new Holdups({ instances: () => deps.instances?.(), clock, worksHere: () => deps.worker.takes, transactional: queue.can.transactional })
     this.#submissions = new Batch({ database, most: MOST_AT_ONCE, write: (rows, tx) => this.insertAll(rows, tx) })
   }
 
@@ -117,7 +123,7 @@ export class JobService implements Jobs {
     const logged = await this.deps.events()?.read(`job:${id}`, Math.max(0, row.seq - EVENTS_SHOWN), EVENTS_SHOWN)
     const events = logged?.events.map(({ seq, type, at, data }) => ({ seq: seq!, type, at: timeOf(at), data })) ?? []
     const questions = (await this.worker.deps.store.questions.of(id)).map(toQuestion)
-    return { ...toJob(row), ...await this.deps.queries.history(id), questions, events }
+    return { ...toJob(row), ...await this.deps.queries.history(id), questions, events, held_up: await this.holdups.of(row) }
   }
 
   async list(caller: Caller, filter: Filter = {}): Promise<Page<Job>> {

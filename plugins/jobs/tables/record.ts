@@ -1,5 +1,6 @@
 import type { Job, JobError, JobStatus, ResultRef } from '#contracts/jobs'
 import type { Question } from '#contracts/questions'
+import type { Holdup } from '../watch/holdup.ts'
 
 /** A job as its table has it: times in milliseconds, data as JSON text. */
 export interface JobRow {
@@ -71,6 +72,8 @@ export interface JobDetail extends Job {
   readonly attempts: readonly JobAttempt[]
   readonly steps: readonly JobStep[]
   readonly events: readonly JobHappening[]
+  /** Why it has not begun though it could, if that is known. */
+  readonly held_up: Holdup | null
 }
 
 let last = { ms: 0, text: new Date(0).toISOString() }

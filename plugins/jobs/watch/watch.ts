@@ -1,9 +1,13 @@
 import type { Command, CommandIo } from '#core'
 import type { JobUpdate } from '#contracts/job-updates'
 import type { Job, JobError, ResultRef } from '#contracts/jobs'
+import type { JobDetail } from '../tables/record.ts'
+import type { Holdup } from './holdup.ts'
 import { whole } from './server.ts'
 
 const LONGEST = 400
+const FIRST_LOOK_MS = 1_500
+const NEXT_LOOK_MS = 10_000
 const EXIT: Readonly<Record<string, number>> = { completed: 0, dead: 1, cancelled: 3 }
 export const INTERRUPTED = 130
 
@@ -19,8 +23,10 @@ export const watch: Command = {
 /** Until it is final; the exit code says how it ended. `quiet`: nothing of it is shown. */
 export async function follow(io: CommandIo, id: string, quiet = false): Promise<number> {
   const screen = new Screen(io)
+  using vigil = new Vigil(io, id)
   for await (const { data } of io.server!.events(`/sse/jobs/${encodeURIComponent(id)}`, { signal: io.signal })) {
     const update = JSON.parse(data) as JobUpdate
+    vigil.saw(update)
     if (!quiet && io.json) io.out(data)
     else if (!quiet) await screen.show(update)
     if (update.final) return EXIT[update.status] ?? 1
@@ -29,6 +35,44 @@ export async function follow(io: CommandIo, id: string, quiet = false): Promise<
   if (!io.signal.aborted) return 1
   io.err(`the job goes on; to end it: backplane jobs cancel ${id}`)
   return INTERRUPTED
+}
+
+export const heldUp = ({ message, fix }: Holdup): string => `held up: ${message}\n  fix: ${fix}`
+
+/** Asks, while a job does not begin, what holds it up, and says so once. */
+class Vigil implements Disposable {
+  #timer: NodeJS.Timeout | undefined
+  #told = ''
+  #queued = true
+
+  constructor(readonly io: CommandIo, readonly id: string) { this.#later(FIRST_LOOK_MS) }
+
+  saw({ status }: JobUpdate): void {
+    if (status === 'queued' && !this.#queued) this.#later(FIRST_LOOK_MS)
+    this.#queued = status === 'queued'
+    if (!this.#queued) clearTimeout(this.#timer)
+  }
+
+  [Symbol.dispose](): void {
+    this.#queued = false
+    clearTimeout(this.#timer)
+  }
+
+  #later(ms: number): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => void this.#look(), ms)
+    this.#timer.unref()
+  }
+
+  async #look(): Promise<void> {
+    const { io, id } = this
+    const answer = await io.server!.fetch(`/api/v1/jobs/${encodeURIComponent(id)}`, { signal: io.signal }).catch(() => undefined)
+    const { held_up } = (answer?.ok ? await answer.json().catch(() => ({})) : {}) as Partial<JobDetail>
+    if (!this.#queued || io.signal.aborted) return
+    if (held_up && held_up.reason !== this.#told) io.err(heldUp(held_up))
+    this.#told = held_up?.reason ?? ''
+    this.#later(NEXT_LOOK_MS)
+  }
 }
 
 export const lineOf = (job: Job): string =>
