@@ -14,6 +14,8 @@ export const config = z.strictObject({
     verify: z.boolean().default(true).describe('False takes any certificate; for trying things out only.'),
   }).prefault({}).describe('For `rediss://` addresses.'),
   connectMs: ms(100, 60_000).default(2_000).describe('How long one attempt to connect may take.'),
+  silentMs: ms(100, 60_000).default(2_000)
+    .describe('How long Redis may give no sign of life, in milliseconds, before it is connected to again: under Sentinel or in a cluster, to whoever took over.'),
   commandMs: ms(100, 600_000).default(5_000).describe('How long a command may take, but for those that wait by their nature.'),
   critical: z.boolean().default(false).describe('Is this process not ready while Redis is away? Jobs are taken in all the same, by the database; one that only works is not ready anyway.'),
 })

@@ -1,5 +1,5 @@
 import { Cluster } from 'ioredis'
-import { reasonOf, Secret, type BackplaneError, type Clock, type Logger } from '#core'
+import { Deadline, reasonOf, Secret, type BackplaneError, type Clock, type Logger } from '#core'
 import { RedisErrors, type Redis, type RedisClient, type RedisConnection, type RedisUse } from '#contracts/redis'
 import { readAddress, type RedisAddress } from './address.ts'
 import { isReady, openClient, renewLogin } from './client.ts'
@@ -7,7 +7,7 @@ import type { RedisConfig } from './config.ts'
 import { findFlaws } from './flaws.ts'
 
 /** How often a connection that sends nothing by itself is asked whether it lives. */
-const PING_MS = 5_000
+const PING_MS = 2_000
 
 /** What the health check has written. */
 const KEPT_MS = 10_000
@@ -18,13 +18,20 @@ export interface ConnectionsDeps {
   readonly log: Logger
 }
 
+class Silence extends Deadline {
+  constructor(readonly expire: () => void) { super() }
+}
+
 /** One client, with what is told of it. */
 class Connection implements RedisConnection {
   /** Why it is away. */
   #lost: string | undefined
   #closed: Promise<void> | undefined
+  #pinging = false
   readonly #cancel: () => void
-  #cancelAwaiting = () => {}
+  // Deadlines, since a process that stood still itself gave nobody a chance to answer.
+  readonly #unready = new Silence(() => this.#giveUp(this.client.status !== 'ready', 'it takes connections, and does not get ready'))
+  readonly #silent = new Silence(() => this.#giveUp(this.ready, 'it gives no sign of life'))
 
   constructor(
     readonly client: RedisClient, readonly use: RedisUse, readonly name: string, readonly where: string,
@@ -39,9 +46,10 @@ class Connection implements RedisConnection {
       if ((error as { command?: { name: string } }).command?.name === 'select') client.disconnect(true)
     })
     client.on('close', () => this.#away(this.#lost ?? 'the connection was closed'))
-    client.on('connect', () => this.#awaitReady())
+    // A peer that takes the connection and says no more (a stopped master, before the fail-over) would else be waited for without end.
+    client.on('connect', () => clock.deadlines.arm(this.#unready, deps.config.silentMs))
     client.on('ready', () => {
-      this.#cancelAwaiting()
+      clock.deadlines.disarm(this.#unready)
       if (this.#lost !== undefined) log.info(`Redis answers again (${this.name})`)
       this.#lost = undefined
     })
@@ -79,7 +87,7 @@ class Connection implements RedisConnection {
 
   async #close(): Promise<void> {
     this.#cancel()
-    this.#cancelAwaiting()
+    for (const each of [this.#unready, this.#silent]) this.deps.clock.deadlines.disarm(each)
     this.gone(this)
     // What is under way rejects: whoever disposes of a connection has awaited what it wants to know.
     const { client } = this
@@ -99,26 +107,22 @@ class Connection implements RedisConnection {
     this.deps.log.warn(`Redis does not answer, and is connected to again (${this.name})`, { where: this.where, reason, fix: RedisErrors.UNAVAILABLE({ reason }).fix })
   }
 
-  /** A peer that takes the connection and says no more (a stopped master, before the fail-over) would else be waited for without end. */
-  #awaitReady(): void {
-    this.#cancelAwaiting()
-    this.#cancelAwaiting = this.deps.clock.after(this.deps.config.commandMs, () => {
-      if (this.client.status === 'ready' || this.#closed) return
-      this.#away('it takes connections, and does not get ready')
-      this.client.disconnect(true)
-    })
+  #giveUp(still: boolean, reason: string): void {
+    if (!still || this.#closed) return
+    this.#away(reason)
+    this.client.disconnect(true)
   }
 
   /** A peer that is gone without a word would else be noticed after a quarter of an hour. */
   async #ping(): Promise<void> {
-    if (!this.ready) return
-    const cancel = this.deps.clock.after(this.deps.config.commandMs, () => {
-      if (!this.ready) return
-      this.#away('it gives no sign of life')
-      this.client.disconnect(true)
-    })
-    await this.#sign().catch(() => {})
-    cancel()
+    const { clock: { deadlines }, config } = this.deps
+    if (!this.ready || this.#pinging) return
+    this.#pinging = true
+    deadlines.arm(this.#silent, config.silentMs)
+    const late = await this.#sign().then(() => false, (error: unknown) => reasonOf(error).includes('timed out'))
+    deadlines.disarm(this.#silent)
+    this.#pinging = false
+    if (late) this.#silent.expire()
   }
 
   /** In a cluster a PING goes to any node, and not to that which has the queue. */

@@ -115,7 +115,7 @@ describe('redis that answers, but not as it should', () => {
     const mute = createServer(socket => { attempts++; sockets.add(socket.on('error', () => {}).on('close', () => sockets.delete(socket))) })
     await new Promise<void>(resolve => { mute.listen(0, '127.0.0.1', resolve) })
     const { port } = mute.address() as AddressInfo
-    const t = await open(`redis://:not-a-secret-of-anybody@127.0.0.1:${port}`, { connectMs: 200, commandMs: 200 })
+    const t = await open(`redis://:not-a-secret-of-anybody@127.0.0.1:${port}`, { connectMs: 200, silentMs: 200, commandMs: 200 })
     const held = await Promise.all((['general', 'blocking', 'subscriber'] as const).map(use => t.get(Redis).connect(use, use)))
     try {
       const before = attempts
