@@ -190,7 +190,7 @@ export const migrations: readonly Migration[] = [{
 }, {
   name: '0012-replaced-keys',
   async up(knex) {
-    // The idempotency keys of requests that another one has replaced.
+    // The idempotency keys of requests that got a job by its dedupe key, or that another one has replaced.
     await knex.schema.createTable('job_keys', t => {
       for (const column of ['project_id', 'created_by', 'idempotency_key']) t.text(column).notNullable()
       t.text('substance').notNullable()

@@ -48,7 +48,9 @@ export class JobKeys {
     if (known) return known.asked === substance ? { row: known, created: false } : JobErrors.KEY_REUSED({ key: idempotency_key! })
     const same = dedupe_key === null ? undefined : await this.#byDedupe.get([project_id, dedupe_key], tx)
     if (same && refused.replaces !== undefined) return this.#replace(refused, same, tx)
-    if (same && keepsKey(same, this.store.now)) return { row: same, created: false }
+    if (same && keepsKey(same, this.store.now)) {
+      return await this.#note(refused, same.id, tx) ? { row: same, created: false } : this.first(refused, tx)
+    }
     // The one that was in its way has ended meanwhile.
     if (same) await this.#takeKey(same, tx)
     return (await this.store.insertAll([refused], tx))[0]!
@@ -84,7 +86,7 @@ export class JobKeys {
     // A key is of who sent it.
     const keyed = by.idempotency_key === null && row.created_by === by.created_by ? row : by
     const { idempotency_key, substance } = keyed
-    const given = { ...Object.fromEntries(REPLACED.map(column => [column, by[column]])), idempotency_key, substance }
+    const given = { ...Object.fromEntries(REPLACED.map(column => [column, by[column]])), dedupe_until: null, idempotency_key, substance }
     try {
       await this.store.deps.database.knex(tx).transaction(async part => {
         await part('jobs').where({ id: row.id }).update({ ...given, held: 0, held_by: null })
@@ -99,7 +101,14 @@ export class JobKeys {
     return { ...row, ...given }
   }
 
-  /** Of rows that were just written: takes those back whose key was replaced. Not before they are written: somebody may be replacing it. */
+  /** Whose job its key gets from now on, too. False if somebody else was quicker with that key. */
+  async #note(by: JobRow, job_id: string, tx: Tx): Promise<boolean> {
+    if (by.idempotency_key === null) return true
+    const noted = this.store.deps.database.knex(tx)('job_keys').insert({ ...keyOf(by), substance: by.substance, job_id })
+    return (await noted.onConflict(Object.keys(keyOf(by))).ignore().returning('job_id')).length > 0
+  }
+
+  /** Of rows that were just written: takes those back whose key has another job. Not before they are written: somebody may be noting it. */
   async takeBack(rows: readonly JobRow[], tx: Tx): Promise<readonly string[]> {
     const keyed = rows.filter(row => row.idempotency_key !== null)
     return keyed.length ? (await this.#takeBack.all(keyed.map(row => [row.id]), tx)).map(row => row.id) : []

@@ -90,6 +90,17 @@ describe('jobs: dedupe', () => {
     }
   })
 
+  it('gives who sends the same request again the job that it got, once that has ended too', async () => {
+    await using t = await start({ config: { concurrency: 0 } })
+    const first = await submit(t, 1)
+    const keyed = () => submit(t, 2, { idempotency_key: 'i' })
+    assert.equal((await keyed()).id, first.id)
+    const ended = await t.get(Jobs).cancel(operator, first.id)
+    assert.deepEqual(await keyed(), ended)
+    await assert.rejects(submit(t, 3, { idempotency_key: 'i' }), { code: 'JOBS_KEY_REUSED' })
+    assert.notEqual((await submit(t, 2)).id, first.id)
+  })
+
   it('lets run() wait for the job that is there', async () => {
     await using t = await start()
     const first = await submit(t, 1, { delay_ms: 300 })
