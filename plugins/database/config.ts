@@ -7,7 +7,7 @@ const postgres = z.strictObject({
   poolMax: count(1_000).default(10).describe('Most connections of one process; the server must allow this many for each process.'),
   acquireMs: count(600_000).default(5_000).describe('How long to wait for a free connection, in milliseconds.'),
   idleMs: count(86_400_000).default(30_000).describe('When an unused connection is closed, in milliseconds.'),
-  silentMs: count(60_000).default(1_200)
+  silentMs: count(60_000).default(1_000)
     .describe('How long PostgreSQL may give no sign of life while somebody waits for it, in milliseconds. After that it is taken for away, and its connections are given up.'),
   statementMs: count(86_400_000).default(30_000).describe('How long a statement may take, in milliseconds; migrations may take longer.'),
 }).refine(({ poolMin, poolMax }) => poolMin <= poolMax, { path: ['poolMin'], error: 'must not be more than poolMax' })

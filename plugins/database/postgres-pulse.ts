@@ -50,8 +50,8 @@ export class Pulse {
   #tick(): void {
     const { ms, silent } = this.deps
     const now = performance.now()
-    // A process that stood still itself gave nobody a chance to answer: only two ticks of that count.
-    this.#quiet += Math.min(now - this.#last, 2 * TICK_MS)
+    // A process that stood still itself gave nobody a chance to answer. One that is merely slow has to tell its callers in time all the same.
+    this.#quiet += Math.min(now - this.#last, 4 * TICK_MS)
     this.#last = now
     if (this.#heard || !this.#waiting) this.#rest()
     this.#heard = false

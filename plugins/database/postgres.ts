@@ -135,7 +135,7 @@ export class PostgresDatabase extends CommonDatabase {
   private constructor(readonly options: PostgresOptions, log: Logger, config: ClientConfig) {
     super(log, options.migrateMode)
     this.#where = `${config.host}:${config.port}/${config.database}`
-    const { poolMax = 10, acquireMs = 5_000, idleMs = 30_000, statementMs = 30_000, poolMin = 0, silentMs = 1_200, clock } = options
+    const { poolMax = 10, acquireMs = 5_000, idleMs = 30_000, statementMs = 30_000, poolMin = 0, silentMs = 1_000, clock } = options
     this.lateMs = statementMs + LATE_MS
     this.#mayWait = options.waits ?? false
     const pool = {
