@@ -117,7 +117,8 @@ export class App {
       gate.take(exchange, 'request')
       clock.deadlines.arm(exchange, (exchange.timeoutMs = gate.settings.requestTimeoutMs))
       const caller = await guard.identify({ headers, address, method, path })
-      const may = await Promise.all(near.map(({ permission }) => permission === undefined || guard.check(caller, permission).then(() => true, () => false)))
+      const isLetIn = ({ permission }: HttpRoute) => permission === undefined || guard.check(caller, permission).then(() => true, () => false)
+      const may = await Promise.all(near.map(isLetIn))
       return near.filter((_, at) => may[at])
     } catch { return open }
   }

@@ -53,7 +53,8 @@ export class JobService implements Jobs {
     this.worker = deps.worker
     this.#admission = new Admission(deps.worker)
     const { database, clock, queue } = deps.worker.deps
-    this.holdups = new Holdups({ instances: () => deps.instances?.(), clock, worksHere: () => deps.worker.takes, transactional: queue.can.transactional })
+    const worksHere = () => deps.worker.takes
+    this.holdups = new Holdups({ instances: () => deps.instances?.(), clock, worksHere, transactional: queue.can.transactional })
     this.#submissions = new Batch({ database, most: MOST_AT_ONCE, write: (rows, tx) => this.insertAll(rows, tx) })
   }
 

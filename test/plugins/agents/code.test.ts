@@ -42,7 +42,7 @@ describe('agents: in code', () => {
     assert.equal((await it.run({})).result.text, '1')
     const refused = await it.type.admit!(ann, { type: 'agent', input: { agent: 'tester', input: { n: ['x'], m: 1 } } }).catch(error => error)
     assert.equal(refused.code, 'AGENTS_INPUT')
-    assert.deepEqual(refused.details.errors.map((each: { path: string }) => each.path), ['input.n.0', 'input'])
+    assert.deepEqual(refused.details.errors.map((each: { path: string }) => each.path), ['input.n.0', 'input.m'])
     assert.equal((await it.run('text')).error.code, 'AGENTS_INPUT')
   })
   it('answer with a text, with data, or with what their output schema makes of it', async () => {
