@@ -32,6 +32,8 @@ export interface ConsumerDeps {
 
 /** Takes ids whenever there is room for them, and delivers them all at once. */
 export class RedisConsumer implements Consumer {
+  /** It waits for an id to be added. */
+  empty = false
   #room = 0
   #asked = 0
   #failures = 0
@@ -122,7 +124,8 @@ export class RedisConsumer implements Consumer {
     if (this.#closed) return
     // A peer that is gone without a word answers never.
     const cancel = clock.after((BLOCK_S + 2) * 1_000, () => client.disconnect(true))
-    try { await client.bzpopmin(source.bell, BLOCK_S) } finally { cancel() }
+    this.empty = true
+    try { await client.bzpopmin(source.bell, BLOCK_S) } finally { this.empty = false; cancel() }
     // The bell rings for one consumer: if this one can take nothing now, another may.
     if (!this.#room && !this.#closed) await client.zadd(source.bell, 0, '0')
   }

@@ -23,6 +23,7 @@ class TableConsumer implements Consumer {
   #failures = 0
   /** The last who looked found as many as there was room for, or some were added since. */
   #more = false
+  #noticed = 0
   #cancelRetry = () => {}
   readonly #cancelPoll: () => void
 
@@ -30,6 +31,8 @@ class TableConsumer implements Consumer {
     // Only for entries that another process added: it can't wake us.
     this.#cancelPoll = clock.every(POLL_MS, () => this.look())
   }
+
+  get empty(): boolean { return !this.#more }
 
   want(count: number): void {
     this.#asked++
@@ -48,6 +51,7 @@ class TableConsumer implements Consumer {
 
   /** Some were added. */
   notice(): void {
+    this.#noticed++
     this.#more = true
     this.look()
   }
@@ -62,13 +66,15 @@ class TableConsumer implements Consumer {
     while (this.#again && this.#room && !this.#closed) {
       this.#again = false
       let [room, asked] = [this.#room, this.#asked]
+      const noticed = this.#noticed
       try {
         const count = await this.deliver(
           () => { [room, asked] = [this.#room, this.#asked]; return Math.min(room, MOST) },
           begun => { this.#room -= Math.min(begun, this.#room) },
         )
         if (count) this.#again = true
-        if (count && count === Math.min(room, MOST)) this.#more = true
+        if (count === Math.min(room, MOST)) this.#more = true
+        else if (noticed === this.#noticed) this.#more = false
         this.#cancelRetry()
       } catch (error) {
         if (this.#asked === asked) this.#room = room

@@ -90,6 +90,18 @@ export const queueConformance = defineConformance<QueueSubject, 'transactional'>
     },
     refuse({ queue }) { assert.equal(queue.can.transactional, false) },
   },
+  'says whether there was more when it last looked': {
+    async run({ queue }) {
+      const { got, consumer } = await collect(queue, 5)
+      await queue.enqueue(entries('a'))
+      await eventually('the id', () => got.length === 1)
+      await eventually('nothing more', () => consumer.empty)
+      consumer.want(0)
+      await queue.enqueue(entries('b', 'c'))
+      await eventually('more', () => !consumer.empty)
+      await consumer[Symbol.asyncDispose]()
+    },
+  },
   'takes an id that is there already as the same one': {
     async run({ queue }) {
       await queue.enqueue(entries('a'))

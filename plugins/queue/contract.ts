@@ -12,6 +12,8 @@ export interface QueueEntry {
 export type Deliver = (ids: readonly string[], tx?: Tx) => Promise<void>
 
 export interface Consumer extends AsyncDisposable {
+  /** When it last looked there was nothing more: whoever has a place free keeps nobody from it. */
+  readonly empty: boolean
   /** How many ids may be delivered now; raised as work finishes. Zero pauses. */
   want(count: number): void
   /**

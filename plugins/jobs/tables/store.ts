@@ -5,6 +5,7 @@ import type { EventLog, NewEvent } from '#contracts/events'
 import type { JobQueue } from '#contracts/queue'
 import { INLINE_RESULT_BYTES } from '../config.ts'
 import { IDLE } from '../migrations.ts'
+import { GIVEN_BACK, HANDED, HeldJobs, type Handed } from './held.ts'
 import { JobKeys, keepsKey } from './keys.ts'
 import { isFinal, next, type JobEvent } from './machine.ts'
 import { QuestionStore } from './questions.ts'
@@ -34,23 +35,12 @@ const PAST = {
 /** How long it may take until it is noted that a new job is in the queue, and how many are noted at once. */
 const NOTE_MS = 100
 const NOTED_AT_ONCE = 500
-/**
- * `handed_at` of a job that the queue gave back: below 0, and never one that it had, so that a late note of its being handed over passes it by.
- * So far below the time of a hand-over that no count of those that follow comes to that of a later one.
- */
-const GIVEN_BACK = 'handed_at - CASE WHEN handed_at > 0 THEN 1000000000000000 ELSE 1 END'
-
 /** One step of the machine: `row` is what it was read as in the same transaction. */
 export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly changes: Changes; /** For its event. */ readonly data?: object }
 interface Made extends Step { readonly after: JobRow; /** A result that is kept apart. */ readonly large: string | undefined }
 
 /** What became of a job that was to be written: itself, the one that has its idempotency key, or why it can't be. */
 export type Inserted = { readonly row: JobRow; readonly created: boolean; readonly replaced?: boolean } | Error
-
-/** What the queue is told of a job. */
-type Handed = Pick<JobRow, 'id' | 'priority' | 'run_at' | 'seq' | 'handed_at'>
-
-const HANDED = ['id', 'priority', 'run_at', 'seq', 'handed_at'] as const satisfies readonly (keyof Handed)[]
 
 /** Who holds a job, and under which token. */
 export interface Claim { readonly id: string; readonly token: number; readonly owner: string }
@@ -70,6 +60,7 @@ export class JobStore {
   readonly questions: QuestionStore
   readonly results: ResultStore
   readonly keys: JobKeys
+  readonly held: HeldJobs
   readonly #byId: Statement<JobRow>
   readonly #locked: ManyStatement<JobRow>
   readonly #insert: ManyStatement<{ id: string }>
@@ -87,6 +78,7 @@ export class JobStore {
     this.questions = new QuestionStore(database)
     this.results = new ResultStore(database)
     this.keys = new JobKeys(this)
+    this.held = new HeldJobs(this)
     this.#byId = database.prepare('SELECT * FROM jobs WHERE id = ?')
     // Progress moves seq on while the job runs: what is read to be changed must stay as it was read.
     // All lock in one order, so that nobody waits in a circle.
@@ -200,63 +192,9 @@ export class JobStore {
   }
 
   /** Whoever waits long enough goes first. */
-  #entriesOf(rows: readonly Handed[]): { id: string; priority: number }[] {
+  entriesOf(rows: readonly Handed[]): { id: string; priority: number }[] {
     const { now, deps: { agingMs = Infinity } } = this
     return rows.map(({ id, priority, run_at }) => ({ id, priority: aged(priority, now - run_at, agingMs) }))
-  }
-
-  /** A limit keeps them from beginning. */
-  async keepBack(ids: readonly string[], scope: string, tx: Tx): Promise<void> {
-    const knex = this.deps.database.knex(tx)
-    await knex('jobs').whereIn('id', [...ids]).where('status', 'queued').update({ held: 1, held_by: scope, handed_at: knex.raw(GIVEN_BACK) })
-  }
-  /** Out of the queue as well, where they would come one by one only to be kept back. */
-  async keepAway(ids: readonly string[], scope: string, tx: Tx): Promise<void> {
-    const { queue } = this.deps
-    // First, as a worker does that takes them: the other way round the two would wait for each other.
-    if (queue.can.transactional) await queue.remove(ids, tx)
-    const rows = [...(await this.readAll(ids, tx)).values()].filter(row => row.status === 'queued' && !row.held)
-    await this.keepBack(rows.map(row => row.id), scope, tx)
-    if (!queue.can.transactional) tx.afterCommit(() => this.removeNow(rows.map(row => row.id)).catch(() => {})) // What is left there is refused.
-  }
-  /** Those of a scope among the jobs of a type that are in the queue longest. */
-  async inLine(scope: string, type: string, most: number): Promise<string[]> {
-    const line = this.#jobs.whereRaw("status = 'queued' AND held = 0").where({ type }).where('handed_at', '>', 0).orderBy('handed_at').limit(most)
-    const [column, value] = scope.startsWith('project:') ? ['project_id', scope.slice(8)] : ['agent', scope.slice(6)]
-    return this.deps.database.knex().from(line.select('id', 'project_id', 'agent').as('line')).where({ [column]: value }).pluck('id')
-  }
-  async letGo(ids: readonly string[], tx: Tx): Promise<void> {
-    const rows = [...(await this.readAll(ids, tx)).values()].filter(row => row.status === 'queued' && row.held)
-    await this.handOver(rows, tx)
-  }
-  get #held() { return this.#jobs.whereRaw("held_by IS NOT NULL AND status = 'queued'") }
-  /** The highest priority of those that it keeps back. */
-  async firstKeptBack(scope: string, tx: Tx): Promise<number | undefined> {
-    const knex = this.deps.database.knex(tx)
-    const row = await knex('jobs').whereRaw("held_by IS NOT NULL AND status = 'queued'").where({ held_by: scope, held: 1 }).max({ priority: 'priority' }).first()
-    return row?.priority ?? undefined
-  }
-  async isKeptBack(scope: string): Promise<boolean> { return (await this.#held.where({ held_by: scope, held: 1 }).limit(1).pluck('id')).length > 0 }
-  /** What keeps any job back. One after another by the index: to ask for all at once is to read every job that is kept back. */
-  async keptBackScopes(): Promise<string[]> {
-    const scopes: string[] = []
-    const held = () => this.#jobs.whereRaw("status = 'queued' AND held = 1").orderBy('held_by').limit(1)
-    const next = async () => (await held().where('held_by', '>', scopes.at(-1) ?? '').pluck('held_by'))[0] as string | undefined
-    for (let scope = await next(); scope !== undefined; scope = await next()) scopes.push(scope)
-    return scopes
-  }
-  /** Those that go first; of each priority by age, since by their number and age together no index has them in order. */
-  async keptBack(scope: string, count: number): Promise<string[]> {
-    const knex = this.deps.database.knex()
-    const some = (priority: number) => knex.select('*').from(
-      this.#held.where({ held_by: scope, held: 1, priority }).orderBy('run_at').limit(count).select(...HANDED).as('each'))
-    const rows: Handed[] = await some(9).unionAll([8, 7, 6, 5, 4, 3, 2, 1, 0].map(some))
-    const at = new Map(this.#entriesOf(rows).map(entry => [entry.id, entry.priority]))
-    return rows.sort((a, b) => at.get(b.id)! - at.get(a.id)! || a.run_at - b.run_at).slice(0, count).map(row => row.id)
-  }
-  /** Jobs that were let go and did not begin yet, nor were given back by the queue; it stops counting there. */
-  async promised(scope: string, most: number): Promise<number> {
-    return (await this.#held.where({ held_by: scope, held: 0 }).where('handed_at', '>', 0).limit(Math.min(most, 10_000)).pluck('id')).length
   }
 
   /** Gives queued jobs to the queue: in `tx` if it can, else after commit, and what is lost then the sweep finds by `handed_at`. */
@@ -264,7 +202,7 @@ export class JobStore {
     const { queue } = this.deps
     if (!rows.length) return
     if (queue.can.transactional) {
-      await queue.enqueue(this.#entriesOf(rows), tx)
+      await queue.enqueue(this.entriesOf(rows), tx)
       if (!fresh) await this.#handed(rows, tx)
     } else tx.afterCommit(() => this.#handOverNow(rows, fresh))
   }
@@ -302,7 +240,7 @@ export class JobStore {
 
   /** False if the queue is away: the sweep hands over what was not. `fresh`: that it was is noted later, by when most of them have begun. */
   async #handOverNow(rows: readonly Handed[], fresh = false): Promise<boolean> {
-    try { await this.deps.queue.enqueue(this.#entriesOf(rows)) } catch (error) {
+    try { await this.deps.queue.enqueue(this.entriesOf(rows)) } catch (error) {
       if ((error as { retryable?: boolean }).retryable !== true) throw error
       return false
     }

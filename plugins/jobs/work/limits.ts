@@ -40,6 +40,7 @@ export interface LimitsDeps {
 export class Limits {
   readonly #lock: ManyStatement<{ scope: string; started: number }>
   readonly #count: ManyStatement
+  readonly #minute: Statement<{ minute: number; started: number }>
   readonly #running: Statement<Running>
   /** Is there any at all? */
   readonly any: boolean
@@ -60,6 +61,7 @@ export class Limits {
        RETURNING scope, started`, ['text', 'bigint', 'bigint'])
     this.#count = database.prepareMany(
       'UPDATE job_limits SET started = started + given.column2 FROM (VALUES :rows) AS given WHERE scope = given.column1', ['text', 'bigint'])
+    this.#minute = database.prepare('SELECT minute, started FROM job_limits WHERE scope = ?')
     this.#running = database.prepare("SELECT project_id, agent, count(*) AS count FROM jobs WHERE status = 'running' GROUP BY project_id, agent")
   }
 
@@ -75,7 +77,8 @@ export class Limits {
     const started = new Map<string, number>()
     const back = new Map<string, string[]>()
     const first = new Map<string, number | undefined>()
-    for (const name of scopes.keys()) if (room.get(name)!.left) first.set(name, await this.deps.store.firstKeptBack(name, tx))
+    const fresh = rows.some(({ held_by }) => !held_by)
+    for (const name of scopes.keys()) if (fresh && room.get(name)!.left) first.set(name, await this.deps.store.held.highest(name, tx))
     // Who was never kept back goes behind those that are: let go, they come to the end of the queue, and would never be before those who came later.
     const isBehind = ({ held_by, priority }: JobRow, name: string) => !held_by && (first.get(name) ?? -1) >= priority
     const admitted = rows.filter(row => {
@@ -86,7 +89,7 @@ export class Limits {
       return true
     })
     await this.#count.run([...started].sort(), tx)
-    for (const [scope, ids] of back) await this.deps.store.keepBack(ids, scope, tx)
+    for (const [scope, ids] of back) await this.deps.store.held.keepBack(ids, scope, tx)
     for (const row of admitted) for (const { name } of this.#scopesOf(row)) this.#turnedAway.delete(name)
     for (const [scope, ids] of back) {
       const many = (this.#turnedAway.get(scope) ?? 0) + ids.length
@@ -100,10 +103,30 @@ export class Limits {
     return admitted
   }
 
-  /** Jobs have left `running`, or were let go and can't begin: others may in their place. */
-  freed(jobs: readonly Limited[]): void {
-    const names = this.any ? jobs.flatMap(job => this.#scopesOf(job).map(({ name }) => name)) : []
+  /** Jobs that were kept back and may have the places that these leave, the first of each scope; they are let go in `tx`, past the queue. */
+  async heirs(left: readonly Limited[], room: number, tx: Tx): Promise<readonly JobRow[]> {
+    const ids: string[] = []
+    for (const [name, count] of [...this.#countOf(left)].sort()) {
+      const { per_minute } = this.#limitOf(name)!
+      const starts = per_minute === undefined ? Infinity : per_minute - await this.#startedOf(name, tx)
+      const most = Math.min(count, starts, room - ids.length)
+      if (most > 0) ids.push(...await this.deps.store.held.first(name, most, tx))
+    }
+    return ids.length ? this.deps.store.held.inherit(ids, tx) : []
+  }
+
+  /** Jobs have left `running`, or were let go and can't begin: others may in their place, unless those have begun. */
+  freed(jobs: readonly Limited[], begun: readonly Limited[] = []): void {
+    if (!this.any) return
+    const taken = this.#countOf(begun)
+    const names = [...this.#countOf(jobs)].flatMap(([name, count]) => (count > (taken.get(name) ?? 0) ? name : []))
     if (names.length) this.release(names).catch(() => {}) // The sweep does it then.
+  }
+
+  #countOf(jobs: readonly Limited[]): ReadonlyMap<string, number> {
+    const counts = new Map<string, number>()
+    for (const job of jobs) for (const { name } of this.#scopesOf(job)) counts.set(name, (counts.get(name) ?? 0) + 1)
+    return counts
   }
 
   /** Gives the queue as many of those that these scopes, or all, kept back as there is room for, by priority and age. */
@@ -116,10 +139,10 @@ export class Limits {
   async #releaseAll(): Promise<void> {
     const { store } = this.deps
     while (this.#all || this.#scopes.size) {
-      const names = this.#all ? await store.keptBackScopes() : [...this.#scopes]
+      const names = this.#all ? await store.held.scopes() : [...this.#scopes]
       this.#all = false
       this.#scopes.clear()
-      for (const name of names) if (await store.isKeptBack(name)) await this.#releaseSome(name)
+      for (const name of names) if (await store.held.any(name)) await this.#releaseSome(name)
     }
   }
 
@@ -130,9 +153,9 @@ export class Limits {
     const { store, database } = this.deps
     try {
       for (let found = MANY; found >= MANY;) {
-        const ids = await store.inLine(scope, type, LINE)
+        const ids = await store.held.inLine(scope, type, LINE)
         found = ids.length
-        if (found) await database.transaction(tx => store.keepAway(ids, scope, tx))
+        if (found) await database.transaction(tx => store.held.keepAway(ids, scope, tx))
       }
     } finally {
       this.#clearing = false
@@ -147,19 +170,22 @@ export class Limits {
     // Nobody limits it any more: all of them, by and by.
     const room = limit ? await this.#freeOf({ name, limit }) : BATCH
     if (room <= 0) return
-    const ids = await store.keptBack(name, Math.min(room, BATCH))
-    await database.transaction(tx => store.letGo(ids, tx))
+    const ids = await store.held.first(name, Math.min(room, BATCH))
+    await database.transaction(tx => store.held.letGo(ids, tx))
     if (!limit && ids.length === BATCH) this.#scopes.add(name)
   }
 
   /** Room that is not promised to jobs which the queue has already. Read without a lock: the claim has the last word. */
   async #freeOf({ name, limit }: Scope): Promise<number> {
-    const { database, store, clock } = this.deps
-    const row: { minute: number; started: number } | undefined = await database.knex()('job_limits').where({ scope: name }).first('minute', 'started')
-    const ahead = row ? Number(row.minute) - Math.floor(clock.now() / MINUTE_MS) : -1
-    const started = row && ahead >= 0 && ahead <= MINUTES_AHEAD ? Number(row.started) : 0
-    const left = roomOf(name, limit, started, await this.#running.all([])).left
-    return left > 0 ? left - await store.promised(name, left) : 0
+    const left = roomOf(name, limit, await this.#startedOf(name), await this.#running.all([])).left
+    return left > 0 ? left - await this.deps.store.held.promised(name, left) : 0
+  }
+
+  /** In this minute. */
+  async #startedOf(scope: string, tx?: Tx): Promise<number> {
+    const row = await this.#minute.get([scope], tx)
+    const ahead = row ? row.minute - Math.floor(this.deps.clock.now() / MINUTE_MS) : -1
+    return row && ahead >= 0 && ahead <= MINUTES_AHEAD ? row.started : 0
   }
 
   async #roomOf(scopes: readonly Scope[], tx: Tx): Promise<Map<string, Room>> {

@@ -178,13 +178,14 @@ export class Worker {
     // The consumer was closed while this delivery was on its way: it must come again, elsewhere.
     if (this.#state !== 'running') throw JobErrors.INTERRUPTED()
     const { store } = this.deps
-    this.#beginAll(await store.changeAll(await this.#claimable(ids, await store.readAll(ids, tx), tx), tx), tx)
+    const rows = await store.readAll(ids, tx)
+    this.#beginAll(await store.changeAll(await this.#claimable(ids.flatMap(id => rows.get(id) ?? []), tx), tx), tx)
   }
 
-  /** The claims that may be made of what was delivered. */
-  async #claimable(ids: readonly string[], rows: ReadonlyMap<string, JobRow>, tx: Tx): Promise<readonly Step[]> {
+  /** The claims that may be made of what was delivered, or kept back until now. */
+  async #claimable(rows: readonly JobRow[], tx: Tx): Promise<readonly Step[]> {
     const { store, access, log } = this.deps
-    const queued = ids.flatMap(id => rows.get(id) ?? []).filter(row => row.status === 'queued')
+    const queued = rows.filter(row => row.status === 'queued')
     const runnable = (row: JobRow) => access.current !== undefined && this.typeOf(row.type) !== undefined
     for (const { id, type } of queued.filter(row => !runnable(row))) {
       log.debug('a job waits for a plugin', { job_id: id, type })
@@ -329,7 +330,8 @@ export class Worker {
   async #endAll(endings: readonly Ending[], tx: Tx): Promise<(Job | Error)[]> {
     const { store, waiting, limits } = this.deps
     for (const { execution } of endings) await execution.writeRest(tx)
-    const taken = await this.#takeFor(endings, tx)
+    const room = this.#roomAfter(endings)
+    const taken = await this.#takeFor(endings, room, tx)
     // Their parents too, which may be woken: whoever locked them later would wait for others in a circle.
     const rows = await store.readAll([...endings.flatMap(({ execution: { id, row } }) => [id, row.parent_id ?? []].flat()), ...taken], tx)
     const held = endings.filter(({ execution: { id, token, owner } }) => rows.get(id)?.token === token && rows.get(id)?.lease_owner === owner)
@@ -337,26 +339,40 @@ export class Worker {
       ({ row: rows.get(execution.id)!, event, changes, ...(event === 'park' && { data: told(execution.waits) }) }))
     // A limit counts what is written.
     const apart = limits.any ? await store.changeAll(ends, tx) : undefined
-    const claims = taken.length ? await this.#claimable(taken, rows, tx) : []
+    const next = [...taken.flatMap(id => rows.get(id) ?? []), ...apart ? await this.#heirsOf(endings, apart, room - taken.length, tx) : []]
+    const claims = next.length ? await this.#claimable(next, tx) : []
     const together = await store.changeAll(apart ? claims : [...ends, ...claims], tx)
     const changed = apart ?? together.slice(0, ends.length)
-    if (taken.length) this.#beginAll(apart ? together : together.slice(ends.length), tx)
+    const begun = apart ? together : together.slice(ends.length)
+    if (next.length) this.#beginAll(begun, tx)
     for (const [at, row] of changed.entries()) if (row?.status === 'waiting') changed[at] = await waiting.begin(row, held[at]!.execution.waits, tx)
-    const jobs = await this.#ended(changed.filter(row => row !== undefined), tx)
+    const jobs = await this.#ended(changed.filter(row => row !== undefined), tx, begun.filter(row => row !== undefined))
     const of = new Map(jobs.map(job => [job.id, job]))
     return endings.map(ending => (held.includes(ending) && of.get(ending.execution.id)) || JobErrors.LEASE_LOST({ id: ending.execution.id }))
   }
 
+  /** Places that these leave to others. */
+  #roomAfter(endings: readonly Ending[]): number {
+    if (this.#state !== 'running' || endings.some(({ execution }) => execution.accompanied)) return 0
+    return Math.max(0, Math.min(endings.length, this.deps.config.concurrency - this.#running.size + endings.length))
+  }
+
   /** Ids for the places of those that end; but what keeps those from beginning must not keep these from ending. */
-  async #takeFor(endings: readonly Ending[], tx: Tx): Promise<readonly string[]> {
-    const room = Math.min(endings.length, this.deps.config.concurrency - this.#running.size + endings.length)
-    if (room < 1 || this.#state !== 'running' || endings.some(({ execution }) => execution.accompanied)) return []
+  async #takeFor(endings: readonly Ending[], room: number, tx: Tx): Promise<readonly string[]> {
+    if (!room) return []
     const note = (accompanied: boolean) => { for (const { execution } of endings) execution.accompanied = accompanied }
     // Before it is known: to take them may fail, too.
     note(true)
     const ids = await this.#consumer?.take(room, tx) ?? []
     note(ids.length > 0)
     return ids
+  }
+
+  /** Whom the limits kept back for these, and who need not go through the queue, since nobody there waits for the place. */
+  async #heirsOf(endings: readonly Ending[], ended: readonly (JobRow | undefined)[], room: number, tx: Tx): Promise<readonly JobRow[]> {
+    if (room < 1 || !this.#consumer?.empty) return []
+    for (const { execution } of endings) execution.accompanied = true
+    return this.deps.limits.heirs(ended.filter(row => row !== undefined), room, tx)
   }
 
   /** Makes a step that ends a run, with hooks, metrics and what follows. */
@@ -366,10 +382,11 @@ export class Worker {
     return database.transaction(async tx => (await this.#ended([await store.change(await take(tx), event, changes, tx)], tx))[0]!)
   }
 
-  async #ended(rows: readonly JobRow[], tx: Tx): Promise<Job[]> {
+  /** `begun`: others, in their places. */
+  async #ended(rows: readonly JobRow[], tx: Tx, begun: readonly JobRow[] = []): Promise<Job[]> {
     const { store, waiting, limits } = this.deps
     await store.handOver([...rows.filter(row => row.status === 'queued'), ...await waiting.childrenEnded(rows, tx)], tx)
-    tx.afterCommit(() => limits.freed(rows))
+    tx.afterCommit(() => limits.freed(rows, begun))
     const jobs: Job[] = []
     for (const row of rows) {
       const job = toJob(row)

@@ -75,7 +75,7 @@ describe('what comes at the same time', () => {
       enqueue: entries => deliver(entries.map(({ id }) => id)),
       async consume(taking) {
         deliver = taking
-        return { want() {}, async take() { tries++; throw new Error('no such table') }, async [Symbol.asyncDispose]() {} }
+        return { empty: false, want() {}, async take() { tries++; throw new Error('no such table') }, async [Symbol.asyncDispose]() {} }
       },
       async remove() {},
       async depth() { return 0 },

@@ -499,7 +499,7 @@ describe('jobs', () => {
     assert.ok((await store.unhanded(rows[0].handed_at, ['double', 'other'], 10)).every(each => each.handed_at === -1), 'a type of which many wait hides another')
     await database.knex()('jobs').update({ held: 1, held_by: 'project:default', handed_at: 0 })
     await isQuick(() => store.handOverAgain(rows[0].handed_at, ['double', 'other'], 200))
-    await isQuick(() => store.keptBackScopes())
+    await isQuick(() => store.held.scopes())
   }).timeout(60_000)
 
   it('hands everything that is queued over at start', async () => {

@@ -54,7 +54,7 @@ describe('jobs: limits', () => {
     const engine = fake(JobQueue, {
       can: { transactional: false, distributed: true },
       async enqueue(entries) { await first(); await deliver(entries.map(({ id }) => id)) },
-      async consume(taking) { deliver = taking; return { want() {}, take: async () => [], async [Symbol.asyncDispose]() {} } },
+      async consume(taking) { deliver = taking; return { empty: false, want() {}, take: async () => [], async [Symbol.asyncDispose]() {} } },
       async remove() {},
       async depth() { return 0 },
     })
@@ -136,6 +136,48 @@ describe('jobs: limits', () => {
     await eventually('all to be kept back', async () => await t.get(JobQueue).depth() === 0)
     for (let ran = 2; ran <= 5; ran++) { it.ends.shift()!(); await eventually('the next', () => it.order.length === ran) }
     assert.deepEqual(it.order, ['first', 'c', 'b', 'd', 'a'])
+    it.go()
+    await done(t)
+  })
+
+  for (const empty of [true, false]) it(`give the place of a job that ends to one that was kept back, ${empty ? 'past the queue, where nobody waits' : 'behind those in the queue'}`, async () => {
+    const it = gauge()
+    it.hold()
+    let deliver: Deliver = async () => assert.fail('nobody takes any')
+    const handed: string[] = []
+    const engine = fake(JobQueue, {
+      can: { transactional: false, distributed: true },
+      async enqueue(entries) { for (const { id } of entries) { handed.push(id); await deliver([id]) } },
+      async consume(taking) { deliver = taking; return { empty, want() {}, take: async () => [], async [Symbol.asyncDispose]() {} } },
+      async remove() {},
+      async depth() { return 0 },
+    })
+    await using t = await createTestRuntime({
+      plugins: [{ plugin: database, config: {} }, { plugin: jobs, config: { limits: { per_project: { concurrency: 1 } } } }, contribute(JobType, it.type)],
+      services: [openAccess(), engine],
+    })
+    await submit(t, 3, 'p')
+    for (let ran = 1; ran <= 3; ran++) { await eventually('the next', () => it.order.length === ran && it.ends.length === 1); it.ends.shift()!() }
+    await done(t)
+    assert.deepEqual([it.most.get('project:p'), handed.length], [1, empty ? 3 : 5])
+  })
+
+  it('let those go first who wait in the queue for the place', async () => {
+    const it = gauge()
+    it.hold()
+    await using t = await start(it, { projects: { p: { concurrency: 1 } } }, { config: { concurrency: 3 } })
+    const begin = async (project: string, n: string, begun: number) => {
+      await t.get(Jobs).submit(operator, request(project, 'a', { n }))
+      await eventually(n, () => it.order.length === begun)
+    }
+    await begin('p', 'p1', 1)
+    await begin('q', 'q1', 2)
+    await begin('p', 'p2', 2)
+    await eventually('it to be kept back', async () => await t.get(JobQueue).depth() === 0)
+    await begin('q', 'q2', 3)
+    for (const n of ['q3', 'q4']) await begin('q', n, 3)
+    for (let begun = 4; begun <= 6; begun++) { it.ends.shift()!(); await eventually('the next', () => it.order.length === begun) }
+    assert.deepEqual(it.order, ['p1', 'q1', 'q2', 'q3', 'q4', 'p2'])
     it.go()
     await done(t)
   })
@@ -238,7 +280,7 @@ describe('jobs: limits hold up nobody', () => {
     const engine = fake(JobQueue, {
       can: { transactional: false, distributed: true },
       async enqueue(entries) { for (const { id } of entries) if (!line.includes(id)) line.push(id) },
-      async consume(taking) { deliver = taking; return { want() {}, take: async () => [], async [Symbol.asyncDispose]() {} } },
+      async consume(taking) { deliver = taking; return { empty: false, want() {}, take: async () => [], async [Symbol.asyncDispose]() {} } },
       async remove(ids) { const gone = new Set(ids); line.splice(0, Infinity, ...line.filter(id => !gone.has(id))) },
       async depth() { return line.length },
     })

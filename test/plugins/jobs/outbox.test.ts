@@ -35,9 +35,9 @@ describe('jobs through a queue that is not in the database', () => {
 
   it('what was delivered and kept back by a limit before its letting go was noted stays kept back', async () => {
     await using t = await still()
-    const it = await outbox(t, (store, id) => it.database.transaction(tx => store.keepBack([id], 'project:default', tx)))
+    const it = await outbox(t, (store, id) => it.database.transaction(tx => store.held.keepBack([id], 'project:default', tx)))
     await it.change({ held: 1, held_by: 'project:default' })
-    await it.database.transaction(tx => it.store.letGo([it.id], tx))
+    await it.database.transaction(tx => it.store.held.letGo([it.id], tx))
     await it.clock.advance(1)
     assert.deepEqual([(await it.row()).held, it.asked], [1, [`add ${it.id}`]])
   })
@@ -47,14 +47,14 @@ describe('jobs through a queue that is not in the database', () => {
     let [turn, done] = [0, false]
     const it = await outbox(t, async (store, id) => {
       if (++turn > 1) return
-      await it.database.transaction(tx => store.letGo([id], tx))
+      await it.database.transaction(tx => store.held.letGo([id], tx))
       await eventually('its note', async () => (await it.row()).held === 0)
-      await it.database.transaction(tx => store.keepBack([id], 'project:default', tx))
+      await it.database.transaction(tx => store.held.keepBack([id], 'project:default', tx))
       done = true
     })
-    await it.database.transaction(tx => it.store.keepBack([it.id], 'project:default', tx))
+    await it.database.transaction(tx => it.store.held.keepBack([it.id], 'project:default', tx))
     await it.clock.advance(1)
-    await it.database.transaction(tx => it.store.letGo([it.id], tx))
+    await it.database.transaction(tx => it.store.held.letGo([it.id], tx))
     await eventually('the end of both', () => done)
     for (let round = 0; round < 3; round++) await it.database.transaction(async () => {})
     assert.equal((await it.row()).held, 1)
@@ -90,9 +90,9 @@ describe('jobs through a queue that is not in the database', () => {
     const it = await outbox(t, async () => letGo())
     letGo = () => {
       letGo = () => new Promise<void>(resolve => { added = resolve })
-      return it.database.transaction(tx => it.store.letGo([it.id], tx))
+      return it.database.transaction(tx => it.store.held.letGo([it.id], tx))
     }
-    await it.database.transaction(tx => it.store.keepAway([it.id], 'project:default', tx))
+    await it.database.transaction(tx => it.store.held.keepAway([it.id], 'project:default', tx))
     await eventually('it to be given back', async () => (await it.row()).handed_at < -1)
     added()
     await it.store.handOverAgain(0, ['work'], 1)
@@ -106,10 +106,10 @@ describe('jobs through a queue that is not in the database', () => {
     const it = await outbox(t, async () => letGo())
     letGo = async () => {
       letGo = async () => {}
-      await it.database.transaction(tx => it.store.letGo([it.id], tx))
+      await it.database.transaction(tx => it.store.held.letGo([it.id], tx))
       await eventually('it to be noted', async () => (await it.row()).held === 0)
     }
-    await it.database.transaction(tx => it.store.keepAway([it.id], 'project:default', tx))
+    await it.database.transaction(tx => it.store.held.keepAway([it.id], 'project:default', tx))
     await eventually('it to be there', () => it.asked.length === 3)
     assert.deepEqual(it.asked, [`remove ${it.id}`, `add ${it.id}`, `add ${it.id}`])
   })

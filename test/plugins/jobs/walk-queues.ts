@@ -60,7 +60,7 @@ export function openTable({ database, takes }: Host): Lane {
   }
   const consume = async (to: Deliver): Promise<Consumer> => {
     deliver = to
-    return { want() {}, take: async (count, tx) => (takes ? take(count, tx) : []), [Symbol.asyncDispose]: async () => {} }
+    return { empty: takes, want() {}, take: async (count, tx) => (takes ? take(count, tx) : []), [Symbol.asyncDispose]: async () => {} }
   }
   const never = () => Promise.reject(new TypeError('a table delivers in the transaction in which it takes'))
   return {
@@ -143,7 +143,7 @@ class EngineLane implements Lane {
         tx.afterCommit(() => { host.point(); engine.acknowledge(ids, host) })
         return ids
       }
-      return { want() {}, take, [Symbol.asyncDispose]: async () => {} }
+      return { empty: host.takes, want() {}, take, [Symbol.asyncDispose]: async () => {} }
     },
     enqueue: (entries, tx) => this.host.fly(async () => {
       assert.equal(tx, undefined)

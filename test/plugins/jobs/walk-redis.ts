@@ -222,7 +222,7 @@ export class RedisLane implements Lane {
       await this.#held?.over
     })
     return {
-      want() {}, take: async (count, tx) => (this.host.takes ? consumer.take(count, tx) : []),
+      empty: this.host.takes, want() {}, take: async (count, tx) => (this.host.takes ? consumer.take(count, tx) : []),
       [Symbol.asyncDispose]: async () => {
         await this.deliverCarried()
         await consumer[Symbol.asyncDispose]()
