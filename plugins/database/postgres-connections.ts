@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import pg from 'pg'
 import type { Client, ClientConfig, Pool, PoolClient, PoolConfig } from 'pg'
 import type { Logger } from '#core'
@@ -7,7 +8,11 @@ import { Pulse } from './postgres-pulse.ts'
 // Whoever waits for an answer hears of it; without a listener the process would end.
 const ignored = () => {}
 /** The driver tells nobody its socket; only that can end what waits for a peer that says nothing. */
-const socketOf = (client: object) => (client as { connection: { stream: NodeJS.EventEmitter & { destroy(error: Error): void } } }).connection.stream
+const socketOf = (client: object) => (client as { connection: { stream: Socket } }).connection.stream
+
+/** What it waits for, of which it tells nobody either. */
+const questionOf = (client: object) => (client as { _activeQuery: object | null })._activeQuery
+const ACTIVE = "SELECT pid FROM pg_stat_activity WHERE application_name = current_setting('application_name') AND state = 'active'"
 
 /** How the connections of a server that gives no sign of life end. */
 export class Silence extends Error {
@@ -32,14 +37,17 @@ export class Connections {
   readonly #waiting = new Set<(error: Error) => void>()
   readonly #pulse: Pulse | undefined
   #prober: Client | undefined
+  readonly #idle = new Set<object>()
+  /** What the server did not work on when it was asked. */
+  #missed = new Set<object>()
 
   constructor(readonly deps: ConnectionsDeps) {
-    const open = this.#open
+    const [open, idle] = [this.#open, this.#idle]
     this.#Client = class extends pg.Client {
       constructor(config?: string | ClientConfig) {
         super(config)
         open.add(this)
-        this.once('end', () => open.delete(this))
+        this.once('end', () => { open.delete(this); idle.delete(this) })
       }
     }
     const { silentMs: ms } = deps
@@ -67,6 +75,7 @@ export class Connections {
         if (!this.#waiting.has(refuse)) return client?.release(true)
         if (!client) return refuse(error!)
         this.#waiting.delete(refuse)
+        this.#idle.delete(client)
         client.on('error', ignored)
         resolve(client)
       })
@@ -75,6 +84,7 @@ export class Connections {
 
   release(client: PoolClient, broken = false): void {
     client.off('error', ignored)
+    if (!broken) this.#idle.add(client)
     client.release(broken)
     this.#pulse?.leave()
   }
@@ -115,11 +125,30 @@ export class Connections {
         client.on('error', ignored)
         await client.connect()
       }
-      await client.query('SELECT 1')
+      this.#leave((await client.query<{ pid: number }>(ACTIVE)).rows.map(({ pid }) => pid), client)
     } catch (error) {
       if (this.#prober === client) this.#rest()
       if (!isAnswer(error)) throw error
     }
+  }
+
+  /**
+   * The server lives, and nobody hears of it: who waits for what it does not work on, twice in a row, waits on a connection that is dead (after a
+   * fail-over behind one address, say). Those that are idle are as old. Somebody in between, who has numbers of his own, can't be seen through.
+   */
+  #leave(active: readonly number[], prober: Client): void {
+    const pidOf = (client: object) => (client as { processID: number }).processID
+    const before = this.#missed
+    this.#missed = new Set()
+    if (!active.includes(pidOf(prober))) return
+    // What is still being sent the server can't work on yet.
+    const lost = [...this.#open].filter(each =>
+      each !== prober && questionOf(each) && !socketOf(each).writableLength && !active.includes(pidOf(each)))
+    for (const each of lost) this.#missed.add(questionOf(each)!)
+    const dead = lost.filter(each => before.has(questionOf(each)!))
+    if (!dead.length) return
+    this.deps.log.warn('connections to PostgreSQL were dead, and are made anew', { count: dead.length })
+    for (const each of [...dead, ...this.#idle]) socketOf(each).destroy(new Silence())
   }
 
   #rest(): void {

@@ -62,8 +62,9 @@ const freePort = () => new Promise<number>((resolve, reject) => {
   })
 })
 
-/** PostgreSQL refuses to run as root. */
-const asUser = (command: readonly string[]): readonly string[] => (asRoot() ? ['runuser', '-u', 'postgres', '--', ...command] : command)
+/** PostgreSQL refuses to run as root. Nothing stays between as `runuser` does, which stands still by itself when its child is made to. */
+const asUser = (command: readonly string[]): readonly string[] =>
+  (asRoot() ? ['setpriv', '--reuid=postgres', '--regid=postgres', '--init-groups', '--', ...command] : command)
 
 /** A database of its own for one test. */
 export interface TestDatabase extends AsyncDisposable {
@@ -156,16 +157,15 @@ export class PostgresServer {
 
   /** As a machine that is gone without a word, until it is told to go on: connections stand and are taken, and nothing is answered. */
   freeze(): () => void {
-    // The program that made it another user stands still with it, and would wake it.
-    const keeper = asRoot() ? [Number(/^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${this.#pid}/status`, 'utf8'))![1])] : []
     const signal = (pids: readonly number[], name: NodeJS.Signals) => {
       // One of them may have ended meanwhile.
       for (const each of pids) try { process.kill(each, name) } catch (error) { if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error }
     }
-    signal([...keeper, this.#pid], 'SIGSTOP')
+    // First the one that makes new ones.
+    signal([this.#pid], 'SIGSTOP')
     const backends = this.#backends
     signal(backends, 'SIGSTOP')
-    return () => signal([...backends, this.#pid, ...keeper], 'SIGCONT')
+    return () => signal([...backends, this.#pid], 'SIGCONT')
   }
 
   get #pid(): number { return Number(readFileSync(join(this.folder, 'data/postmaster.pid'), 'utf8').split('\n')[0]) }

@@ -3,8 +3,8 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 /** Between a client and a server on this machine: what goes through it can fall silent without a word, for both sides. */
 export interface Proxy extends AsyncDisposable {
   readonly port: number
-  /** From now on nothing gets through, or nothing back. */
-  silence(what?: 'all' | 'answers'): void
+  /** From now on nothing gets through, or nothing back; or only what is open now is cut off. */
+  silence(what?: 'all' | 'answers' | 'open'): void
   /** What is new gets through again; what was held back is lost. */
   speak(): void
 }
@@ -25,8 +25,8 @@ export async function proxyTo(port: number): Promise<Proxy> {
   return {
     port: (server.address() as AddressInfo).port,
     silence(what = 'all') {
-      open = false
-      for (const [client, other] of pairs) hold(other, ...(what === 'all' ? [client] : []))
+      open = what === 'open'
+      for (const [client, other] of pairs) hold(other, ...(what === 'answers' ? [] : [client]))
     },
     speak() {
       open = true

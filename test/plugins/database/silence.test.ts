@@ -99,6 +99,32 @@ describe('a PostgreSQL that falls silent', function () {
     })
   }
 
+  it('on the connections that are open, as after a fail-over behind one address, is asked on others: only what was under way is lost', async () => {
+    await using place = await server.newDatabase()
+    await using proxy = await proxyTo(server.port)
+    await using opened = await open(place.url.replace(`:${server.port}/`, `:${proxy.port}/`), { poolMax: 5 })
+    const { db, insert, ids, t } = opened
+    // Five that are open; then one of them is in a transaction.
+    await Promise.all(Array.from({ length: 5 }, () => db.transaction(async tx => { await db.knex(tx).raw('SELECT pg_sleep(0.05)') })))
+    let begun!: () => void
+    const inside = new Promise<void>(resolve => { begun = resolve })
+    let go!: () => void
+    const gate = new Promise<void>(resolve => { go = resolve })
+    const half = db.transaction(async tx => { await insert.run(['half'], tx); begun(); await gate; await insert.run(['other half'], tx) })
+    await inside
+    proxy.silence('open')
+    go()
+    const from = performance.now()
+    const rest = Promise.all(Array.from({ length: 8 }, (_, at) => db.transaction(tx => insert.run([`${at}`], tx))))
+    assert.ok(await told(half) < TOLD_MS)
+    await rest
+    assert.ok(performance.now() - from < TOLD_MS, `${performance.now() - from} ms`)
+    assert.deepEqual(await ids(), Array.from({ length: 8 }, (_, at) => `${at}`))
+    // What was cut off is still held in between.
+    proxy.speak()
+    assert.deepEqual(t.lines.filter(line => /sign of life/.test(line.message)), [])
+  })
+
   it('is not one that is slow: statements that take long, alone or all together, are waited for', async () => {
     await using place = await server.newDatabase()
     await using opened = await open(place.url, { poolMax: 2, silentMs: 300 })
