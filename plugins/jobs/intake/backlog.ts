@@ -23,22 +23,29 @@ export class Backlog {
 
   /** Does `work`, which adds so many; rejects with JOBS_QUEUE_FULL if there is no room for them. */
   async add<T>(count: number, work: () => Promise<T>): Promise<T> {
-    await this.admit(count)
-    const adding = work()
-    this.#adding.add(adding)
+    let adding!: Promise<T>
+    // In the same turn: whoever counts next must know of it.
+    await this.#enter(count, () => { this.#adding.add(adding = work()) })
     try { return await adding } finally { this.#adding.delete(adding) }
   }
 
-  async admit(count: number): Promise<void> {
+  admit(count: number): Promise<void> { return this.#enter(count, () => {}) }
+
+  async #enter(count: number, begin: () => void): Promise<void> {
     while (this.#allowed < count || this.#age > FRESH_MS) {
       if (this.#queued >= this.limit && this.#age < REFUSE_MS) throw this.#full()
       await (this.#counting ??= this.#count(count).finally(() => { this.#counting = undefined }))
       if (this.#queued + count > this.limit) throw this.#full()
     }
     this.#allowed -= count
+    begin()
   }
 
-  get #age(): number { return this.clock.now() - this.#countedAt }
+  get #age(): number {
+    const age = this.clock.now() - this.#countedAt
+    // The clock was set back: nobody knows how old it is.
+    return age < 0 ? Infinity : age
+  }
 
   async #count(count: number): Promise<void> {
     this.#allowed = 0

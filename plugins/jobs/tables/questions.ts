@@ -110,6 +110,11 @@ export class QuestionStore {
     return { ...row, ...closed }
   }
 
+  /** Of jobs that had ended and are run again: what nobody answered will be asked anew, with all its time. */
+  async askAgain(jobIds: readonly string[], tx: Tx): Promise<void> {
+    await this.#table(tx).whereIn('job_id', [...jobIds]).where({ state: 'open' }).delete()
+  }
+
   /** The one that a job died of is asked again when it is run again: with all others it has its answer, or went on without one. */
   async reopen(jobId: string, tx: Tx): Promise<void> {
     const last = await this.#table(tx).where({ job_id: jobId, state: 'expired' }).orderBy('asked_at', 'desc').first()

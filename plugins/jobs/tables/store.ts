@@ -172,9 +172,9 @@ export class JobStore {
       this.#end.run(ended.map(({ row, event, after }) => [row.id, row.token, now, outcomeOf(event, after), after.error]), tx),
       this.#tell(made.map(({ event, after, data }) => [after, after.status === 'dead' ? 'job.dead' : PAST[event], data]), tx),
     ])
-    for (const { row, event } of made) {
-      if (event === 'retry' && row.status === 'dead' && dataOf(row.error)?.code === JobErrors.ASK_TIMEOUT.code) await this.questions.reopen(row.id, tx)
-    }
+    const again = made.flatMap(({ row, event }) => (event === 'retry' && isFinal(row.status) ? [row] : []))
+    if (again.length) await this.questions.askAgain(again.map(row => row.id), tx)
+    for (const row of again) if (dataOf(row.error)?.code === JobErrors.ASK_TIMEOUT.code) await this.questions.reopen(row.id, tx)
     await this.#forgetKeys(made.filter(({ after }) => after.dedupe_key !== null && !keepsKey(after, now)), tx)
     const results = new Map(made.map(({ after }) => [after.id, after]))
     return steps.map(({ row }) => results.get(row.id))

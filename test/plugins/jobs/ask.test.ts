@@ -114,6 +114,25 @@ describe('jobs: ctx.ask', () => {
     assert.deepEqual((await until(t, job.id, 'completed')).result, { answer: 1 })
   })
 
+  it('has all its time again when it is run again, whatever passed meanwhile, and keeps the answers that it had', async () => {
+    const clock = new FakeClock()
+    const type = jobType('asking', async ({ ask }) => Promise.all([ask({ question: 'one?', timeout_ms: 60_000 }), ask({ question: 'two?', timeout_ms: 60_000 })]))
+    await using t = await runtime({ types: [type], clock, config: { sweep_ms: 86_400_000 } })
+    const job = await submit(t)
+    await until(t, job.id, 'waiting')
+    await answer(t, job, 'yes', 'ask#1')
+    await eventually('it to wait for the other', async () => (await attemptsOf(t, job.id)).length === 2 && (await t.get(Jobs).get(operator, job.id)).status === 'waiting')
+    await t.get(Jobs).cancel(operator, job.id)
+    await clock.advance(3_600_000)
+    await t.get(Jobs).retry(operator, job.id)
+    await until(t, job.id, 'waiting')
+    await clock.advance(59_000)
+    const { items } = await t.get(Questions).list(operator)
+    assert.deepEqual(items.map(each => [each.name, Date.parse(each.expires_at!) - clock.now()]), [['ask#2', 1_000]])
+    await answer(t, job, 'no', 'ask#2')
+    assert.deepEqual((await until(t, job.id, 'completed')).result, ['yes', 'no'])
+  })
+
   it('finishes steps that are under way, begins no other, and runs nothing that comes after it', async () => {
     const done: string[] = []
     let go = () => {}

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { definePlugin } from '#core'
+import { definePlugin, SystemClock } from '#core'
 import { eventually, fake, FakeClock, type TestRuntime } from '#core/testing'
 import { AccessErrors, type Caller } from '#contracts/access'
 import { Broadcast } from '#contracts/cluster'
@@ -384,6 +384,14 @@ describe('a full queue', () => {
     assert.equal((await t.get(Jobs).run(operator, { type: 'double', input: 2 })).result, 4, 'what does not wait needs no room')
   })
 
+  it('takes in no more, however many come at the same moment', async () => {
+    for (const limit of [1, 3, 9]) {
+      await using t = await runtime({ types: [double], setupOnly: true, config: { max_queued: limit } })
+      const answers = await tries(t, limit + 4)
+      assert.deepEqual([answers.filter(each => each === 'in').length, (await rows(t, 'jobs', {})).length], [limit, limit])
+    }
+  })
+
   it('counts what is delayed and what waits for another attempt, and takes a batch whole or not at all', async () => {
     const bad = jobType('bad', async () => { throw new Error('x') })
     await using t = await runtime({ types: [double, bad], config: { max_queued: 5, retry: { base_ms: 3_600_000, max_ms: 3_600_000 } } })
@@ -393,6 +401,17 @@ describe('a full queue', () => {
     await assert.rejects(batch(4), { code: 'JOBS_QUEUE_FULL' })
     assert.equal((await batch(3)).length, 3)
     await assert.rejects(batch(1), { code: 'JOBS_QUEUE_FULL' })
+  })
+
+  it('counts again, whatever was counted last by a clock that was ahead', async () => {
+    const clock = new SystemClock()
+    let ahead = 3_600_000
+    clock.now = () => Date.now() + ahead
+    await using t = await runtime({ types: [double], clock, config: { concurrency: 0, max_queued: 3 } })
+    assert.deepEqual(await tries(t, 4), ['in', 'in', 'in', 'JOBS_QUEUE_FULL'])
+    ahead = 0
+    await rows(t, 'jobs', {}).update({ status: 'cancelled' })
+    assert.deepEqual(await tries(t, 2), ['in', 'in'])
   })
 
   it('takes in again what there is room for', async () => {
