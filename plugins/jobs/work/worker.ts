@@ -19,9 +19,9 @@ import { checkRun } from '../intake/permission.ts'
 import { ProgressStore } from '../watch/progress.ts'
 import { toJob, type JobRow } from '../tables/record.ts'
 import type { JobStore, Step } from '../tables/store.ts'
+import { Sweeper } from './sweeper.ts'
 import { told, type Waiting } from './waiting.ts'
 
-const BATCH = 200
 const SETTLE_TRIES = 10
 /** Attempts that end in one transaction. */
 const MOST_AT_ONCE = 64
@@ -66,7 +66,7 @@ const whyOf = (error: unknown) =>
 /** Its attempt has come to an end of its own. */
 const isOver = ({ status }: JobRow): boolean => !['queued', 'delayed', 'waiting'].includes(status)
 
-/** Claims, runs and settles jobs in this process, and takes back those of workers that are gone. */
+/** Claims, runs and settles jobs in this process. */
 export class Worker {
   /** Every attempt that is not written down yet; of one job there may be two for a moment. */
   readonly #running = new Set<Execution>()
@@ -76,12 +76,6 @@ export class Worker {
   #consumer: Consumer | undefined
   #renewing: (() => void) | undefined
   #renewal: Promise<void> | undefined
-  #sweeping: Promise<void> | undefined
-  /** The sweep over whatever is queued is still to be done. */
-  #all = false
-  #failing = false
-  /** Leases that nobody could renew say nothing: after an outage of the database their owners have time for it. */
-  #trustLeasesAt = 0
   /** The one whose claim is not committed yet. */
   #suspect: { readonly id: string; readonly until: number } | undefined
   #idle: (() => void)[] = []
@@ -89,8 +83,8 @@ export class Worker {
   readonly #outside = new AsyncResource('BackplaneJob', { requireManualDestroy: true })
 
   readonly #progress: ProgressStore
-
   readonly #endings: Batch<Ending, Job>
+  readonly sweeper = new Sweeper(this)
 
   constructor(readonly deps: WorkerDeps) {
     this.#progress = new ProgressStore(deps.database, deps.store.deps.events)
@@ -99,6 +93,8 @@ export class Worker {
 
   /** What is submitted to be run at once runs here. */
   get takes(): boolean { return (this.#state === 'new' || this.#state === 'running') && this.deps.config.concurrency > 0 }
+  /** It looks for work. */
+  get looks(): boolean { return this.#state === 'running' }
   /** It was set up and not started, as for a command: nobody here looks for work. */
   get idle(): boolean { return this.#state === 'new' && this.takes }
   find(id: string): Execution | undefined { return this.#latest.get(id) }
@@ -113,8 +109,8 @@ export class Worker {
     const { clock, config, queue, types } = this.deps
     this.#state = 'running'
     // Not waited for: with much that is queued it takes longer than a start may.
-    if (config.concurrency) void this.sweep(true)
-    clock.every(config.sweep_ms, () => this.sweep())
+    if (config.concurrency) void this.sweeper.sweep(true)
+    clock.every(config.sweep_ms, () => this.sweeper.sweep())
     types.watch(() => this.#typesChanged())
     if (!config.concurrency) return
     this.#consumer = await queue.consume((ids, tx) => (tx ? this.#claim(ids, tx) : this.deps.database.transaction(own => this.#claim(ids, own))))
@@ -139,7 +135,7 @@ export class Worker {
       await Promise.allSettled([...this.#running].map(execution => execution.done))
     }
     await this.#renewal
-    await this.#sweeping
+    await this.sweeper.idle()
     await this.deps.due.close()
   }
 
@@ -440,59 +436,6 @@ export class Worker {
       if (!type || this.deps.types.all.some(each => each.value === type)) continue
       execution.abort(CoreErrors.Service.UNAVAILABLE({ service: `job type ${type.type}` }))
     }
-    if (this.#state === 'running') void this.sweep()
-  }
-
-  /** Takes back what dead workers held, wakes what is due, and gives the queue again what it may have lost (`all`: whatever is queued). */
-  async sweep(all = false): Promise<void> {
-    if (this.#state !== 'running') return
-    this.#all ||= all
-    this.#sweeping ??= this.#sweep(this.#all)
-      .then(() => { this.#failing = false }, error => this.#unswept(error))
-      .finally(() => { this.#sweeping = undefined })
-    await this.#sweeping
-  }
-
-  #unswept(error: unknown): void {
-    const away = error instanceof BackplaneError && error.retryable
-    // Of an outage it is enough to hear once.
-    this.deps.log[away && this.#failing ? 'debug' : 'warn']('a sweep failed and is done again', away ? { reason: reasonOf(error) } : { err: error })
-    this.#failing = true
-    if (away) this.#trustLeasesAt = this.deps.store.now + this.deps.config.lease.ms
-  }
-
-  async #sweep(all: boolean): Promise<void> {
-    const { store, queue, config, access } = this.deps
-    const from = store.now
-    const expired = await store.expired(BATCH)
-    if (from >= this.#trustLeasesAt) await Promise.all(expired.map(id => this.#interrupt(id)))
-    await this.deps.due.wake()
-    await this.deps.family().sweep()
-    await this.deps.limits.release()
-    const types = access.current ? [...this.deps.types].map(type => type.type).filter(type => this.typeOf(type)) : []
-    const before = all ? from : from - config.rehand_ms
-    const more = () => this.#state === 'running' && store.handOverAgain(before, types, BATCH)
-    // What waited for a queue that was away may be much.
-    while (types.length && await more()) if (!all && queue.can.transactional) break
-    if (all) this.#all = false
-  }
-
-  async #interrupt(id: string): Promise<void> {
-    const { store, log } = this.deps
-    const expired = (row: JobRow | undefined): row is JobRow =>
-      // Our own, whose renewal was late, is running all the same.
-      row?.status === 'running' && Number(row.lease_until) <= store.now && this.#latest.get(id)?.token !== row.token
-    if (!expired(await store.read(id))) return
-    const error = failureOf(JobErrors.INTERRUPTED(), id)
-    try {
-      const job = await this.end('interrupt', { error, run_at: store.now }, async tx => {
-        const row = await store.read(id, tx)
-        if (!expired(row)) throw JobErrors.LEASE_LOST({ id })
-        return row
-      })
-      log.warn('a job was taken back from a worker that gave no sign of life', { job_id: id, status: job.status, attempt: job.attempt })
-    } catch (cause) {
-      if (!JobErrors.LEASE_LOST.is(cause)) log.warn('a job could not be taken back and is tried again', { job_id: id, err: cause })
-    }
+    void this.sweeper.sweep()
   }
 }

@@ -127,7 +127,7 @@ class Walk {
       case 'replayAll': await this.#asked(process, service.replay(operator, {})); break
       case 'discard': if (id !== undefined) await this.#asked(process, service.discard(operator, id)); break
       case 'wait': await this.clock.advance(b * 500); break
-      case 'sweep': await this.#asked(process, worker.sweep(b % 5 === 0)); break
+      case 'sweep': await this.#asked(process, worker.sweeper.sweep(b % 5 === 0)); break
       case 'pause': process.pause(); break
       case 'resume': process.resume(); break
       case 'stop': await this.#finish(process, worker.stop()); process.kill(); break
@@ -188,7 +188,7 @@ class Walk {
       for (const row of rows) if (row.status === 'waiting' && row.for_children) assert.ok(rows.some(each => each.parent_id === row.id && !FINAL.includes(each.status)), `${row.id} was forgotten`)
       await this.clock.advance(10_000)
       await this.idle()
-      await process.worker.sweep()
+      await process.worker.sweeper.sweep()
       await this.idle()
       if (this.world.limits) await this.#checkRoom()
       for (const { id } of (await this.rows()).filter(row => row.status === 'waiting')) await this.#answer(process, id, 0)
