@@ -97,6 +97,30 @@ describe('queue-bullmq under jobs', () => {
     assert.deepEqual(got, ['raised', 'other', 'again', 'lowered'])
   })
 
+  it('runs a job that is replaced again and again while it is delivered once, at once, as it was asked for last', async function () {
+    this.timeout(40_000)
+    const server = await start()
+    const ran = new Map<string, unknown[]>()
+    const type = jobType('count', async ({ job, input }) => { ran.set(job.id, [...ran.get(job.id) ?? [], input]) })
+    await using t = await open(server.url, { types: [type], config: { sweep_ms: 1_000 } })
+    const made = new Map<string, Job>()
+    const put = async (key: string, input: number, more: object) => {
+      const job = await t.get(Jobs).submit(operator, { type: 'count', input, priority: input % 10, dedupe: { key, mode: 'replace' }, ...more })
+      const before = made.get(job.id)
+      if (!before || before.seq < job.seq) made.set(job.id, job)
+    }
+    for (let round = 0; round < 15; round++) {
+      await Promise.all(Array.from({ length: 25 }, (_, at) => put(`k${at % 8}`, round * 25 + at, at % 5 ? {} : { delay_ms: 5 })))
+      if (round % 3) await new Promise(resolve => setTimeout(resolve, round % 7))
+    }
+    const from = performance.now()
+    await allDone(t, [...made.values()], 15_000)
+    assert.ok(performance.now() - from < 5_000, `${Math.round(performance.now() - from)} ms: something waited to be handed over again`)
+    for (const { id, input } of made.values()) assert.deepEqual(ran.get(id), [input])
+    await eventually('an empty queue', async () => await t.get(JobQueue).depth() === 0)
+    assert.ok(made.size > 8, `${made.size} jobs`)
+  })
+
   it('takes jobs while Redis is away, at once and without an outcry, and runs them within 5 s of it', async function () {
     this.timeout(30_000)
     const port = await freePort()
