@@ -108,8 +108,9 @@ export class PostgresServer {
   get url(): string { return this.urlOf('postgres') }
   get password(): string { return PASSWORD }
 
-  /** After crash(); resolves when it answers. */
+  /** After crash(), and nothing if it runs; resolves when it answers. */
   async restart(): Promise<void> {
+    if (this.#process?.exitCode === null) return
     const on = this.options.fsync ? 'on' : 'off'
     const settings = [`port=${this.port}`, 'listen_addresses=127.0.0.1', `unix_socket_directories=${this.folder}`, 'max_connections=200', 'shared_buffers=32MB',
       // A crash of the server alone loses nothing without fsync; a commit must be written all the same.
