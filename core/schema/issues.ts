@@ -62,8 +62,9 @@ export function reasonFor(issue: Issue, path: readonly PropertyKey[], found: unk
     return `has a name that does not fit: ${RAW.test(inside.message) ? `it must be ${describe(names)}` : inside.message}`
   }
   const there = schemasAt(json, path)
-  const expected = describe(there) || issue.message.replace(/^[^:]*: (expected )?/, '').replace(/, received.*$/, '')
-  if (found === undefined) return `is missing; give ${expected}`
+  const described = describe(there)
+  if (found === undefined) return `is missing${described && `; give ${described}`}`
+  const expected = described || issue.message.replace(/^[^:]*: (expected )?/, '').replace(/, received.*$/, '')
   const options = there.flatMap(each => (Array.isArray(each['enum']) ? each['enum'].map(String) : []))
   const [close] = typeof found === 'string' ? nearest(found.slice(0, LONGEST_KEY), options) : []
   const kind = code === 'invalid_type' && received !== 'NaN' ? `, not ${kindOf(found)}` : ''

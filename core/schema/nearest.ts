@@ -24,10 +24,16 @@ export function nearest(name: string, known: Iterable<string>): string[] {
     .slice(0, 3).map(({ each }) => each)
 }
 
+/** `Did you mean "x"? `, to stand before what is known; nothing if nothing is near. */
+export function meant(name: string, known: Iterable<string>): string {
+  const close = nearest(name, known)
+  return close.length ? `Did you mean ${close.map(each => `"${each}"`).join(' or ')}? ` : ''
+}
+
 /** What to tell somebody who wrote a name that is not known. */
 export function didYouMean(name: string, known: Iterable<string>): string {
   const all = [...new Set(known)].sort()
-  const close = nearest(name, all)
-  if (close.length) return `Did you mean ${close.map(each => `"${each}"`).join(' or ')}?`
+  const close = meant(name, all)
+  if (close) return close.trimEnd()
   return all.length ? `Known here: ${all.slice(0, 20).join(', ')}${all.length > 20 ? '…' : ''}.` : 'Nothing is known here.'
 }

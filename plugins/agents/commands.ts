@@ -5,6 +5,7 @@ import type { Problem } from '#contracts/http'
 import { Jobs, type Job, type JobError, type JobProgress } from '#contracts/jobs'
 
 const MAX_STDIN = 1024 * 1024
+const LOOK_MS = 1_500
 /** Of a program that was ended by Ctrl-C. */
 const INTERRUPTED = 130
 
@@ -69,19 +70,30 @@ async function runHere(io: CommandIo, agent: string, input: unknown, screen: Scr
   return { job_id: job.id, status: job.status, error: job.error, job, ...(job.status === 'completed' && { text: (job.result as AgentAnswer).text }) }
 }
 
+/** What holds up a job that has not begun, once. */
+async function tellHoldup(io: CommandIo, id: string): Promise<void> {
+  const { held_up } = await read<{ held_up?: { message: string; fix: string } | null }>(io, `/api/v1/jobs/${encodeURIComponent(id)}`).catch(() => ({ held_up: null }))
+  if (held_up && !io.signal.aborted) io.err(`held up: ${held_up.message}\n  fix: ${held_up.fix}`)
+}
+
 async function runOnServer(io: CommandIo, agent: string, input: unknown, screen: Screen): Promise<Ending> {
   const headers = { 'content-type': 'application/json', accept: 'text/event-stream' }
   const answer = await ask(io, `/api/v1/agents/${encodeURIComponent(agent)}/run`, { method: 'POST', headers, body: JSON.stringify({ input }) })
   let job_id = ''
+  let look: NodeJS.Timeout | undefined
   try {
     for await (const { data } of io.server!.events(answer, { signal: io.signal })) {
       const frame = JSON.parse(data) as Frame
-      if (frame.type === 'start') job_id = frame.job_id
-      else if (frame.type === 'done') return { job_id, status: 'completed', text: frame.text }
+      clearTimeout(look)
+      if (frame.type === 'start') {
+        job_id = frame.job_id
+        look = setTimeout(() => void tellHoldup(io, job_id), LOOK_MS)
+        look.unref()
+      } else if (frame.type === 'done') return { job_id, status: 'completed', text: frame.text }
       else if (frame.type === 'error') return { job_id, status: frame.status ?? 'lost', error: frame }
       else screen.show(frame.type === 'metadata' ? { ...frame, type: 'progress' } : frame)
     }
-  } catch (error) { if (!io.signal.aborted) io.err(`the connection broke: ${reasonOf(error)}`) }
+  } catch (error) { if (!io.signal.aborted) io.err(`the connection broke: ${reasonOf(error)}`) } finally { clearTimeout(look) }
   // The server cancels what nobody waits for any more.
   if (io.signal.aborted) return { job_id, status: 'cancelled' }
   io.err(`the job may go on; follow it with: backplane jobs watch ${job_id}`)

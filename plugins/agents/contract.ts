@@ -125,7 +125,7 @@ export interface Agents {
 export const Agents = defineService<Agents>('agents.agents')
 
 export const AgentErrors = defineErrors('AGENTS', {
-  UNKNOWN: { message: 'there is no agent "{agent}"', fix: 'Known agents: {known}.', status: 404, expose: true },
+  UNKNOWN: { message: 'there is no agent "{agent}"', fix: '{meant}Known agents: {known}.', status: 404, expose: true },
   AWAY: { message: 'agent "{agent}" belongs to plugin "{plugin}", which is being restarted', fix: 'Try again in a moment.', status: 503, retryable: true, away: true, expose: true },
   INPUT: { message: 'the input for agent "{agent}" does not fit: {reason}', fix: 'Correct the fields named.', status: 400, expose: true },
   NO_INPUT: { message: 'there is no input', fix: 'Give it as words, as `-` for standard input, or with --input-json.', status: 400, expose: true },

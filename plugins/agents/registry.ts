@@ -1,4 +1,4 @@
-import type { BackplaneError, Contribution, Contributions, Live } from '#core'
+import { meant, type BackplaneError, type Contribution, type Contributions, type Live } from '#core'
 import { AccessErrors, type Access, type Caller, type Permission, type Resource } from '#contracts/access'
 import { AgentErrors, type Agent, type AgentInfo, type Agents, type AgentState, type Tool } from '#contracts/agents'
 
@@ -91,7 +91,9 @@ export class AgentRegistry implements Agents {
     for (const use of [...uses]) if (!all.some(each => each.value === use.value)) use.leave(error(use))
   }
 
-  #unknown(agent: string): BackplaneError { return AgentErrors.UNKNOWN({ agent, known: namesOf(this.agents) }) }
+  #unknown(agent: string): BackplaneError {
+    return AgentErrors.UNKNOWN({ agent, meant: meant(agent, [...this.agents].map(each => each.name)), known: namesOf(this.agents) })
+  }
 
   #info({ plugin, value }: Contribution<Agent>): AgentInfo {
     const { name, summary, version = null, model = DEFAULT_MODEL, tools = [] } = value

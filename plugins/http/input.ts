@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { HttpErrors } from '#contracts/http'
-import { fieldProblems, problemsInWords, type FieldProblem, type Schema } from '#core'
+import { fieldProblems, problemsInWords, reasonOf, type FieldProblem, type Schema } from '#core'
 import { ClientGone } from './abort.ts'
 import type { Exchange } from './exchange.ts'
 import type { Gate } from './gate.ts'
@@ -71,9 +71,17 @@ export async function readJson(exchange: Exchange, limits: BodyLimits, gate: Gat
   const decoder = new TextDecoder('utf-8', { fatal: true })
   try { text = decoder.decode(bytes) } catch { throw wrong('body', 'is not well-formed UTF-8') }
   let value: unknown
-  try { value = JSON.parse(text) } catch { throw wrong('body', 'is not well-formed JSON') }
+  try { value = JSON.parse(text) } catch (error) { throw wrong('body', `is not well-formed JSON${placeIn(text, error)}`) }
   walk(value, 'body', limits.depth)
   return value
+}
+
+/** Where JSON is broken, if V8 says so; what stands there is not repeated. */
+function placeIn(text: string, error: unknown): string {
+  const at = /at position (\d+)/.exec(reasonOf(error))?.[1]
+  if (at === undefined) return text.trim() === '' ? ': it is empty' : ''
+  const before = text.slice(0, Number(at)).split('\n')
+  return `, at line ${before.length}, column ${before.at(-1)!.length + 1}`
 }
 
 function checkType({ headers }: IncomingMessage): void {

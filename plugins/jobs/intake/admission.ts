@@ -1,4 +1,4 @@
-import { scope } from '#core'
+import { meant, scope } from '#core'
 import { AccessErrors, type Access, type Caller } from '#contracts/access'
 import { JobErrors, type Dedupe, type JobRequest, type JobType } from '#contracts/jobs'
 import { newId } from '../tables/id.ts'
@@ -96,6 +96,7 @@ export class Admission {
     if (type) return type
     const { types } = this.worker.deps
     if (types.away.some(each => each.value.type === name)) throw JobErrors.TYPE_AWAY({ type: name })
-    throw JobErrors.TYPE_UNKNOWN({ type: name, known: [...types].map(each => each.type).join(', ') || 'none' })
+    const known = [...types].map(each => each.type)
+    throw JobErrors.TYPE_UNKNOWN({ type: name, meant: meant(name, known), known: known.join(', ') || 'none' })
   }
 }

@@ -15,7 +15,9 @@ import { AgentCalls } from '../../../plugins/agents/calls.ts'
 import commands from '../../../plugins/agents/commands.ts'
 import agents from '../../../plugins/agents/index.ts'
 import type { AgentRegistry } from '../../../plugins/agents/registry.ts'
+import cluster from '../../../plugins/cluster/index.ts'
 import database from '../../../plugins/database/index.ts'
+import events from '../../../plugins/events/index.ts'
 import http from '../../../plugins/http/index.ts'
 import jobs from '../../../plugins/jobs/index.ts'
 import models from '../../../plugins/models/index.ts'
@@ -72,7 +74,7 @@ describe('agents: the main job, with everything real', () => {
     }
     const unknown = await post({ agent: 'maths', input: 'x' })
     assert.deepEqual([unknown.status, unknown.code], [404, 'AGENTS_UNKNOWN'])
-    assert.match(unknown.fix, /^Known agents: .*math/)
+    assert.match(unknown.fix, /^Did you mean "math"\? Known agents: .*math/)
     for (const body of [
       { agent: 'math', input: '' }, { agent: 'math', input: 5 }, { agent: 'math', input: { text: 'x' } }, { agent: 'math' }, { agent: 'math', input: 'ä'.repeat(33_000) }, { agent: '', input: 'x' },
       { agent: '__proto__', input: 'x' },
@@ -272,6 +274,16 @@ describe('agents: commands', () => {
   it('run: refuses an unknown agent, here and by the server', async () => {
     await using t = await served()
     for (const url of [undefined, t.get(HttpServer).url]) await assert.rejects(command('run').run(terminal(t, ['nobody', 'x'], { url }).io), { code: 'AGENTS_UNKNOWN', fix: /^Known agents: .*math/ })
+  })
+  it('run: says what holds it up, where no process runs jobs', async () => {
+    const plugins = [...all, cluster, events, { plugin: http, config: { port: 0 } }]
+    await using t = await createTestRuntime({ plugins, host: { roles: ['api'] } })
+    const stop = new AbortController()
+    const { io, printed } = terminal(t, ['math', '1+1'], { url: t.get(HttpServer).url, signal: stop.signal })
+    const pending = command('run').run(io)
+    await eventually('the reason', () => /held up: no process that runs jobs is alive\n {2}fix: Start one/.test(printed.err), 6_000)
+    stop.abort(new Error('Ctrl-C'))
+    assert.equal(await pending, 130)
   })
   it('run: Ctrl-C aborts the model\'s call and cancels the job', async () => {
     let aborted = false

@@ -11,7 +11,7 @@ const query = z.strictObject({ q: z.string().max(50).optional(), n: z.coerce.num
 const strict = z.strictObject({
   priority: z.int().min(0).max(9).optional(), status: z.enum(['queued', 'running']).optional(), name: z.string().min(1).max(200), tags: z.array(z.string()).min(1).max(3).optional(),
   target: z.union([z.string(), z.strictObject({ host: z.string(), port: z.int() })]).optional(), even: z.int().optional(), labels: z.record(z.string().max(5), z.string()).optional(),
-  nested: z.strictObject({ base_ms: z.int().optional() }).optional(),
+  needs: z.strictObject({ any: z.nonoptional(z.unknown()) }).optional(), nested: z.strictObject({ base_ms: z.int().optional() }).optional(),
 }).refine(({ even }) => even === undefined || even % 2 === 0, { message: 'is odd', path: ['even'] })
 const limits = z.strictObject({ limit: z.coerce.number().int().min(1).max(100).optional() })
 const params = z.strictObject({ id: z.string().regex(/^[a-z0-9]+$/) })
@@ -47,6 +47,7 @@ describe('http input', () => {
 
   const said: readonly [what: string, query: string, body: unknown, field: string, message: string][] = [
     ['a field that is missing', '', {}, 'body.name', 'is missing; give a text of 1 to 200 characters'],
+    ['anything that is missing', '', { name: 'x', needs: {} }, 'body.needs.any', 'is missing'],
     ['a field name with a slip', '', { name: 'x', priorty: 1 }, 'body.priorty', 'is not a known field. Did you mean "priority"?'],
     ['a field name with a slip, inside', '', { name: 'x', nested: { basems: 1 } }, 'body.nested.basems', 'is not a known field. Did you mean "base_ms"?'],
     ['a field name that is like none', '', { name: 'x', nested: { zzz: 1 } }, 'body.nested.zzz', 'is not a known field. Known here: base_ms.'],
@@ -72,6 +73,12 @@ describe('http input', () => {
       assert.equal(problem.detail, `the request does not fit: ${path}: ${message.replace(/\.$/, '')}`)
     })
   }
+
+  it('says where JSON is broken', async () => {
+    for (const [sent, message] of [['{"name":"x",}', 'is not well-formed JSON, at line 1, column 13'], ['{\n  name: 1\n}', 'is not well-formed JSON, at line 2, column 3'], [' ', 'is not well-formed JSON: it is empty']]) {
+      assert.equal((await problemOf(await post(`${t.url}/body`, sent))).errors[0].message, message)
+    }
+  })
 
   it('tells of very many problems the first 20 and how many are left, in little time and few bytes', async () => {
     const many = await post(`${t.url}/strict`, { name: 'x', ...Object.fromEntries(Array.from({ length: 20_000 }, (_, at) => [`priorit${at}${'y'.repeat(20)}`, 1])) })

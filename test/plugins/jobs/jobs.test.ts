@@ -142,11 +142,12 @@ describe('jobs', () => {
     it('refuses what it can\'t run, with what would help', async () => {
       const picky = jobType('picky', async () => 1, {
         input: { '~standard': { version: 1, vendor: 'test', validate: value => (typeof value === 'string' ? { value } : { issues: [{ message: 'not a string', path: ['a', { key: 'b' }] }] }) } },
-        admit: async (_caller, { input }) => { if (input === 'nobody') throw AgentErrors.UNKNOWN({ agent: 'nobody', known: 'math' }) },
+        admit: async (_caller, { input }) => { if (input === 'nobody') throw AgentErrors.UNKNOWN({ agent: 'nobody', meant: '', known: 'math' }) },
       })
       await using t = await runtime({ types: [double, picky], config: { max_input_bytes: 100 } })
       const { submit } = { submit: (request: object) => t.get(Jobs).submit(operator, { type: 'picky', input: 'x', ...request }) }
       await assert.rejects(submit({ type: 'nothing' }), { code: 'JOBS_TYPE_UNKNOWN', fix: 'Known types: double, picky.' })
+      await assert.rejects(submit({ type: 'duoble' }), { code: 'JOBS_TYPE_UNKNOWN', fix: 'Did you mean "double"? Known types: double, picky.' })
       await assert.rejects(submit({ input: 1 }), { code: 'JOBS_INPUT_INVALID', message: /input\.a\.b: not a string/ })
       await assert.rejects(submit({ input: 'é'.repeat(60) }), { code: 'JOBS_TOO_LARGE', status: 413, message: /122 bytes, more than 100/ })
       await assert.rejects(submit({ input: 1n }), { code: 'JOBS_NOT_JSON' })
