@@ -121,13 +121,15 @@ export class EmbeddedQueue implements JobQueue {
     this.#insert = database.prepareMany(
       `INSERT INTO queue_entries (id, priority) VALUES :rows
        ON CONFLICT (id) DO UPDATE SET priority = excluded.priority WHERE excluded.priority > queue_entries.priority`, ['text', 'bigint'])
-    const head = 'SELECT position FROM queue_entries ORDER BY priority DESC, position LIMIT ?'
-    // An array: as a plain IN, PostgreSQL may run the inner part more than once, and take more than the limit.
-    const chosen = database.dialect === 'postgres' ? `= ANY(ARRAY(${head} FOR UPDATE SKIP LOCKED))` : `IN (${head})`
+    const head = 'SELECT position FROM queue_entries ORDER BY priority DESC, position'
+    // An array: as a plain IN, PostgreSQL may run the inner part more than once, and take more than the limit. A limit that it sees it would plan for
+    // each time.
+    const chosen = database.dialect === 'postgres' ? `= ANY(ARRAY(${head} LIMIT (SELECT CAST(? AS bigint)) FOR UPDATE SKIP LOCKED))` : `IN (${head} LIMIT ?)`
     this.#take = database.prepare(`DELETE FROM queue_entries WHERE position ${chosen} RETURNING id, priority, position`)
     this.#delete = database.prepareMany('DELETE FROM queue_entries WHERE id IN (VALUES :rows)', ['text'])
     this.#count = database.prepare('SELECT count(*) AS count FROM queue_entries')
-    this.#any = database.prepare('SELECT 1 FROM queue_entries LIMIT 1')
+    // In order, and so by the index: what was taken and is not swept away yet lies in the way in the table.
+    this.#any = database.prepare('SELECT 1 FROM queue_entries ORDER BY priority DESC, position LIMIT 1')
   }
 
   async enqueue(entries: readonly QueueEntry[], tx?: Tx): Promise<void> {

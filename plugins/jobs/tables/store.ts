@@ -72,9 +72,12 @@ export class JobStore {
   readonly #renew: Statement
   readonly #steps: Statement<{ name: string; result: string | null }>
   readonly #step: Statement
+  /** Statements whose answers are known go out with those that follow from them: each would be a way there and back. */
+  readonly #inOneGo: boolean
 
   constructor(readonly deps: StoreDeps) {
     const { database } = deps
+    this.#inOneGo = database.dialect === 'postgres'
     this.questions = new QuestionStore(database)
     this.results = new ResultStore(database)
     this.keys = new JobKeys(this)
@@ -122,20 +125,29 @@ export class JobStore {
    * made for something else. A queued one is in the queue with it; a running one is claimed.
    */
   async insertAll(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]> {
-    const written = new Set((await this.#insert.all(rows.map(row => COLUMNS.map(column => row[column])), tx)).map(each => each.id))
-    for (const id of await this.keys.takeBack(rows.filter(row => written.has(row.id)), tx)) written.delete(id)
-    const created = rows.filter(row => written.has(row.id))
-    await this.#adopt(created, tx)
-    for (const { id, dedupe_until } of created) if (dedupe_until) await this.#jobsIn(tx).where({ id }).update({ dedupe_until })
+    const writing = this.#insert.all(rows.map(row => COLUMNS.map(column => row[column])), tx)
+    // Nothing stands in the way of those that have no key.
+    const created = this.#inOneGo && rows.every(isPlain) ? rows : await this.#createdOf(rows, await writing, tx)
     const running = created.filter(row => row.status === 'running')
     await Promise.all([
+      expectAll(created, writing),
       this.#begin.run(running.map(row => [row.id, row.token, row.attempt, row.lease_owner, row.started_at]), tx),
       this.#tell(created.map(row => [row, 'job.created']), tx),
       this.handOver(created.filter(row => row.status === 'queued'), tx, true),
     ])
+    const written = new Set(created.map(each => each.id))
     const inserted: Inserted[] = []
     for (const row of rows) inserted.push(written.has(row.id) ? { row, created: true } : await this.keys.first(row, tx))
     return inserted
+  }
+
+  async #createdOf(rows: readonly JobRow[], found: readonly { readonly id: string }[], tx: Tx): Promise<readonly JobRow[]> {
+    const written = new Set(found.map(each => each.id))
+    for (const id of await this.keys.takeBack(rows.filter(row => written.has(row.id)), tx)) written.delete(id)
+    const created = rows.filter(row => written.has(row.id))
+    await this.#adopt(created, tx)
+    for (const { id, dedupe_until } of created) if (dedupe_until) await this.#jobsIn(tx).where({ id }).update({ dedupe_until })
+    return created
   }
 
   /** A parent that has ended by now takes none. */
@@ -161,17 +173,18 @@ export class JobStore {
       return after ? [{ ...step, ...keptApart(after, step.changes, inlineResultBytes) }] : []
     })
     const changing = possible.map(({ row, after }) => [row.id, row.seq, ...CHANGING.map(column => after[column])])
-    const written = new Set((await this.#change.all(changing, tx)).map(each => each.id))
-    const made = possible.filter(({ row }) => written.has(row.id))
-    for (const { after, large } of made) if (large !== undefined) await this.results.write(after.id, large, after.result_bytes!, tx)
+    const writing = this.#change.all(changing, tx)
+    // In PostgreSQL they are locked since they were read: nobody was quicker.
+    const made = this.#inOneGo ? possible : await writtenOf(possible, writing)
     const begun = made.filter(({ event }) => event === 'claim')
     const ended = made.filter(({ row }) => row.status === 'running')
-    // At once: where the database is another machine, each would be a way there and back.
     await Promise.all([
+      expectAll(made.map(({ after }) => after), writing),
       this.#begin.run(begun.map(({ after }) => [after.id, after.token, after.attempt, after.lease_owner, now]), tx),
       this.#end.run(ended.map(({ row, event, after }) => [row.id, row.token, now, outcomeOf(event, after), after.error]), tx),
       this.#tell(made.map(({ event, after, data }) => [after, after.status === 'dead' ? 'job.dead' : PAST[event], data]), tx),
     ])
+    for (const { after, large } of made) if (large !== undefined) await this.results.write(after.id, large, after.result_bytes!, tx)
     const again = made.flatMap(({ row, event }) => (event === 'retry' && isFinal(row.status) ? [row] : []))
     if (again.length) await this.questions.askAgain(again.map(row => row.id), tx)
     for (const row of again) if (dataOf(row.error)?.code === JobErrors.ASK_TIMEOUT.code) await this.questions.reopen(row.id, tx)
@@ -329,6 +342,22 @@ export class JobStore {
     if (changed.length) await this.deps.events()?.append(tx, changed.map(([row, type, data]) => eventOf(row, type, data)))
   }
 }
+
+type Writing = Promise<readonly { readonly id: string }[]>
+
+async function writtenOf(possible: readonly Made[], writing: Writing): Promise<readonly Made[]> {
+  const written = new Set((await writing).map(each => each.id))
+  return possible.filter(({ row }) => written.has(row.id))
+}
+
+/** What goes with the rows may be on its way already: it is undone if one of them was not written. */
+async function expectAll(rows: readonly JobRow[], writing: Writing): Promise<void> {
+  const written = new Set((await writing).map(each => each.id))
+  for (const { id } of rows) if (!written.has(id)) throw JobErrors.LEASE_LOST({ id })
+}
+
+/** No other job can stand in its way, or must be there for it. */
+const isPlain = ({ idempotency_key, dedupe_key, parent_id }: JobRow): boolean => idempotency_key === null && dedupe_key === null && parent_id === null
 
 /** The row after the step; nothing if the machine has no such step. */
 function stepped({ row, event, changes }: Step, now: number): JobRow | undefined {

@@ -210,4 +210,19 @@ describe('jobs on PostgreSQL', () => {
     await cancelling
     await assert.rejects(store.saveStep({ id, token, owner: lease_owner }, 'children#2', '[]', Date.now()), { code: 'JOBS_LEASE_LOST' })
   })
+  it('keeps nothing of a change of a row that was not as it was read, though the rest was sent before the answer', async () => {
+    await using place = await server.newDatabase()
+    await using t = await runtime({ url: place.url, types: [double], config: { concurrency: 0 } })
+    const [database, jobs] = [t.get(Database), t.get(Jobs)]
+    const { id } = await jobs.submit(operator, { type: 'double', input: 1 })
+    const other = await jobs.submit(operator, { type: 'double', input: 2 })
+    const store = new JobStore({ database, queue: t.get(JobQueue), clock: new SystemClock(), events: () => undefined })
+    const lease = { lease_owner: 'somebody', lease_until: Date.now() + 60_000 }
+    await assert.rejects(database.transaction(async tx => {
+      const [row, late] = [await store.read(other.id, tx), await store.read(id, tx)]
+      await store.changeAll([{ row: row!, event: 'claim', changes: lease }, { row: { ...late!, seq: late!.seq - 1 }, event: 'claim', changes: lease }], tx)
+    }), { code: 'JOBS_LEASE_LOST' })
+    const knex = database.knex()
+    assert.deepEqual([await knex('jobs').whereNot({ status: 'queued' }), await knex('job_attempts')], [[], []])
+  })
 })
