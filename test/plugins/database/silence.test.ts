@@ -129,9 +129,9 @@ describe('a PostgreSQL that falls silent', function () {
     await using place = await server.newDatabase()
     await using opened = await open(place.url, { poolMax: 2, silentMs: 300 })
     const { db, t } = opened
-    const slow = () => db.knex().raw('SELECT pg_sleep(1.5)') as PromiseLike<unknown>
+    const slow = () => db.knex().raw('SELECT pg_sleep(0.8)') as PromiseLike<unknown>
     await slow()
-    await Promise.all([slow(), slow(), db.transaction(async () => {}), db.transaction(async () => { await sleep(1_000) })])
+    await Promise.all([slow(), slow(), db.transaction(async () => {}), db.transaction(async () => { await sleep(600) })])
     assert.deepEqual(t.lines.filter(line => /sign of life/.test(line.message)), [])
     await eventually('the probe to be gone', async () =>
       Number((await server.query(`SELECT count(*) AS n FROM pg_stat_activity WHERE datname = '${place.name}'`))[0].n) <= 2)
@@ -143,7 +143,7 @@ describe('a PostgreSQL that falls silent', function () {
     const { db, t } = opened
     const slow = db.knex().raw('SELECT pg_sleep(0.5)').then(() => {})
     await sleep(150)
-    for (const until = performance.now() + 2_000; performance.now() < until;) { /* As a long calculation would. */ }
+    for (const until = performance.now() + 1_000; performance.now() < until;) { /* As a long calculation would. */ }
     await slow
     assert.deepEqual(t.lines.filter(line => /sign of life/.test(line.message)), [])
   })
