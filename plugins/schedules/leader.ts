@@ -85,7 +85,12 @@ export class ScheduleLeader {
   async #fire(row: ScheduleRow, lease: Lease): Promise<boolean> {
     const { store, clock, config, log } = this.deps
     if (row.next_at === null || lease.signal.aborted) return false
-    const due = decide({ ...row, next_at: row.next_at }, clock.now(), config.late_ms)
+    let due: Due
+    try { due = decide({ ...row, next_at: row.next_at }, clock.now(), config.late_ms) } catch (error) {
+      // A time zone that this machine does not know, say: the others must not wait for it.
+      log.error('the times of a schedule can\'t be read, and are tried again', { schedule: row.name, project: row.project_id, err: error })
+      return store.postpone(row, lease.token, clock.now() + config.retry_ms, failureOf(error, row.name))
+    }
     const fields = { schedule: row.name, project: row.project_id, at: new Date(due.at).toISOString() }
     const pass = async (error: JobError | null, reason: string) => {
       const moved = await store.advance(row, lease.token, { last_at: due.at, next_at: due.next_at, job_id: null, error })

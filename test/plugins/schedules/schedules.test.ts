@@ -41,6 +41,21 @@ describe('schedules', () => {
     assert.deepEqual([now.last_at, now.next_at, now.last_job_id, now.last_error], ['2026-01-01T02:00:00.000Z', '2026-01-01T03:00:00.000Z', jobs[1]!.id, null])
   })
 
+  it('fire though one of them can\'t be read any more, which says so and is tried again', async () => {
+    const clock = new FakeClock(new Date('2026-01-01T00:30:00Z'))
+    await using t = await runtime({ clock })
+    await t.get(Schedules).put(operator, { ...hourly, name: 'a-bad-one', time_zone: 'Europe/Berlin' })
+    await t.get(Schedules).put(operator, hourly)
+    const zone = (time_zone: string) => t.get(Database).knex()('schedules').where({ name: 'a-bad-one' }).update({ time_zone })
+    await zone('Nowhere/Gone')
+    await to(t, clock, '2026-01-01T01:00:00Z')
+    assert.equal((await jobsOf(t)).length, 1)
+    await eventually('it to say so', async () => (await get(t, 'a-bad-one')).last_error?.code === 'SCHEDULES_FAILED')
+    await zone('Europe/Paris')
+    await clock.advance(10_000)
+    await eventually('its job', async () => (await jobsOf(t)).length === 2)
+  })
+
   for (const [season, from, expected] of [
     ['spring', '2026-03-28T00:00:00Z', ['2026-03-28T01:30:00.000Z', '2026-03-29T01:00:00.000Z', '2026-03-30T00:30:00.000Z']],
     ['autumn', '2026-10-24T00:00:00Z', ['2026-10-24T00:30:00.000Z', '2026-10-25T00:30:00.000Z', '2026-10-26T01:30:00.000Z']],
