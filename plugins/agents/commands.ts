@@ -5,7 +5,7 @@ import type { Problem } from '#contracts/http'
 import { Jobs, type Job, type JobError, type JobProgress } from '#contracts/jobs'
 
 const MAX_STDIN = 1024 * 1024
-const LOOK_MS = 1_500
+const LOOK_MS = 2_500
 /** Of a program that was ended by Ctrl-C. */
 const INTERRUPTED = 130
 

@@ -1,4 +1,5 @@
 import { readFile, stat } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { reasonOf, type Command, type CommandIo } from '#core'
 import type { Job } from '#contracts/jobs'
 import type { JobDetail } from './tables/record.ts'
@@ -89,7 +90,8 @@ async function textOf(io: CommandIo, file: string): Promise<string> {
     read = await readFile(file, 'utf8')
   } catch (error) {
     if (error instanceof Misuse) throw error
-    throw new Misuse(`${file} can't be read: ${reasonOf(error)}`, 'Correct the path; it is relative to the folder you are in.')
+    // npm runs scripts in the folder of the package, not where you are.
+    throw new Misuse(`${resolve(file)} can't be read: ${reasonOf(error).replace(/,.*$/, '')}`, 'Correct the path, or write it in full.')
   }
   return read
 }

@@ -6,8 +6,8 @@ import type { Holdup } from './holdup.ts'
 import { whole } from './server.ts'
 
 const LONGEST = 400
-const FIRST_LOOK_MS = 1_500
-const NEXT_LOOK_MS = 10_000
+const FIRST_LOOK_MS = 2_500
+const NEXT_LOOK_MS = 5_000
 const EXIT: Readonly<Record<string, number>> = { completed: 0, dead: 1, cancelled: 3 }
 export const INTERRUPTED = 130
 
