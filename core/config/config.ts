@@ -414,7 +414,9 @@ export class Config {
         tell(ConfigErrors.SETTING, full, at, { reason: wrong.message, expected: 'another name', got: show(String(steps.at(-1))) })
         continue
       }
-      const expected = describe(schemasAt(json, steps)) || issue.message.replace(/^Invalid input: expected /, '').replace(/, received.*$/, '')
+      // What the schema's own check says is not mended by writing what fits its outline already.
+      const own = code === 'custom' && !/^Invalid /.test(issue.message) && node !== undefined
+      const expected = own ? 'another value' : describe(schemasAt(json, steps)) || issue.message.replace(/^Invalid input: expected /, '').replace(/, received.*$/, '')
       if (value instanceof Secret) tell(ConfigErrors.SECRET_REFUSED, full, at, { source: String(value), expected: `${expected}, not a secret`, got: String(value) })
       else if (node?.is === 'leaf' && typeof value === 'string' && this.#wantsSecret(schema, tree!, node, steps)) {
         tell(ConfigErrors.SECRET_PLAIN, full, at, { expected: 'a reference to a secret', got: 'a plain text (not shown)', advice: 'Use ${env:NAME} or ${secret:name}.' })

@@ -22,7 +22,8 @@ function farness(asked: readonly string[], { path }: HttpRoute): number | undefi
   for (const [at, part] of parts.slice(left).entries()) {
     const given = asked[at]!
     if (part.startsWith(':')) { far += 0.5; continue }
-    if (nearest(given, [part]).length === 0) return undefined
+    // `events` is no slip for `agents`, though it is as near.
+    if (nearest(given, [part]).length === 0 || given[0]!.toLowerCase() !== part[0]!.toLowerCase()) return undefined
     named++
     if (part !== given) far += part.toLowerCase() === given.toLowerCase() ? 0.5 : 1
   }

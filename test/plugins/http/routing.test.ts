@@ -40,7 +40,7 @@ describe('http routing', () => {
     const [shown, secret] = [(path: string, method: 'GET' | 'POST' = 'GET') => route(path, undefined, { method, public: true, permission: undefined }),
       (path: string, method: 'GET' | 'POST' = 'GET') => route(path, undefined, { method })]
     await using t = await serve([routesPlugin('a', secret('/api/v1/jobs'), secret('/api/v1/jobs', 'POST'), secret('/api/v1/jobs/:id'), secret('/api/v1/jobs/:id/cancel', 'POST'),
-      secret('/api/v1/jobs/:id/retry', 'POST'), secret('/api/v1/agents/:name/run', 'POST'), shown('/health/ready'), shown('/metrics'), shown('/:anything/else'))])
+      secret('/api/v1/jobs/:id/retry', 'POST'), secret('/api/v1/agents/:name/run', 'POST'), secret('/api/v1/agents'), shown('/health/ready'), shown('/metrics'), shown('/:anything/else'))])
     const fix = async (path: string, headers = {}, method = 'GET') => (await problemOf(await fetch(t.url + path, { method, headers }))).fix as string
     const meant = (...routes: string[]) => `Did you mean ${routes.map(each => `\`${each}\``).join(' or ')}?`
     for (const [path, method, ...routes] of [
@@ -49,7 +49,7 @@ describe('http routing', () => {
       ['/metric', 'GET', 'GET /metrics'],
     ] as const) assert.equal(await fix(path, {}, method), meant(...routes), path)
     const nothing = /^See `GET \/`/
-    for (const path of ['/wp-login.php', `/${'a/'.repeat(50)}`, `/${'j'.repeat(5_000)}`, '/x', '/index.html']) assert.match(await fix(path), nothing)
+    for (const path of ['/wp-login.php', `/${'a/'.repeat(50)}`, `/${'j'.repeat(5_000)}`, '/x', '/index.html', '/events']) assert.match(await fix(path), nothing)
     for (const refused of ['identity', 'permission']) {
       assert.match(await fix('/job/x', { 'x-refuse': refused }), nothing, 'a stranger learns of no route')
       assert.equal(await fix('/metric', { 'x-refuse': refused }), meant('GET /metrics'))
