@@ -9,6 +9,9 @@ const REPLACED = [
   'type', 'agent', 'created_by', 'principal_id', 'traceparent', 'input', 'priority', 'max_attempts', 'timeout_ms', 'backoff', 'metadata',
 ] as const satisfies readonly (keyof JobRow)[]
 
+/** Has another request taken the place of the one that the row was written for? */
+export const wasReplaced = (was: JobRow, is: JobRow): boolean => REPLACED.some(column => was[column] !== is[column])
+
 /** An unfinished job has its key; one that has ended, for a while. */
 export const keepsKey = ({ status, dedupe_until }: JobRow, now: number): boolean => !isFinal(status) || Number(dedupe_until ?? 0) > now
 

@@ -3,6 +3,7 @@ import type { JobUpdate } from '#contracts/job-updates'
 import type { JobControl } from '../intake/control.ts'
 import { pause, type JobFollower } from './follow.ts'
 import { isFinal } from '../tables/machine.ts'
+import { wasReplaced } from '../tables/keys.ts'
 import type { JobQueries } from '../tables/queries.ts'
 import { toJob, type JobRow } from '../tables/record.ts'
 import type { Worker } from '../work/worker.ts'
@@ -24,24 +25,32 @@ export class JobRuns {
     const stop = () => worker.find(id)?.abort(JobErrors.CANCELLED({}, { cause: signal?.reason }))
     const running = mine && row.status === 'running' ? worker.begin(row, onProgress) : undefined
     onBegin?.(toJob(row))
-    if (!running) return this.#after(toJob(row), mine, { signal, onProgress })
+    const asked = mine ? row : undefined
+    if (!running) return this.#after(toJob(row), asked, { signal, onProgress })
     if (signal?.aborted) stop()
     else signal?.addEventListener('abort', stop, { once: true })
     try {
       const job = await running
-      return isFinal(job.status) ? job : await this.#after(job, mine, { signal, onProgress })
+      return isFinal(job.status) ? job : await this.#after(job, asked, { signal, onProgress })
     } finally { signal?.removeEventListener('abort', stop) }
   }
 
-  async #after(job: Job, mine: boolean, { signal, onProgress }: Watching): Promise<Job> {
+  /** `asked`: as this call submitted it. */
+  async #after(job: Job, asked: JobRow | undefined, { signal, onProgress }: Watching): Promise<Job> {
     let now = job
     while (!isFinal(now.status)) {
-      if (signal?.aborted && !mine) throw signal.reason
+      if (signal?.aborted && !(asked && await this.#isStill(asked))) throw signal.reason
       if (signal?.aborted) now = await this.#cancel(now.id)
-      else if (mine && this.worker.idle) now = await this.#again(now, { signal, onProgress })
+      else if (asked && this.worker.idle) now = await this.#again(now, { signal, onProgress })
       else now = await this.#follow(now, { signal, onProgress })
     }
     return now
+  }
+
+  /** Not if it is somebody else's by now, who replaced it. */
+  async #isStill(asked: JobRow): Promise<boolean> {
+    const row = await this.worker.deps.store.read(asked.id)
+    return row !== undefined && !wasReplaced(asked, row)
   }
 
   /** Where no worker was started nobody else would begin the next attempt. */
@@ -70,7 +79,7 @@ export class JobRuns {
     await due.wake()
     const open = () => (watching.signal?.aborted ? [] : this.queries.openChildren(id, CHILDREN))
     for (let ids = await open(); ids.length; ids = await open()) {
-      await Promise.all((await this.queries.byIds(ids)).map(row => this.#after(toJob(row), true, watching)))
+      await Promise.all((await this.queries.byIds(ids)).map(row => this.#after(toJob(row), row, watching)))
     }
     if (watching.signal?.aborted) return
     const row = await store.read(id)

@@ -249,6 +249,18 @@ describe('jobs: dedupe that replaces', () => {
     assert.deepEqual([(await waiting).id, (await waiting).status], [later.id, 'cancelled'])
   })
 
+  it('leaves a job to who replaced it, when the caller of run() has gone who asked for it before', async () => {
+    await using t = await still()
+    const gone = new AbortController()
+    const waiting = t.get(Jobs).run(operator, { type: 'quick', input: 1, ...LATER, dedupe: { key: 'k', mode: 'replace' } }, { signal: gone.signal })
+    const left = assert.rejects(waiting, { name: 'AbortError' })
+    await eventually('the job', async () => await count(t) === 1)
+    const newer = await replace(t, 2, LATER)
+    gone.abort()
+    await left
+    assert.deepEqual(await t.get(Jobs).get(operator, newer.id), newer)
+  })
+
   /** Whoever was told of a job sees it run with what was asked for, or with something newer, and what was asked for last is run. */
   async function race(t: TestRuntime, ran: Map<string, number[]>): Promise<void> {
     await fc.assert(fc.asyncProperty(fc.array(fc.record({ wait: fc.nat(3), delay: fc.constantFrom(0, 0, 5) }), { minLength: 20, maxLength: 60 }), fc.uuid(), async (requests, key) => {
@@ -294,6 +306,9 @@ describe('jobs: dedupe that replaces', () => {
       for (const made of await Promise.all([1, 2, 3, 4].map(() => t.get(Jobs).submitMany(operator, [same])))) ids.add(made[0]!.id)
     }
     assert.equal(ids.size, 1, 'who was quicker leaves the key where it is')
+    const gone = new AbortController()
+    const waiting = t.get(Jobs).run(operator, { type: 'quick', input: 1, ...LATER, dedupe: { key: 'left', mode: 'replace' } }, { signal: gone.signal, onBegin: () => gone.abort() })
+    assert.equal((await waiting).status, 'cancelled')
   })
 
   it('lets one idempotency key replace one job, and refuses it for another, at the same time too', async function () {
