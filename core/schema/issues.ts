@@ -74,5 +74,7 @@ export function reasonFor(issue: Issue, path: readonly PropertyKey[], found: unk
 function kindOf(value: unknown): string {
   if (value === null) return 'null'
   if (Array.isArray(value)) return 'a list'
-  return { string: 'a text', number: 'a number', boolean: String(value), object: 'a map' }[typeof value as string] ?? typeof value
+  // A value of the caller's may have a `toString` of its own, which is no function.
+  if (typeof value === 'boolean') return String(value)
+  return { string: 'a text', number: 'a number', object: 'a map' }[typeof value as string] ?? typeof value
 }

@@ -41,12 +41,17 @@ export class FakeClock implements Clock {
 /** Lets everything that is ready to go on do so. */
 export const settle = async (): Promise<void> => { for (let i = 0; i < 3; i++) await new Promise<void>(resolve => setImmediate(resolve)) }
 
-/** Waits until `check` gives something other than false or undefined, and returns it; fails after `ms` with what was waited for. */
-export async function eventually<T>(what: string, check: () => T | Promise<T>, ms = 5_000): Promise<Exclude<T, false | undefined>> {
-  const from = performance.now()
+/**
+ * Waits until `check` gives something other than false or undefined, and returns it; fails after `ms` with what was waited for.
+ * With `progress`, after `ms` in which that did not change: what goes on slowly on a busy machine is no failure.
+ */
+export async function eventually<T>(what: string, check: () => T | Promise<T>, ms = 5_000, progress?: () => unknown): Promise<Exclude<T, false | undefined>> {
+  let [from, seen] = [performance.now(), progress?.()]
   for (;;) {
     const found = await check()
     if (found !== undefined && found !== false) return found as Exclude<T, false | undefined>
+    const now = progress?.()
+    if (now !== seen) [from, seen] = [performance.now(), now]
     const waited = performance.now() - from
     if (waited > ms) throw new Error(`waited ${ms} ms for ${what}`)
     // Less often for what takes long: who asks all the time takes the processor from what it waits for.

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// npm run bench -- [hooks] [boot] [start] [database] [http] [queue] [engines] [agent] [--json] [--write] [--rounds N] [--counts 1,5] [--batch-ms N] [--at-once 10,50]
+// npm run bench -- [hooks] [boot] [start] [database] [http] [queue] [engines] [agent]
+//   [--json] [--write] [--rounds N] [--counts 1,5] [--batch-ms N] [--at-once 10,50]
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'

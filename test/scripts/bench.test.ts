@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
+import { postgresOrSkip, redisOrSkip } from '../support/services.ts'
 
 const RUN = new URL('../../scripts/bench/run.mjs', import.meta.url).pathname
 
@@ -52,7 +53,9 @@ describe('the benchmarks', function () {
     positive(ofRaw, 'statement', 'transaction')
   })
 
-  it('bring jobs through Redis and PostgreSQL, beside the libraries that do', async () => {
+  it('bring jobs through Redis and PostgreSQL, beside the libraries that do', async function () {
+    await postgresOrSkip(this)
+    await redisOrSkip(this)
     const { cases } = await bench('engines', '--rounds', '1', '--counts', '50', '--at-once', '10')
     assert.deepEqual(cases.map((each: any) => each.concurrency), [10])
     for (const { perSecond, p50, p99 } of cases) {

@@ -1,6 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { eventually } from '#core/testing'
+
+/** Loading alone takes long when others use the machine, too. */
+const SAID_MS = 60_000
 
 export interface Child {
   readonly process: ChildProcess
@@ -8,6 +12,8 @@ export interface Child {
   readonly lines: string[]
   readonly errors: () => string
   readonly ended: Promise<void>
+  /** Resolves when it has printed this line; rejects with its errors if it ends before. */
+  said(line: string): Promise<void>
   /** Writes a line to its standard input. */
   tell(line: string): void
   /** With SIGKILL; resolves when it is gone. */
@@ -24,5 +30,11 @@ export function startChild(file: URL, ...args: string[]): Child {
   const ended = new Promise<void>(resolve => child.on('close', () => resolve()))
   child.stdin.on('error', () => {})
   const tell = (line: string) => void child.stdin.write(`${line}\n`)
-  return { process: child, lines, errors: () => errors, ended, tell, async kill() { child.kill('SIGKILL'); await ended } }
+  const said = async (line: string) => {
+    await eventually(`"${line}"`, () => {
+      if (!lines.includes(line) && child.exitCode !== null) throw new Error(`it ended with ${child.exitCode} before "${line}": ${errors}`)
+      return lines.includes(line)
+    }, SAID_MS)
+  }
+  return { process: child, lines, said, errors: () => errors, ended, tell, async kill() { child.kill('SIGKILL'); await ended } }
 }

@@ -51,7 +51,7 @@ export function workplace(files: Readonly<Record<string, string>>, host = root) 
       get lines() { return out.split('\n').flatMap(text => { try { return [JSON.parse(text) as Record<string, any>] } catch { return [] } }) },
       async line(what, fits, from = 0) {
         try {
-          const found = await eventually(what, () => this.lines.slice(from).find(fits) ?? (child.exitCode !== null && 'ended'), 8_000)
+          const found = await eventually(what, () => this.lines.slice(from).find(fits) ?? (child.exitCode !== null && 'ended'), 30_000)
           if (found === 'ended') throw new Error(`it ended with ${child.exitCode} before ${what}`)
           return found
         } catch (error) { throw new Error(`${(error as Error).message}; it said:\n${out}${err}`, { cause: error }) }

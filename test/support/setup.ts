@@ -30,7 +30,15 @@ function guard(suites: readonly Suite[]): void {
   })
 }
 
+/** A machine that others use, too, may be this much slower; what is promised of time says each test itself. */
+const PATIENCE = process.env['CI'] ? 3 : 1
+
 export const mochaHooks = {
+  beforeEach(this: { currentTest: { timeout(ms?: number): number } }): void {
+    const { currentTest } = this
+    currentTest.timeout(currentTest.timeout() * PATIENCE)
+  },
+
   /** Every test file must remove its listeners on `process` and its temporary folders. */
   beforeAll(this: { test: { parent: Suite } }): void {
     const byFile = new Map<string, Suite[]>()

@@ -16,7 +16,7 @@ function compile(project: string): string[] {
 describe('types of the core', () => {
   it('accept what is right, and refuse every line marked @ts-expect-error', () => {
     assert.deepEqual(compile(join(here, 'tsconfig.json')), [])
-  }).timeout(60_000)
+  }).timeout(300_000)
 
   it('are really checked: without its marks, the file has an error for each', () => {
     // Inside the repository, so that #core is found from there.
@@ -29,5 +29,5 @@ describe('types of the core', () => {
       const lines = new Set(compile(folder).map(line => Number(/\((\d+),/.exec(line)?.[1])))
       assert.deepEqual([...lines].toSorted((a, b) => a - b), marks)
     } finally { rmSync(folder, { recursive: true, force: true }) }
-  }).timeout(60_000)
+  }).timeout(300_000)
 })

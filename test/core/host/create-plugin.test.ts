@@ -24,7 +24,8 @@ async function make(place: Place, kinds: readonly string[], run: Place['run'] | 
 }
 
 describe('create-plugin', function () {
-  this.timeout(60_000)
+  // Compilers and test runners are begun here: they end by themselves, however busy the machine is.
+  this.timeout(300_000)
   let place: Place
   before(() => { place = workplace({}) })
   after(() => place[Symbol.asyncDispose]())

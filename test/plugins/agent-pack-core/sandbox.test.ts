@@ -213,7 +213,7 @@ describe('the sandbox', function () {
   })
   it('ends with the process that started it, though its code would go on', async () => {
     const child = startChild(new URL('./sandbox-parent.ts', import.meta.url))
-    const pid = Number(await eventually('it runs', () => child.lines[0], 8_000))
+    const pid = Number(await eventually('it runs', () => child.lines[0], 60_000))
     process.kill(pid, 0)
     await child.kill()
     await eventually('it is gone', () => { try { process.kill(pid, 0); return false } catch { return true } })

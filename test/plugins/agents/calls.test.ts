@@ -204,7 +204,8 @@ describe('agents: a run by HTTP', () => {
     const job = await eventually('the job', async () => { const each = await it.t.get(Jobs).get(operator, id); return each.finished_at !== null && each })
     assert.deepEqual([job.status, job.attempt, it.model.calls.length], ['completed', 1, 2])
   })
-  it('drops a client that does not read, and goes on with the run even when that client leaves', async () => {
+  it('drops a client that does not read, and goes on with the run even when that client leaves', async function () {
+    this.timeout(120_000)
     let [said, go] = [0, () => {}]
     const reading = new Promise<void>(resolve => { go = resolve })
     await using it = await serve(() => answer('x'), { async run(ctx) {
@@ -218,7 +219,7 @@ describe('agents: a run by HTTP', () => {
     const response = new Promise<IncomingMessage>(resolve => client.on('response', resolve))
     client.end(JSON.stringify({ input: 'x' }))
     const paused = await response
-    await eventually('more than any socket holds', () => said === 400)
+    await eventually('more than any socket holds', () => said === 400, 5_000, () => said)
     let text = ''
     for await (const chunk of paused) text = (text + String(chunk)).slice(-2_000)
     assert.match(text, /"type":"error".*"code":"AGENTS_STREAM_SLOW"/)

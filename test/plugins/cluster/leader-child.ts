@@ -8,7 +8,11 @@ import database from '../../../plugins/database/index.ts'
 
 const [url] = process.argv.slice(2) as [string]
 const runtime = createRuntime({
-  plugins: [{ plugin: database, config: { url: Secret.of('DATABASE_URL', url), postgres: { poolMax: 3 } } }, { plugin: cluster, config: { heartbeatMs: 500, leaseMs: 3_000, retryMs: 500 } }], log: recordLog(), graceMs: 5_000, host: { dataDir: '.' },
+  plugins: [
+    { plugin: database, config: { url: Secret.of('DATABASE_URL', url), postgres: { poolMax: 3 } } },
+    { plugin: cluster, config: { heartbeatMs: 500, leaseMs: 3_000, retryMs: 500 } },
+  ],
+  log: recordLog(), graceMs: 5_000, host: { dataDir: '.' },
 })
 await runtime.start()
 const db = runtime.get(Database)

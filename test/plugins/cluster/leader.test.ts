@@ -28,9 +28,7 @@ describe('leases of five processes on PostgreSQL', () => {
       await client.query('CREATE TABLE sink (token bigint NOT NULL); INSERT INTO sink VALUES (0)')
       await client.query('CREATE TABLE acts (id bigserial PRIMARY KEY, token bigint NOT NULL, pid integer NOT NULL, at bigint NOT NULL)')
       for (let at = 0; at < PROCESSES; at++) children.push(startChild(new URL('leader-child.ts', import.meta.url), place.url))
-      await eventually('all to be ready', () => children.every(child => child.lines.includes('ready')) || undefined, 30_000).catch((error: unknown) => {
-        throw new Error(`${String(error)}: ${children.map(child => child.errors()).join('\n')}`)
-      })
+      await Promise.all(children.map(child => child.said('ready')))
       const lastAct = async () => (await client.query('SELECT token::int AS token, pid FROM acts ORDER BY id DESC LIMIT 1')).rows[0] as { token: number; pid: number } | undefined
       const leaderAfter = async (token: number) => {
         const from = performance.now()

@@ -5,7 +5,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import Sqlite from 'better-sqlite3'
-import { eventually } from '#core/testing'
 import { startChild } from '../../support/child.ts'
 
 const PROCESSES = 4
@@ -19,10 +18,7 @@ async function contend(): Promise<Told[]> {
   const file = join(dir, 'four.db')
   const children = Array.from({ length: PROCESSES }, () => startChild(new URL('contender-child.ts', import.meta.url), file, '1500'))
   try {
-    for (const child of children) {
-      const ended = () => child.process.exitCode !== null && assert.fail(child.errors())
-      await eventually('all to be ready', () => child.lines.includes('ready') || ended(), 30_000)
-    }
+    await Promise.all(children.map(child => child.said('ready')))
     for (const child of children) child.tell('go')
     await Promise.all(children.map(child => child.ended))
     const told = children.map(child => JSON.parse(child.lines.at(-1)!) as Told)

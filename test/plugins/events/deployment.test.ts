@@ -266,7 +266,7 @@ describe('the event log of a deployment on PostgreSQL', () => {
     const naive = new Set<unknown>()
     try {
       for (let at = 0; at < 2; at++) children.push(startChild(new URL('writer-child.ts', import.meta.url), here.url, '4', '1250'))
-      await eventually('the writers to be ready', () => children.every(child => child.lines.includes('ready')), 30_000)
+      await Promise.all(children.map(child => child.said('ready')))
       const following = (async () => { for await (const each of member.log.tail(['w0', 'w1'], stop.signal)) tailed.push(each) })()
       let out = 0
       let before = 0
@@ -283,7 +283,7 @@ describe('the event log of a deployment on PostgreSQL', () => {
       })()
       const from = performance.now()
       for (const child of children) child.process.stdin!.write('go\n')
-      await eventually('the writers to be done', () => children.every(child => child.lines.includes('done')), 30_000)
+      await Promise.all(children.map(child => child.said('done')))
       const ms = performance.now() - from
       await eventually('the last event', () => tailed.length >= 10_000 && consumed.size >= 10_000, 30_000)
       going = false

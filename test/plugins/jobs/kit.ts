@@ -45,4 +45,8 @@ export const until = (t: TestRuntime, id: string, status: Job['status'], ms?: nu
 /** How many jobs of the database are not final: one cheap statement, as there may be thousands. */
 export const unfinished = async (t: TestRuntime): Promise<number> =>
   Number((await t.get(Database).knex()('jobs').whereNull('finished_at').count({ count: '*' }).first())!.count)
-export const allFinal = (t: TestRuntime, ms = 20_000): Promise<true> => eventually('all jobs to be final', async () => await unfinished(t) === 0, ms)
+/** Fails when none of them ended for so long. */
+export function allFinal(t: TestRuntime, ms = 20_000): Promise<true> {
+  let open = Infinity
+  return eventually('all jobs to be final', async () => (open = await unfinished(t)) === 0, ms, () => open)
+}

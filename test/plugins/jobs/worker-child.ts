@@ -1,4 +1,4 @@
-/** A process with a worker: runs jobs of type `traced` until it is told to stop, or is killed. `folder name`. */
+/** A process with a worker: runs jobs of type `traced` until it is told to stop, or is killed. `folder name [lease in ms]`. */
 import { appendFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createRuntime } from '#core'
@@ -9,7 +9,7 @@ import jobs from '../../../plugins/jobs/index.ts'
 import queue from '../../../plugins/queue-embedded/index.ts'
 import { jobType, openAccess } from './kit.ts'
 
-const [dataDir, name] = process.argv.slice(2) as [string, string]
+const [dataDir, name, leaseMs = '400'] = process.argv.slice(2) as [string, string, string?]
 const trace = (what: string) => appendFileSync(join(dataDir, 'trace.txt'), `${what}\n`)
 
 /** Three steps, each of which leaves a line; the second takes as long as the input says. */
@@ -29,7 +29,7 @@ const runtime = createRuntime({
   log: recordLog(), graceMs: 2_000, services: [openAccess()], host: { dataDir, version: '0.0.0' },
   plugins: [
     { plugin: database }, { plugin: queue }, { plugin: contribute(JobType, traced) },
-    { plugin: jobs, config: { concurrency: 4, lease: { ms: 400, renew_ms: 100 }, sweep_ms: 50 } },
+    { plugin: jobs, config: { concurrency: 4, lease: { ms: Number(leaseMs), renew_ms: 100 }, sweep_ms: 50 } },
   ],
 })
 await runtime.start()

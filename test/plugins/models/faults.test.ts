@@ -33,7 +33,7 @@ async function setUp({ format, provider, more }: (typeof VENDORS)[string], scrip
   const settings = { api_key: Secret.of('TEST_KEY', KEY), base_url: server.base(format), ...more }
   const t = await createTestRuntime({
     plugins: [{
-      plugin: models, config: { providers: { [provider]: settings }, retries: { attempts: 1, max_wait_ms: 20 }, timeouts: { first_token_ms: 200, idle_ms: 200 }, ...config },
+      plugin: models, config: { providers: { [provider]: settings }, retries: { attempts: 1, max_wait_ms: 20 }, timeouts: { first_token_ms: 60_000, idle_ms: 60_000 }, ...config },
     }, called.plugin],
   })
   const parts: LanguageModelV3StreamPart[] = []
@@ -84,7 +84,7 @@ for (const [name, vendor] of Object.entries(VENDORS)) {
   describe(`models: the faults of ${name}`, () => {
     for (const fault of FAULTS) {
       it(`${fault.name}: ${fault.code}, ${fault.calls} call${fault.calls > 1 ? 's' : ''}, and a record of each`, async () => {
-        await using it = await setUp(vendor, fault.reply)
+        await using it = await setUp(vendor, fault.reply, fault.code === 'TIMEOUT' ? { timeouts: { first_token_ms: 200, idle_ms: 200 } } : {})
         const error: unknown = await it.ask().then(() => assert.fail('it answered'), (thrown: unknown) => thrown)
         assert.ok(code(fault.code)(error), String(error))
         assert.equal((error as BackplaneError).retryable, fault.retryable)
@@ -117,7 +117,7 @@ for (const [name, vendor] of Object.entries(VENDORS)) {
     })
     for (const [when, reply] of [['in the middle', { text: ['one', ' two'], between: 20_000 }], ['before it answers', { delay: 20_000 }]] as const) {
       it(`an abort ${when} ends the connection to the vendor within a second`, async () => {
-        await using it = await setUp(vendor, reply, { timeouts: { first_token_ms: 60_000, idle_ms: 60_000 } })
+        await using it = await setUp(vendor, reply)
         const stop = new AbortController()
         const answer = assert.rejects(it.ask({ abortSignal: stop.signal }), code('ABORTED'))
         await eventually('the call', () => (when === 'in the middle' ? textOf(it.parts) === 'one' : it.server.calls.length === 1))

@@ -141,7 +141,7 @@ describe('queue-bullmq under jobs', () => {
   })
 
   it('loses no job though Redis is killed and restarted under load', async function () {
-    this.timeout(40_000)
+    this.timeout(180_000)
     const server = await start()
     const { runs, type } = counting(() => new Promise(resolve => setTimeout(resolve, 2)))
     await using t = await open(server.url, { types: [type], config: { rehand_ms: 1_000 }, queueConfig: { lock_ms: 1_000 } })

@@ -33,7 +33,7 @@ for (const dialect of ['sqlite', 'postgres'] as const) describe(`schedules of se
   const start = async (place: Place, ...more: string[]) => {
     const child = startChild(file, place.url, place.folder, ...more)
     children.push(child)
-    await eventually('a process to be ready', () => child.lines.includes('ready') || undefined, 20_000).catch(error => { throw new Error(`${String(error)}: ${child.errors()}`) })
+    await child.said('ready')
     return child
   }
   const killAll = async () => { await Promise.all(children.splice(0).map(child => child.kill())) }
@@ -71,7 +71,7 @@ for (const dialect of ['sqlite', 'postgres'] as const) describe(`schedules of se
     const soon = new Date(Date.now() + 2_000)
     const cron = `${soon.getUTCSeconds()} ${soon.getUTCMinutes()} ${soon.getUTCHours()} * * *`
     await t.get(Schedules).put(operator, { name: 'daily', cron, request: { type: 'note', input: 1 } })
-    await eventually('the firing', () => half.lines.includes('inside') || undefined, 10_000)
+    await half.said('inside')
     await half.kill()
     assert.deepEqual([await seconds(t), (await t.get(Schedules).get(operator, { name: 'daily' })).last_at], [[], null])
     await Promise.all([start(place), start(place)])

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { eventually, type TestRuntime } from '#core/testing'
+import type { TestRuntime } from '#core/testing'
 import { HttpServer } from '#contracts/http'
 import { Jobs } from '#contracts/jobs'
 import { readEvents } from '../../../core/cli/events.ts'
@@ -51,7 +51,7 @@ for (const dialect of ['sqlite', 'postgres'] as const) {
     const start = async () => {
       const child = startChild(new URL('worker-child.ts', import.meta.url), folder, url)
       children.push(child)
-      await eventually('a worker', () => child.lines.includes('ready') || (child.process.exitCode !== null && assert.fail(child.errors())), 20_000)
+      await child.said('ready')
       return child
     }
     beforeEach(async function () {

@@ -168,18 +168,20 @@ describe('server-sent events of a job', () => {
     door.open()
   })
 
-  it('hold up neither the job nor the memory when the client reads nothing, and are all there when it does', async () => {
+  it('hold up neither the job nor the memory when the client reads nothing, and are all there when it does', async function () {
+    this.timeout(120_000)
+    let said = 0
     const loud = jobType('loud', async ({ emit }: JobContext) => {
-      for (let at = 0; at < 4_000; at++) { emit({ type: 'token', content: `${at}`.padEnd(1_000) }); if (at % 20 === 0) await new Promise(resolve => setImmediate(resolve)) }
+      for (let at = 0; at < 4_000; at++, said++) { emit({ type: 'token', content: `${at}`.padEnd(1_000) }); if (at % 20 === 0) await new Promise(resolve => setImmediate(resolve)) }
     })
     await using t = await served({ types: [loud] })
     const id = await submit(t, { type: 'loud' })
     await using connection = await open(t.url, `GET /sse/jobs/${id} HTTP/1.1`, 'Host: localhost', '', '')
     connection.socket.pause()
-    await eventually('the job to end', async () => (await t.get(Jobs).get(operator, id)).status === 'completed')
+    await eventually('the job to end', async () => (await t.get(Jobs).get(operator, id)).status === 'completed', 15_000, () => said)
     assert.ok(connection.text.length < 3_000_000, String(connection.text.length))
     connection.socket.resume()
-    await eventually('all of it', () => connection.text.endsWith('0\r\n\r\n'), 10_000)
+    await eventually('all of it', () => connection.text.endsWith('0\r\n\r\n'), 10_000, () => connection.text.length)
     const body = connection.text.slice(connection.text.indexOf('\r\n\r\n') + 4).replace(/(^|\r\n)[\da-f]+\r\n/g, '')
     assert.equal(gist(await read(new Response(body)))[0], Array.from({ length: 4_000 }, (_, at) => `${at}`.padEnd(1_000)).join(''))
   })
