@@ -74,7 +74,8 @@ class Callers {
         done = answer.status === 202
         if (!done) await pause(Math.min(500, (answer.retryAfter ?? 0.5) * 1_000))
       }
-      await pause(20)
+      // What is taken in without Redis has to be done afterwards.
+      await pause(200)
     }
   }
 
@@ -116,7 +117,8 @@ async function away(stage: Stage, outage: Outage): Promise<void> {
   const made = await post(`${instance.url}/api/v1/jobs`, request)
   stage.expect(made.status === 202, `after ${name} is back submitting was answered ${made.status}`)
   await callers.end()
-  await stage.settled(60_000)
+  await stage.settled(120_000)
+  stage.measure(`s to the last end after ${name}`, Math.round((performance.now() - from) / 1_000))
   stage.expect(await instance.kill('SIGTERM') === 0, `a process that saw ${name} go and come back did not stop in order`)
 }
 
