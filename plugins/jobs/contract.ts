@@ -32,14 +32,13 @@ export interface JobRequest {
   /** Not before so many milliseconds have passed, or not before this moment (ISO 8601). One of the two. */ readonly delay_ms?: number; readonly run_at?: string
   /** The pause after a failed attempt: `base_ms`, doubled with each, at most `max_ms`. What the failure itself asks for (`Retry-After`) is waited for too. */
   readonly backoff?: { readonly base_ms?: number; readonly max_ms?: number }
-  /** The same request of the same caller for the same project gets the first job; another one with this key rejects with JOBS_KEY_REUSED. */
+  /** The same request of the same caller for the same project gets the first job, also if another has replaced it; another one with this key rejects with JOBS_KEY_REUSED. */
   readonly idempotency_key?: string
   readonly dedupe?: Dedupe; readonly metadata?: Readonly<Record<string, unknown>>
 }
 /**
- * No two unfinished jobs of a project have one key. `keep`, unless said otherwise: submitting resolves to the job that has it, for `ttl_ms` after that was made even
- * if it has ended. `replace`: one that has not begun becomes what is asked for now, and waits anew; one that has goes on, and a new job takes the key. With an idempotency
- * key a request that comes again, later than one that replaced it, gets the job as it stands.
+ * No two unfinished jobs of a project have one key. `keep`, unless said otherwise: submitting resolves to the job that has it, for `ttl_ms` after that was made even if
+ * it has ended. `replace`: one that has not begun becomes what is asked for now, and waits anew; one that has goes on, and a new job takes the key.
  */
 export interface Dedupe { readonly key: string; readonly mode?: 'keep' | 'replace'; readonly ttl_ms?: number }
 
@@ -111,7 +110,7 @@ export interface Jobs {
   retry(caller: Caller, id: string): Promise<Job>
   /** retry() for what is in the dead-letter queue, and nothing else: one job, or all that the filter fits. Resolves to how many there were. */
   replay(caller: Caller, which: { readonly id: string } | JobFilter): Promise<number>
-  /** Deletes a dead job with all that belongs to it. */
+  /** Deletes a dead job with all that belongs to it; not while its parent is unfinished (JOBS_AWAITED). */
   discard(caller: Caller, id: string): Promise<void>
 }
 export const Jobs = defineService<Jobs>('jobs.jobs')
@@ -145,6 +144,7 @@ export const JobErrors = defineErrors('JOBS', {
   BATCH_TOO_LARGE: { message: 'the batch has {count} jobs, more than {limit}', fix: 'Send several batches.', status: 413, expose: true },
   WAITING: { message: 'the job waits, so this attempt ends', fix: 'Nothing to do: another one follows.', retryable: true },
   ASK_TIMEOUT: { message: 'nobody answered "{question}" in time', fix: 'Catch this in the run to go on without an answer, or give it a larger timeout_ms.', expose: true },
+  AWAITED: { message: 'job "{parent_id}" waits for job "{id}", and will ask what became of it', fix: 'Discard it once that has ended.', status: 409, expose: true },
   PARENT: { message: 'job "{parent_id}" can have no such child: {reason}', fix: 'Name an unfinished job of the same project, or none.', status: 409, expose: true },
   CANCELLED: { message: 'the job was cancelled', fix: 'Submit it again.', status: 409, expose: true },
 })

@@ -57,6 +57,9 @@ export class JobControl {
     await this.#persist(() => database.transaction(async tx => {
       const row = await this.#read(id, tx)
       if (row.status !== 'dead') throw JobErrors.NOT_DEAD({ id, status: row.status })
+      const { parent_id } = row
+      // Not locked: parents are locked before their children.
+      if (parent_id !== null && await database.knex(tx)('jobs').where({ id: parent_id }).whereNull('finished_at').first('id')) throw JobErrors.AWAITED({ id, parent_id })
       await store.remove(row, tx)
     }))
   }

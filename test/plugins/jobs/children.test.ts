@@ -34,6 +34,20 @@ describe('jobs: ctx.children', () => {
     assert.equal(done.parent_id, null)
   })
 
+  it('keeps those that are dead from being discarded until the parent has ended, which still asks for them', async () => {
+    let open!: () => void
+    const door = new Promise<void>(resolve => { open = resolve })
+    const parent = jobType('parent', async ({ children }) => (await children([{ type: 'leaf', input: 13, max_attempts: 1 }, { type: 'slow', input: 1 }])).map(each => each.status))
+    await using t = await parentOf([parent, jobType('slow', () => door)])
+    const job = await submit(t, null, 'parent')
+    const dead = await eventually('the dead one', async () => (await childrenOf(t, job)).find(each => each.status === 'dead'))
+    await assert.rejects(t.get(Jobs).discard(operator, dead.id), { code: 'JOBS_AWAITED', status: 409 })
+    open()
+    assert.deepEqual((await until(t, job.id, 'completed')).result, ['dead', 'completed'])
+    await t.get(Jobs).discard(operator, dead.id)
+    await assert.rejects(t.get(Jobs).get(operator, dead.id), { code: 'JOBS_NOT_FOUND' })
+  })
+
   it('submits them once, however often the parent is run again', async () => {
     let attempts = 0
     const parent = jobType('parent', async ({ children }) => {
