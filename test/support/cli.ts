@@ -18,6 +18,8 @@ export interface Run {
   readonly lines: readonly Record<string, any>[]
   /** Resolves to the exit code, or the signal. */
   readonly ended: Promise<number | string>
+  /** Waits until it has started; resolves to its address. */
+  started(): Promise<string>
   /** Waits for a log line that fits. */
   line(what: string, fits: (line: Record<string, any>) => boolean, from?: number): Promise<Record<string, any>>
 }
@@ -49,6 +51,7 @@ export function workplace(files: Readonly<Record<string, string>>, host = root) 
       get out() { return out },
       get err() { return err },
       get lines() { return out.split('\n').flatMap(text => { try { return [JSON.parse(text) as Record<string, any>] } catch { return [] } }) },
+      async started() { return (await this.line('the start', line => line['msg'] === 'started'))['url'] as string },
       async line(what, fits, from = 0) {
         try {
           const found = await eventually(what, () => this.lines.slice(from).find(fits) ?? (child.exitCode !== null && 'ended'), 30_000)

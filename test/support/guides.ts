@@ -1,9 +1,9 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { dirname, join, relative, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { freePort } from './shared.ts'
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 const RUN_MS = 60_000
@@ -64,14 +64,6 @@ export function matches(expected: string, actual: string): boolean {
   const literal = (line: string) => line.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replaceAll('…', '.*?')
   const pattern = clean(expected).split('\n').map(line => (line.trim() === '…' ? '(?:.*\\n)*?' : `${literal(line)}\\n`)).join('')
   return new RegExp(`^${pattern}$`).test(`${clean(actual)}\n`)
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await new Promise(done => server.once('listening', done))
-  const { port } = server.address() as AddressInfo
-  await new Promise(done => server.close(done))
-  return port
 }
 
 /** One page at work: its blocks are done in order, in a folder of their own inside the repository, so that `backplane` is found as a package. */

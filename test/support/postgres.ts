@@ -1,10 +1,9 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import pg from 'pg'
-import { sharedServer } from './shared.ts'
+import { freePort, install, sharedServer } from './shared.ts'
 
 const STARTED_MS = 30_000
 const PASSWORD = 'not-a-secret-of-anybody'
@@ -29,38 +28,15 @@ const findFolder = () => folders().find(folder => NEEDED.every(name => existsSyn
 
 const asRoot = () => process.getuid?.() === 0
 
-function install(): void {
-  const apt = (...args: string[]) => spawnSync('apt-get', args, { encoding: 'utf8', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }, timeout: 300_000 })
-  // Debian's package would begin a service of its own.
-  const policy = '/usr/sbin/policy-rc.d'
-  const ours = !existsSync(policy)
-  if (ours) writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 })
-  const packages = ['install', '-y', '-q', '--no-install-recommends', 'postgresql']
-  try {
-    console.log('installing PostgreSQL for the tests …')
-    if (apt(...packages).status === 0) return
-    apt('update', '-q')
-    const { status, stderr, error } = apt(...packages)
-    if (status !== 0) throw new NoPostgres(`PostgreSQL could not be installed: ${(error?.message ?? stderr ?? '').trim().split('\n').at(-1)}`)
-  } finally { if (ours) rmSync(policy) }
-}
-
 function binaries(): string {
   let folder = findFolder()
-  if (!folder && asRoot() && spawnSync('apt-get', ['--version']).status === 0) {
-    install()
+  if (!folder) {
+    install('PostgreSQL', 'postgresql', NoPostgres)
     folder = findFolder()
   }
   if (!folder) throw new NoPostgres('no PostgreSQL is installed (looked for initdb and postgres on PATH and in /usr/lib/postgresql)')
   return folder
 }
-
-const freePort = () => new Promise<number>((resolve, reject) => {
-  const server = createServer().once('error', reject).listen(0, '127.0.0.1', () => {
-    const { port } = server.address() as AddressInfo
-    server.close(() => resolve(port))
-  })
-})
 
 /** PostgreSQL refuses to run as root. Nothing stays between as `runuser` does, which stands still by itself when its child is made to. */
 const asUser = (command: readonly string[]): readonly string[] =>

@@ -1,5 +1,6 @@
 import { eventually } from '#core/testing'
-import { freePort, RedisServer } from './redis.ts'
+import { RedisServer } from './redis.ts'
+import { freePort } from './shared.ts'
 
 const KEPT = ['--appendonly', 'yes', '--appendfsync', 'everysec', '--save', '']
 const WAIT_MS = 20_000

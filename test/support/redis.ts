@@ -1,10 +1,9 @@
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { Redis } from 'ioredis'
-import { sharedServer } from './shared.ts'
+import { freePort, install, sharedServer } from './shared.ts'
 
 const STARTED_MS = 20_000
 const PASSWORD = 'not-a-secret-of-anybody'
@@ -20,39 +19,15 @@ case "$word,$(dirname "$folder")" in keep,*|cut,*) ;; ,*/backplane-test-*) rm -r
 
 const find = () => (process.env['PATH'] ?? '').split(delimiter).map(folder => join(folder, 'redis-server')).find(file => existsSync(file))
 
-function install(): void {
-  const apt = (...args: string[]) => spawnSync('apt-get', args, { encoding: 'utf8', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }, timeout: 300_000 })
-  // Debian's package would begin a service of its own.
-  const policy = '/usr/sbin/policy-rc.d'
-  const ours = !existsSync(policy)
-  if (ours) writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 })
-  const packages = ['install', '-y', '-q', '--no-install-recommends', 'redis-server']
-  try {
-    console.log('installing Redis for the tests …')
-    if (apt(...packages).status === 0) return
-    apt('update', '-q')
-    const { status, stderr, error } = apt(...packages)
-    if (status !== 0) throw new NoRedis(`Redis could not be installed: ${(error?.message ?? stderr ?? '').trim().split('\n').at(-1)}`)
-  } finally { if (ours) rmSync(policy) }
-}
-
 function binary(): string {
   let file = find()
-  if (!file && process.getuid?.() === 0 && spawnSync('apt-get', ['--version']).status === 0) {
-    install()
+  if (!file) {
+    install('Redis', 'redis-server', NoRedis)
     file = find()
   }
   if (!file) throw new NoRedis('no Redis is installed (looked for redis-server on PATH)')
   return file
 }
-
-/** Sentinel and the bus of a cluster need more than one port. */
-export const freePort = () => new Promise<number>((resolve, reject) => {
-  const server = createServer().once('error', reject).listen(0, '127.0.0.1', () => {
-    const { port } = server.address() as AddressInfo
-    server.close(() => resolve(port))
-  })
-})
 
 /** A logical database of its own for one test. */
 export interface TestRedis extends AsyncDisposable {

@@ -31,7 +31,6 @@ export default definePlugin({ name: 'work', contributes: [JobType], setup(ctx) {
 } })
 `,
 }
-const message = (text: string) => (line: Record<string, any>) => line['msg'] === text
 
 describe('a machine whose clock is fast', function () {
   this.timeout(60_000)
@@ -44,7 +43,7 @@ describe('a machine whose clock is fast', function () {
     const env = { DATABASE_URL: database.url }
     const start = async (roles: string, more: Record<string, string> = {}) => {
       const run = place.start(['start', '--no-watch', '--roles', roles], { ...env, ...more })
-      return { run, url: (await run.line('the start', message('started')))['url'] as string }
+      return { run, url: await run.started() }
     }
     const worker = await start('all')
     const body = JSON.stringify({ type: 'slow', input: null })
@@ -65,7 +64,7 @@ describe('a machine whose clock is fast', function () {
     await using place = workplace(files)
     const start = async (roles: string, more: Record<string, string> = {}) => {
       const run = place.start(['start', '--no-watch', '--roles', roles], { DATABASE_URL: database.url, ...more })
-      return { run, url: (await run.line('the start', message('started')))['url'] as string }
+      return { run, url: await run.started() }
     }
     const [right, fast] = [await start('api'), await start('all', FAST)]
     const headers = { 'content-type': 'application/json' }

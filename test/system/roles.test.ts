@@ -31,7 +31,7 @@ describe('roles', function () {
     const worker = place.start(['start', '--no-watch'], { ...env, PORT: new URL(url).port, BACKPLANE_ROLES: 'worker, scheduler' })
     const own = await listening(worker)
     assert.notEqual(own, url)
-    await worker.line('the start', message('started'))
+    await worker.started()
     await eventually('the job to be done', async () => (await jobOf(url, waiting.id)).status === 'completed', 15_000)
     assert.equal(worker.lines.filter(message('job completed')).length, 1)
     assert.equal(api.lines.filter(message('job completed')).length, 0)
@@ -61,7 +61,7 @@ describe('roles', function () {
     const env = { PORT: '0', BACKPLANE__log__format: 'json' }
     const begin = async () => {
       const run = place.start(['start', '--no-watch'], env)
-      await run.line('the start', message('started'))
+      await run.started()
       return { run, url: await listening(run), async stop() { run.process.kill('SIGTERM'); assert.equal(await run.ended, 0, run.err) } }
     }
     const files = () => readdirSync(join(place.folder, 'data')).filter(name => name.startsWith('server')).sort()

@@ -16,7 +16,6 @@ export default definePlugin({ name: 'work', contributes: [HttpRoute], setup(ctx)
 } })
 `,
 }
-const isStarted = (line: Record<string, any>) => line['msg'] === 'started'
 
 describe('SIGTERM under load', function () {
   this.timeout(40_000)
@@ -24,7 +23,7 @@ describe('SIGTERM under load', function () {
   it('readiness is 503 within a second, what is under way finishes, new requests hear 503 with Retry-After, and the process ends with 0', async () => {
     await using place = workplace(files)
     const server = place.start(['start', '--no-watch'])
-    const { url } = await server.line('the start', isStarted) as { url: string }
+    const url = await server.started()
     const agent = new Agent({ keepAlive: true, maxSockets: 200 })
     const ask = (path: string) => new Promise<{ status: number; retry: boolean; at: number }>((resolve, reject) => {
       get(`${url}${path}`, { agent }, answer => {
@@ -57,7 +56,7 @@ describe('SIGTERM under load', function () {
   it('is followed, for who hears late of readiness, by a time in which requests are served and connections closed', async () => {
     await using place = workplace({ ...files, 'config/default.yaml': files['config/default.yaml'].replace('port: 0', 'port: 0, drainDelayMs: 2000') })
     const server = place.start(['start', '--no-watch'])
-    const { url } = await server.line('the start', isStarted) as { url: string }
+    const url = await server.started()
     const agent = new Agent({ keepAlive: true, maxSockets: 5 })
     const ask = (path: string) => new Promise<{ status: number; closes: boolean }>((resolve, reject) => {
       get(`${url}${path}`, { agent }, answer => {
@@ -85,7 +84,7 @@ describe('SIGTERM under load', function () {
   it('a second one ends the process at once', async () => {
     await using place = workplace(files)
     const server = place.start(['start', '--no-watch'])
-    const { url } = await server.line('the start', isStarted) as { url: string }
+    const url = await server.started()
     const endless = fetch(`${url}/endless`).then(answer => answer.status, () => 'cut')
     await eventually('it to be under way', async () => {
       const { checks } = await (await fetch(`${url}/health/detailed`)).json() as { checks: Record<string, { details: Record<string, number> }> }

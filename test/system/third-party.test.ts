@@ -38,7 +38,7 @@ describe('a plugin of a third party', function () {
     server = await startModelServer({ text: WORDS, between: 50 })
     place = workplace({ 'package.json': '{"type":"module"}', 'postage/index.ts': SOURCE, 'post.yaml': config(1.1, server.base('openai')) })
     run = place.start(['start', '--config', 'post.yaml'], env)
-    await run.line('the start', line => line['msg'] === 'started')
+    await run.started()
     url = (JSON.parse(readFileSync(join(place.folder, 'data/server.json'), 'utf8')) as { url: string }).url
   })
   after(async () => {

@@ -27,7 +27,6 @@ export default definePlugin({ name: 'work', contributes: [Agent], setup(ctx) {
 } })
 `,
 }
-const message = (text: string) => (line: Record<string, any>) => line['msg'] === text
 
 describe('a run that somebody waits for', function () {
   this.timeout(60_000)
@@ -38,7 +37,7 @@ describe('a run that somebody waits for', function () {
       await using place = workplace(files)
       const start = async (roles: string) => {
         const run = place.start(['start', '--no-watch', '--roles', roles])
-        return { run, url: (await run.line('the start', message('started')))['url'] as string }
+        return { run, url: await run.started() }
       }
       const [worker, leaving] = [await start('all'), await start('api')]
       const send = async (url: string) => {

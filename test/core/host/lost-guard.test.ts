@@ -26,7 +26,7 @@ const files = (guard: string) => ({
 async function served(place: ReturnType<typeof workplace>): Promise<{ answer: unknown; warnings: string[] }> {
   const run = place.start(['start', '--no-watch'])
   const asked = await run.line('the answer', line => line['msg'] === 'asked')
-  await run.line('the start', line => line['msg'] === 'started')
+  await run.started()
   run.process.kill('SIGTERM')
   assert.equal(await run.ended, 0, run.err)
   return { answer: asked['answer'], warnings: run.lines.filter(line => line['level'] === 'warn').map(line => String(line['msg'])) }

@@ -47,7 +47,7 @@ describe('an edit of the config while the server runs', function () {
   before(async () => {
     place = workplace({ 'package.json': '{"type":"module"}', 'base.js': PLUGIN, 'user.js': plain('user', 'base: Base'), 'alone.js': plain('alone'), 'extra.js': plain('extra'), 'config/default.yaml': ALL })
     run = place.start(['start'])
-    await run.line('the start', line => line['msg'] === 'started')
+    await run.started()
   })
   after(async () => {
     run.process.kill('SIGTERM')

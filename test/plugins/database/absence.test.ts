@@ -6,6 +6,7 @@ import { Database, DatabaseChannels, DatabaseErrors, type DatabaseListener, type
 import { HealthCheck, type HealthResult } from '#contracts/health'
 import database from '../../../plugins/database/index.ts'
 import { postgresOrSkip, type PostgresServer, type TestDatabase } from '../../support/services.ts'
+import { freePort } from '../../support/shared.ts'
 
 const PASSWORD = 'hunter22-and-more'
 
@@ -30,14 +31,6 @@ const start = ({ url, config = {}, command, owners = [] }: Options) => createTes
 const says = (lines: readonly Line[], pattern: RegExp) => lines.filter(line => pattern.test(line.message))
 const owners = (db: Database) => db.knex()('noted').orderBy('id').pluck('owner') as Promise<string[]>
 const unavailable = { code: DatabaseErrors.UNAVAILABLE.code, status: 503, retryable: true }
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
-}
 
 describe('a PostgreSQL that is away at the start', function () {
   this.timeout(60_000)

@@ -10,13 +10,12 @@ import { ModelErrors } from '#contracts/models'
 import cluster from '../../../plugins/cluster/index.ts'
 import log from '../../../plugins/events/index.ts'
 import { postgresOrSkip } from '../../support/services.ts'
-import { jobType, openAccess, operator, runtime, until, type KitOptions } from './kit.ts'
+import { gate, jobType, type KitOptions, openAccess, operator, runtime, until } from './kit.ts'
 
 const quick = jobType('quick', async ({ input }) => { if (input === 'fail') throw Object.assign(new Error('no'), { retryable: false }); return input })
 const start = (options: KitOptions = {}) => runtime({ types: [quick], config: { sweep_ms: 20 }, ...options })
 const submit = (t: TestRuntime, input: unknown, more: object = {}, caller = operator) => t.get(Jobs).submit(caller, { type: 'quick', input, dedupe: { key: 'k' }, ...more })
 const count = async (t: TestRuntime) => (await t.get(Jobs).list(operator, { limit: 100 })).items.length
-const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
 const other = { ...operator, id: 'other' }
 const untilEnded = (t: TestRuntime, clock: FakeClock, id: string) =>
   eventually('its end', async () => { await clock.advance(20); return (await t.get(Jobs).get(operator, id)).status === 'completed' })

@@ -8,11 +8,10 @@ import { Jobs, type JobContext, type JobProgress } from '#contracts/jobs'
 import cluster from '../../../plugins/cluster/index.ts'
 import events from '../../../plugins/events/index.ts'
 import { postgresOrSkip } from '../../support/services.ts'
-import { jobType, openAccess, operator, runtime, type KitOptions } from './kit.ts'
+import { gate, jobType, type KitOptions, openAccess, operator, runtime } from './kit.ts'
 
 const LOG = [cluster, events]
 const logged = (options: KitOptions = {}) => runtime({ ...options, plugins: [...LOG, ...(options.plugins ?? [])] })
-const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
 const WORDS = 'The answer to everything is 42, as you may have heard — 🙂 and so on.'.split(/(?<= )/)
 const TEXT = WORDS.join('')
 

@@ -19,12 +19,11 @@ import type { JobService } from '../../../plugins/jobs/intake/jobs.ts'
 import { JobQueries } from '../../../plugins/jobs/tables/queries.ts'
 import { JobStore } from '../../../plugins/jobs/tables/store.ts'
 import { Waiting } from '../../../plugins/jobs/work/waiting.ts'
-import { jobType, openAccess, operator, runtime, until } from './kit.ts'
+import { gate, jobType, openAccess, operator, runtime, until } from './kit.ts'
 
 const double = jobType('double', async ({ input }) => input * 2)
 const hanging = (begun: (ctx: JobContext) => void = () => {}) => jobType('hanging', ctx => { begun(ctx); return new Promise(() => {}) })
 const quick = { lease: { ms: 200, renew_ms: 40 }, sweep_ms: 30, retry: { base_ms: 10, max_ms: 40 } }
-const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
 
 describe('jobs', () => {
   it('runs what was submitted and keeps the result', async () => {

@@ -36,6 +36,9 @@ export const runtime = ({ types = [], config = {}, url, plugins = [], services =
     services, ...options,
   })
 
+/** What waits for `closed` goes on at `open()`. */
+export const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
+
 export const until = (t: TestRuntime, id: string, status: Job['status'], ms?: number): Promise<Job> =>
   eventually(`job ${id} to be ${status}`, async () => {
     const job = await t.get(Jobs).get(operator, id)

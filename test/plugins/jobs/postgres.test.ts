@@ -9,9 +9,8 @@ import { JobQueue } from '#contracts/queue'
 import cluster from '../../../plugins/cluster/index.ts'
 import { postgresOrSkip, PostgresServer, type TestDatabase } from '../../support/services.ts'
 import { JobStore } from '../../../plugins/jobs/tables/store.ts'
-import { jobType, openAccess, operator, runtime, until } from './kit.ts'
+import { gate, jobType, openAccess, operator, runtime, until } from './kit.ts'
 
-const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
 
 describe('jobs through an outage of PostgreSQL', () => {
   it('that is longer than a lease go on in the same attempt', async function () {

@@ -13,7 +13,7 @@ describe('plugins-api in a real server', function () {
   it('reloads the database with all that stands on it while jobs run: every job ends', async () => {
     await using place = workplace({ 'config/default.yaml': config })
     const server = place.start(['start', '--no-watch'])
-    const { url } = await server.line('the start', line => line['msg'] === 'started') as { url: string }
+    const url = await server.started()
     const submitted: string[] = []
     let stop = false
     const submitting = (async () => {
@@ -48,7 +48,7 @@ describe('plugins-api in a real server', function () {
     const silent = await place.run('plugins', 'reload', 'agents')
     assert.deepEqual([silent.code, /HOST_SERVER_UNKNOWN/.test(silent.err)], [1, true])
 
-    await place.start(['start', '--no-watch']).line('the start', line => line['msg'] === 'started')
+    await place.start(['start', '--no-watch']).started()
     const off = await place.run('plugins', 'disable', 'agent-pack-core')
     assert.deepEqual([off.code, off.out], [0, 'agent-pack-core is disabled until it is enabled or the config is edited\n'])
     assert.match((await place.run('plugins', 'list')).out, /^http, running {2}[^]*^agent-pack-core, disabled {2}/m)

@@ -8,10 +8,13 @@ import jobs from '../../../plugins/jobs/index.ts'
 import queue from '../../../plugins/queue-bullmq/index.ts'
 import redis from '../../../plugins/redis/index.ts'
 import { allFinal, jobType, openAccess, operator } from '../jobs/kit.ts'
-import { freePort } from '../../support/redis.ts'
+import { freePort } from '../../support/shared.ts'
 import { redisOrSkip, RedisServer } from '../../support/services.ts'
 
-interface Options { readonly types: readonly JobType[]; readonly config?: Record<string, unknown>; readonly queueConfig?: Record<string, unknown>; readonly database?: string; readonly graceMs?: number }
+interface Options {
+  readonly types: readonly JobType[]; readonly config?: Record<string, unknown>; readonly queueConfig?: Record<string, unknown>
+  readonly database?: string; readonly graceMs?: number
+}
 
 const open = (url: string, { types, config = {}, queueConfig = {}, database: file, ...options }: Options) => createTestRuntime({
   plugins: [

@@ -9,7 +9,7 @@ import { RedisErrors } from '#contracts/redis'
 import database from '../../../plugins/database/index.ts'
 import redis from '../../../plugins/redis/index.ts'
 import queue from '../../../plugins/queue-bullmq/index.ts'
-import { freePort } from '../../support/redis.ts'
+import { freePort } from '../../support/shared.ts'
 import { redisOrSkip, RedisServer } from '../../support/services.ts'
 
 const open = (url: string, { environment = 'test', roles, database: file, ...config }: Record<string, unknown> & { readonly roles?: readonly Role[] } = {}) =>

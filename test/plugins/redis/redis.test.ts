@@ -5,7 +5,7 @@ import { createTestRuntime, eventually, type TestRuntime } from '#core/testing'
 import { HealthCheck } from '#contracts/health'
 import { Redis, RedisErrors, type RedisUse } from '#contracts/redis'
 import redis from '../../../plugins/redis/index.ts'
-import { freePort } from '../../support/redis.ts'
+import { freePort } from '../../support/shared.ts'
 import { redisOrSkip, RedisServer } from '../../support/services.ts'
 
 const open = (url: string, more: object = {}) => createTestRuntime({ plugins: [{ plugin: redis, config: { url: Secret.of('REDIS_URL', url), ...more } }] })

@@ -9,7 +9,7 @@ import { Redis, RedisErrors, type RedisClient } from '#contracts/redis'
 import { findFlaws } from '../../../plugins/redis/flaws.ts'
 import redis from '../../../plugins/redis/index.ts'
 import { selfSigned } from '../../support/certificate.ts'
-import { freePort } from '../../support/redis.ts'
+import { freePort } from '../../support/shared.ts'
 import { redisOrSkip, RedisServer } from '../../support/services.ts'
 
 const open = (url: string, more: object = {}) => createTestRuntime({ plugins: [{ plugin: redis, config: { url, ...more } }] })

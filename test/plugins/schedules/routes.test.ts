@@ -29,7 +29,7 @@ describe('the routes and commands of schedules', function () {
     assert.deepEqual([wrong.code, /wrong\.yaml:5:\d+ {2}plugins\.schedules\.config\.schedules\.fixed\.cron {2}not a cron expression: .*hour/.test(wrong.err)], [2, true], wrong.err)
 
     const server = place.start(['start', '--no-watch', '--config', 'declared.yaml'], { PORT: '0', BACKPLANE__log__format: 'json' })
-    const url = (await server.line('the start', line => line['msg'] === 'started'))['url'] as string
+    const url = await server.started()
     assert.ok(existsSync(join(place.folder, 'data/server.json')))
     const run = async (...args: string[]) => { const { code, out, err } = await place.run('schedules', ...args, '--url', url); return { code, out: out.trim(), err: err.trim() } }
 

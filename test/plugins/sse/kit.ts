@@ -10,8 +10,9 @@ import http from '../../../plugins/http/index.ts'
 import sse from '../../../plugins/sse/index.ts'
 import { jobType, openAccess, operator, runtime, type KitOptions } from '../jobs/kit.ts'
 
+export { gate } from '../jobs/kit.ts'
+
 export type Access = Parameters<typeof openAccess>[0]
-export const gate = () => { let open!: () => void; const closed = new Promise<void>(resolve => { open = resolve }); return { open, closed } }
 const WORDS = Array.from({ length: 60 }, (_, at) => `word${at} `)
 export const TEXT = WORDS.join('')
 
