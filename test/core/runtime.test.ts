@@ -311,4 +311,10 @@ describe('the test kit', () => {
     await assert.rejects(t[Symbol.asyncDispose](), (error: BackplaneError) => error.code === 'RUNTIME_LEAK' && /1 open Timeout; all that are open:.*after 1000000 ms, forgotten of file:\S+runtime\.test\.ts:\d+/s.test(error.message))
     clearInterval(timer)
   })
+
+  it('waits for a timer that nobody can clear, as a Sentinel client leaves one, if it is short', async () => {
+    let over = false
+    await (await createTestRuntime({ plugins: [definePlugin({ name: 'hasty', setup() { setTimeout(() => { over = true }, 1_500) } })] }))[Symbol.asyncDispose]()
+    assert.ok(over)
+  })
 })
