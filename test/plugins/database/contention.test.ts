@@ -71,7 +71,8 @@ describe('database on SQLite, written by four processes at once', () => {
       let told!: Told[]
       const noise = await noiseDuring(async () => { told = await contend() })
       for (const { failures, first } of told) assert.equal(failures, 0, first)
-      for (const { acknowledged } of told) assert.ok(acknowledged > 20, `a process was starved: ${acknowledged} of ${told.map(each => each.acknowledged)}`)
+      const most = Math.max(...told.map(each => each.acknowledged))
+      for (const { acknowledged } of told) assert.ok(acknowledged > most / 10, `a process was starved: ${acknowledged} of ${told.map(each => each.acknowledged)}`)
       rounds.push({ stall: Math.max(...told.map(({ longest }) => longest)), noise })
     }
     const shown = rounds.map(({ stall, noise }) => `${Math.round(stall)} ms, with ${Math.round(noise)} ms of noise`).join('; ')
