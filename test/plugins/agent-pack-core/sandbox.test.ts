@@ -64,7 +64,7 @@ describe('the sandbox', function () {
     const [pid] = sandboxes()
     await run('throw 1')
     assert.deepEqual(sandboxes(), [pid])
-    const small = make({ timeout_ms: 200 })
+    const small = make({ timeout_ms: 500 })
     await small.run('1', never)
     await small.run('for (;;);', never)
     await eventually('it is gone', () => sandboxes().length === 1)
@@ -197,7 +197,7 @@ describe('the sandbox', function () {
     assert.equal((await one.run('1', never)).result, '1')
   })
   it('kills a process that no longer answers', async () => {
-    await using one = make({ timeout_ms: 100 })
+    await using one = make({ timeout_ms: 1_000 })
     const others = sandboxes()
     await one.run('1', never)
     process.kill(sandboxes().find(pid => !others.includes(pid))!, 'SIGSTOP')
