@@ -90,6 +90,10 @@ export class Connections {
   }
 
   async end(): Promise<void> {
+    this.#pulse?.stop()
+    const prober = this.#prober && socketOf(this.#prober)
+    this.#rest()
+    if (prober && !prober.closed) await new Promise<void>(resolve => prober.once('close', () => resolve()))
     await this.#pool.end()
     // A server that says nothing does not say goodbye either.
     for (const each of this.#open) (each as unknown as { unref(): void }).unref()

@@ -47,6 +47,12 @@ export class Pulse {
   /** It said something, to whomever. */
   heard(): void { this.#quiet = 0; this.#heard = true }
 
+  /** Nobody waits any more, and nobody will. */
+  stop(): void {
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
   #tick(): void {
     const { ms, silent } = this.deps
     const now = performance.now()

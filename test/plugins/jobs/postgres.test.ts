@@ -11,7 +11,6 @@ import { postgresOrSkip, PostgresServer, type TestDatabase } from '../../support
 import { JobStore } from '../../../plugins/jobs/tables/store.ts'
 import { gate, jobType, openAccess, operator, runtime, until } from './kit.ts'
 
-
 describe('jobs through an outage of PostgreSQL', () => {
   it('that is longer than a lease go on in the same attempt', async function () {
     this.timeout(30_000)
@@ -32,6 +31,8 @@ describe('jobs through an outage of PostgreSQL', () => {
     await eventually('the lease to be renewed', async () => (await server.query(`SELECT 1 FROM jobs WHERE id = '${id}' AND lease_until > ${Date.now()}`, place.name)).length > 0)
     open()
     assert.deepEqual([(await until(two, id, 'completed')).attempt, (await one.get(Jobs).get(operator, id)).result], [1, 'kept'])
+    // Each looks for what is left open in the process, and the other one is in it.
+    await Promise.all([one, two].map(each => each.runtime.stop()))
   })
 })
 
