@@ -14,6 +14,8 @@
 //   ErrorMaker
 //   ErrorShape
 //   ErrorTable
+//   FieldProblem
+//   FieldProblems
 //   Fields
 //   HookCall
 //   HookRef
@@ -48,9 +50,14 @@
 //   definePlugin
 //   definePoint
 //   defineService
+//   didYouMean
 //   extendDeadline
+//   fieldProblems
 //   live
 //   maskSecrets
+//   meant
+//   nearest
+//   problemsInWords
 //   reasonOf
 //   rootOf
 //   scope
@@ -313,6 +320,7 @@ export declare const host: {
 
 export interface ServerOptions {
   readonly configFile?: string;
+  readonly roles?: string;
   readonly watch?: boolean | WatchOptions;
 }
 
@@ -760,6 +768,38 @@ export declare class Runtime implements AsyncDisposable {
 }
 
 export declare const createRuntime: (options: RuntimeOptions) => Runtime;
+
+// core/schema/issues.ts
+
+type Issue = StandardSchemaV1.Issue;
+
+/** What is wrong with one field, in a sentence that says what to write instead. */
+export interface FieldProblem {
+  readonly path: string;
+  readonly message: string;
+}
+
+export interface FieldProblems {
+  readonly fields: readonly FieldProblem[]; /** How many more there are. */
+  readonly more: number;
+}
+
+/** Why a schema does not take a value, for whoever wrote that. Repeats nothing of it but the names of fields that are not known. */
+export declare function fieldProblems(schema: StandardSchemaV1, issues: readonly Issue[], value: unknown, root?: string, most?: number): FieldProblems;
+
+/** In one line: the first of them, and how many are left. */
+export declare function problemsInWords({ fields, more }: FieldProblems, most?: number): string;
+
+// core/schema/nearest.ts
+
+/** The names that `name` was most likely meant to be, best first, at most three. */
+export declare function nearest(name: string, known: Iterable<string>): string[];
+
+/** `Did you mean "x"? `, to stand before what is known; nothing if nothing is near. */
+export declare function meant(name: string, known: Iterable<string>): string;
+
+/** What to tell somebody who wrote a name that is not known. */
+export declare function didYouMean(name: string, known: Iterable<string>): string;
 
 // core/scope.ts
 
