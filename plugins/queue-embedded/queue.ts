@@ -24,6 +24,7 @@ class TableConsumer implements Consumer {
   /** The last who looked found as many as there was room for, or some were added since. */
   #more = false
   #noticed = 0
+  #lookedAt = -Infinity
   #cancelRetry = () => {}
   readonly #cancelPoll: () => void
 
@@ -32,7 +33,11 @@ class TableConsumer implements Consumer {
     this.#cancelPoll = clock.every(POLL_MS, () => this.look())
   }
 
-  get empty(): boolean { return !this.#more }
+  // Without room nobody looks, and what other processes add tells nobody here.
+  get empty(): boolean {
+    const age = this.clock.now() - this.#lookedAt
+    return !this.#more && age >= 0 && age < POLL_MS
+  }
 
   want(count: number): void {
     this.#asked++
@@ -67,6 +72,7 @@ class TableConsumer implements Consumer {
       this.#again = false
       let [room, asked] = [this.#room, this.#asked]
       const noticed = this.#noticed
+      const from = this.clock.now()
       try {
         const count = await this.deliver(
           () => { [room, asked] = [this.#room, this.#asked]; return Math.min(room, MOST) },
@@ -74,7 +80,7 @@ class TableConsumer implements Consumer {
         )
         if (count) this.#again = true
         if (count === Math.min(room, MOST)) this.#more = true
-        else if (noticed === this.#noticed) this.#more = false
+        else if (noticed === this.#noticed) [this.#more, this.#lookedAt] = [false, from]
         this.#cancelRetry()
       } catch (error) {
         if (this.#asked === asked) this.#room = room

@@ -12,7 +12,7 @@ export interface QueueEntry {
 export type Deliver = (ids: readonly string[], tx?: Tx) => Promise<void>
 
 export interface Consumer extends AsyncDisposable {
-  /** When it last looked there was nothing more: whoever has a place free keeps nobody from it. */
+  /** When it looked, no more than a second ago, there was nothing more, whoever adds some: a place given away past it is kept from nobody. */
   readonly empty: boolean
   /** How many ids may be delivered now; raised as work finishes. Zero pauses. */
   want(count: number): void

@@ -182,6 +182,25 @@ describe('jobs: limits', () => {
     await done(t)
   })
 
+  it('give no place away for long while jobs that another process put into the queue wait for one', async function () {
+    this.timeout(60_000)
+    const it = gauge()
+    const server = await postgresOrSkip(this)
+    await using place = await server.newDatabase()
+    const limits = { per_project: { concurrency: 2 } }
+    await using worker = await start(it, limits, { url: place.url, config: { concurrency: 4 } })
+    await using api = await start(it, limits, { url: place.url, config: { concurrency: 0 } })
+    // Two projects that fill the worker, and keep it so.
+    for (const project of ['p', 'q']) await submit(worker, 500, project)
+    await eventually('all but those that run to be kept back', async () => it.order.length > 10 && await worker.get(JobQueue).depth() === 0, 20_000)
+    const { id } = await api.get(Jobs).submit(operator, request('other'))
+    await until(worker, id, 'completed', 40_000)
+    const after = await unfinished(worker)
+    assert.ok(after > 200, `it began when ${after} of those that were kept back were left`)
+    await done(worker)
+    await Promise.all([worker, api].map(each => each.runtime.stop()))
+  })
+
   it('begin no more in a minute than may, and the others when the next one opens', async () => {
     const it = gauge()
     const clock = new FakeClock()
