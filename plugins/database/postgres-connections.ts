@@ -1,3 +1,4 @@
+import type { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
 import pg from 'pg'
 import type { Client, ClientConfig, Pool, PoolClient, PoolConfig } from 'pg'
@@ -10,6 +11,8 @@ const ignored = () => {}
 /** The driver tells nobody its socket; only that can end what waits for a peer that says nothing. */
 const socketOf = (client: object) => (client as { connection: { stream: Socket } }).connection.stream
 
+/** What the server says, piece by piece, from its first greeting on. */
+const messagesOf = (client: object) => (client as { connection: EventEmitter }).connection
 /** What it waits for, of which it tells nobody either. */
 const questionOf = (client: object) => (client as { _activeQuery: object | null })._activeQuery
 const ACTIVE = "SELECT pid FROM pg_stat_activity WHERE application_name = current_setting('application_name') AND state = 'active'"
@@ -127,6 +130,10 @@ export class Connections {
       if (!this.#prober) {
         this.#prober = client
         client.on('error', ignored)
+        const greeted = () => this.#pulse?.greeted()
+        // With TLS its first word is none that the driver tells of.
+        socketOf(client).once('data', greeted)
+        messagesOf(client).on('message', greeted)
         await client.connect()
       }
       this.#leave((await client.query<{ pid: number }>(ACTIVE)).rows.map(({ pid }) => pid), client)

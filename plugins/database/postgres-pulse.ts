@@ -26,6 +26,8 @@ export class Pulse {
   #heard = false
   #probing = false
   #held = false
+  /** The probe is being let in: it is also up to us, who have passwords to hash in turn after turn. */
+  #entering = false
   #peace = 0
   #last = 0
   #timer: NodeJS.Timeout | undefined
@@ -47,6 +49,12 @@ export class Pulse {
   /** It said something, to whomever. */
   heard(): void { this.#quiet = 0; this.#heard = true }
 
+  /** It said something to the probe, if not all of it. */
+  greeted(): void {
+    this.#quiet = 0
+    this.#entering = true
+  }
+
   /** Nobody waits any more, and nobody will. */
   stop(): void {
     clearInterval(this.#timer)
@@ -57,7 +65,7 @@ export class Pulse {
     const { ms, silent } = this.deps
     const now = performance.now()
     // A process that stood still itself gave nobody a chance to answer. One that is merely slow has to tell its callers in time all the same.
-    this.#quiet += Math.min(now - this.#last, 4 * TICK_MS)
+    this.#quiet += Math.min(now - this.#last, (this.#entering ? 1 : 4) * TICK_MS)
     this.#last = now
     if (this.#heard || !this.#waiting) this.#rest()
     this.#heard = false
@@ -74,7 +82,7 @@ export class Pulse {
   async #probe(): Promise<void> {
     this.#probing = this.#held = true
     // What it is asked on is kept for the next time: nobody else was answered.
-    try { await this.deps.probe(); this.#quiet = 0 } catch { /* At the next tick again. */ } finally { this.#probing = false }
+    try { await this.deps.probe() } catch { /* At the next tick again. */ } finally { this.#probing = this.#entering = false }
   }
 
   #rest(): void {

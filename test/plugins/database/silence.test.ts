@@ -148,6 +148,20 @@ describe('a PostgreSQL that falls silent', function () {
     assert.deepEqual(t.lines.filter(line => /sign of life/.test(line.message)), [])
   })
 
+  it('is not one whose client is so busy that it is let in by turns', async () => {
+    await using place = await server.newDatabase()
+    await using opened = await open(place.url)
+    const { db, t } = opened
+    let over = false
+    const slow = db.knex().raw('SELECT pg_sleep(3)').then(() => {}).finally(() => { over = true })
+    while (!over) {
+      for (const until = performance.now() + 200; performance.now() < until;) { /* As many short calculations would. */ }
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    await slow
+    assert.deepEqual(t.lines.filter(line => /sign of life|were dead/.test(line.message)), [])
+  })
+
   it('does not keep a stop waiting', async () => {
     await using place = await server.newDatabase()
     const opened = await open(place.url)
