@@ -54,8 +54,7 @@ export class Batch<In, Out> {
       for (const [at, each] of taken.entries()) answer(each, answers[at]!)
     } catch (error) {
       if (!taken.length) taken.push(...this.#waiting.splice(0, most))
-      // Nobody's fault, and perhaps all of it was kept.
-      if (taken.length === 1 || DatabaseErrors.UNAVAILABLE.is(error) || DatabaseErrors.IN_DOUBT.is(error)) for (const each of taken) each.reject(error)
+      if (taken.length === 1 || isNobodys(error)) for (const each of taken) each.reject(error)
       else await Promise.all(taken.map(each => this.#alone(each)))
     }
   }
@@ -67,6 +66,9 @@ export class Batch<In, Out> {
     } catch (error) { each.reject(error) }
   }
 }
+
+/** Nobody's fault, and perhaps all of it was kept. */
+const isNobodys = (error: unknown): boolean => DatabaseErrors.UNAVAILABLE.is(error) || DatabaseErrors.IN_DOUBT.is(error)
 
 function answer<In, Out>({ resolve, reject }: Waiting<In, Out>, given: Out | Error): void {
   if (given instanceof Error) reject(given)

@@ -22,6 +22,7 @@ const replaceable = (row: JobRow, by: JobRow): boolean =>
 /** Whose key a request has, and what was asked for with it then. */
 type Known = JobRow & { readonly asked: string }
 
+const KEY = ['project_id', 'created_by', 'idempotency_key']
 const keyOf = ({ project_id, created_by, idempotency_key }: JobRow) => ({ project_id, created_by, idempotency_key })
 
 /** Idempotency keys and dedupe keys: which job stands for a request that is not to become one. */
@@ -95,7 +96,9 @@ export class JobKeys {
         await part('jobs').where({ id: row.id }).update({ ...given, held: 0, held_by: null })
         if (keyed === row) return
         if (idempotency_key !== null && await part('job_keys').where(keyOf(by)).first('job_id')) throw JobErrors.KEY_REUSED({ key: idempotency_key })
-        if (row.idempotency_key !== null) await part('job_keys').insert({ ...keyOf(row), substance: row.substance, job_id: row.id })
+        if (row.idempotency_key === null) return
+        // A process of the release before knows no notes, and may have given the key to this job although it has one: that stays.
+        await part('job_keys').insert({ ...keyOf(row), substance: row.substance, job_id: row.id }).onConflict(KEY).ignore()
       })
     } catch (error) {
       if (DatabaseErrors.CONSTRAINT.is(error) || JobErrors.KEY_REUSED.is(error)) return undefined
@@ -108,7 +111,7 @@ export class JobKeys {
   async #note(by: JobRow, job_id: string, tx: Tx): Promise<boolean> {
     if (by.idempotency_key === null) return true
     const noted = this.store.deps.database.knex(tx)('job_keys').insert({ ...keyOf(by), substance: by.substance, job_id })
-    return (await noted.onConflict(Object.keys(keyOf(by))).ignore().returning('job_id')).length > 0
+    return (await noted.onConflict(KEY).ignore().returning('job_id')).length > 0
   }
 
   /** Of rows that were just written: takes those back whose key has another job. Not before they are written: somebody may be noting it. */

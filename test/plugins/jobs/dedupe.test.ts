@@ -78,6 +78,15 @@ describe('jobs: dedupe', () => {
     assert.deepEqual(await t.get(Database).knex()('jobs').where({ dedupe_key: 'k' }).pluck('id'), [second.id])
   })
 
+  it('replaces a job whose idempotency key was noted for another one, as a process of the release before may leave it', async () => {
+    await using t = await start()
+    const [noted, kept] = [await submit(t, 1, { dedupe: { key: 'noted' } }), await submit(t, 1, { delay_ms: 60_000, idempotency_key: 'i' })]
+    await t.get(Database).knex()('job_keys').insert({ project_id: 'default', created_by: 'op', idempotency_key: 'i', substance: 'x', job_id: noted.id })
+    const by = await submit(t, 2, { delay_ms: 60_000, idempotency_key: 'j', dedupe: { key: 'k', mode: 'replace' } })
+    assert.deepEqual([by.id, by.input], [kept.id, 2])
+    assert.deepEqual(await t.get(Database).knex()('job_keys').pluck('job_id'), [noted.id])
+  })
+
   it('goes together with an idempotency key, and refuses what is no key', async () => {
     await using t = await start()
     const keyed = await submit(t, 1, { delay_ms: 60_000, idempotency_key: 'i' })
