@@ -415,7 +415,7 @@ export class Config {
         continue
       }
       // What the schema's own check says is not mended by writing what fits its outline already.
-      const own = code === 'custom' && !issue.message.startsWith('Invalid ') && node !== undefined
+      const own = code === 'custom' && issue.message !== 'Invalid input' && node !== undefined
       const expected = own ? 'another value' : describe(schemasAt(json, steps)) || issue.message.replace(/^Invalid input: expected /, '').replace(/, received.*$/, '')
       if (value instanceof Secret) tell(ConfigErrors.SECRET_REFUSED, full, at, { source: String(value), expected: `${expected}, not a secret`, got: String(value) })
       else if (node?.is === 'leaf' && typeof value === 'string' && this.#wantsSecret(schema, tree!, node, steps)) {

@@ -10,8 +10,9 @@ interface Told { readonly code?: unknown; readonly received?: unknown; readonly 
 export interface FieldProblem { readonly path: string; readonly message: string }
 export interface FieldProblems { readonly fields: readonly FieldProblem[]; /** How many more there are. */ readonly more: number }
 
-/** What zod says where nobody gave a text of his own. */
-const RAW = /^(Invalid |Too (big|small): |Unrecognized key)/
+/** How zod begins where nobody gave a text of his own. */
+const RAW = /^(Invalid (input|option|string|number|key|element)\b|Invalid [\w -]+$|Too (big|small): |Unrecognized key)/
+const isRaw = ({ message, code }: Issue & Told): boolean => (code === 'custom' ? message === 'Invalid input' : code !== undefined && RAW.test(message))
 const LONGEST_KEY = 200
 const schemas = new WeakMap<object, JsonSchema | undefined>()
 
@@ -56,10 +57,10 @@ const at = (value: unknown, path: readonly PropertyKey[]): unknown =>
 /** Why `found` can't stand at the path, in words; what the schema's author wrote himself stays as it is. */
 export function reasonFor(issue: Issue, path: readonly PropertyKey[], found: unknown, json: JsonSchema | undefined): string {
   const { code, received, issues: [inside] = [] } = issue as Issue & Told
-  if (!RAW.test(issue.message)) return issue.message
+  if (!isRaw(issue)) return issue.message
   if (code === 'invalid_key' && inside) {
     const names = schemasAt(json, path.slice(0, -1)).flatMap(({ propertyNames }) => (propertyNames ? [propertyNames as JsonSchema] : []))
-    return `has a name that does not fit: ${RAW.test(inside.message) ? `it must be ${describe(names)}` : inside.message}`
+    return `has a name that does not fit: ${isRaw(inside) ? `it must be ${describe(names)}` : inside.message}`
   }
   const there = schemasAt(json, path)
   const described = describe(there)
