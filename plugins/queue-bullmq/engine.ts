@@ -40,6 +40,8 @@ export class Engine {
 
   /** Where BullMQ rings for those who wait in BZPOPMIN. */
   get bell(): string { return this.#backend.toKey('marker') }
+  /** As BullMQ does for what is added, and not for what is put back. */
+  async ring(): Promise<void> { await this.client.zadd(this.bell, 0, '0') }
 
   get #again(): string { return this.#backend.toKey('again') }
 

@@ -8,6 +8,7 @@ import { Deployment, LOOK_MS } from './deployment.ts'
 import { Engine } from './engine.ts'
 import { Fitness } from './fitness.ts'
 import { healthCheck } from './health.ts'
+import { Loss } from './loss.ts'
 import { migrations } from './migrations.ts'
 import { BullQueue } from './queue.ts'
 
@@ -29,13 +30,14 @@ export default definePlugin({
     const connection = ctx.own(await redis.connect('command', name))
     const deployment = new Deployment({ database, redis, connection, queue: ctx.config.name, log })
     await deployment.look()
-    connection.onReady(() => void Promise.all([fitness.look(), deployment.look()]))
-    clock.every(LOOK_MS, () => deployment.look())
+    const loss = new Loss({ redis, connection, queue: ctx.config.name, log })
+    connection.onReady(() => void Promise.all([fitness.look(), deployment.look(), loss.look()]))
+    clock.every(LOOK_MS, () => Promise.all([deployment.look(), loss.look()]))
     clock.every(RELOOK_MS, () => (fitness.unknown ? fitness.look() : undefined))
     const expectFit = () => { fitness.expect(); deployment.expect() }
     const queue = ctx.own(new BullQueue({
       engine: new Engine(connection.client, redis.prefix, ctx.config.name, lock_ms), connection, connect: () => redis.connect('blocking', name),
-      expectFit, clock, log, lockMs: lock_ms, id: host.instanceId,
+      expectFit, loss, clock, log, lockMs: lock_ms, id: host.instanceId,
     }))
     ctx.provide(JobQueue, queue)
     const worksOnly = host.roles.includes('worker') && !host.roles.includes('api')

@@ -4,6 +4,7 @@ import type { Consumer, Deliver, JobQueue, QueueEntry } from '#contracts/queue'
 import type { RedisConnection } from '#contracts/redis'
 import { MOST, RedisConsumer, type Source } from './consumer.ts'
 import type { Engine } from './engine.ts'
+import type { Loss } from './loss.ts'
 
 export interface QueueDeps {
   readonly engine: Engine
@@ -13,6 +14,7 @@ export interface QueueDeps {
   readonly connect: () => Promise<RedisConnection>
   /** Throws why Redis may not be used. */
   readonly expectFit: () => void
+  readonly loss: Pick<Loss, 'listen'>
   readonly clock: Clock
   readonly log: Logger
   readonly lockMs: number
@@ -53,6 +55,8 @@ export class BullQueue implements JobQueue, AsyncDisposable {
 
   depth(): Promise<number> { return this.#ask(() => this.deps.engine.waiting()) }
 
+  onLoss(listener: () => void): void { this.deps.loss.listen(listener) }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#cancel()
     await Promise.all([...this.#consumers].map(each => each[Symbol.asyncDispose]()))
@@ -78,7 +82,10 @@ export class BullQueue implements JobQueue, AsyncDisposable {
         await each(ids, id => engine.acknowledge(id, token))
         await engine.addAgain(ids, clock.now())
       },
-      putBack: ids => each(ids, id => engine.putBack(id, token)),
+      putBack: async ids => {
+        await each(ids, id => engine.putBack(id, token))
+        await engine.ring()
+      },
     }
   }
 

@@ -35,6 +35,8 @@ const PAST = {
 /** How long it may take until it is noted that a new job is in the queue, and how many are noted at once. */
 const NOTE_MS = 100
 const NOTED_AT_ONCE = 500
+/** What the queue was given, and when. */
+type Given = readonly [row: Handed, at: number]
 /** One step of the machine: `row` is what it was read as in the same transaction. */
 export interface Step { readonly row: JobRow; readonly event: JobEvent; readonly changes: Changes; /** For its event. */ readonly data?: object }
 interface Made extends Step { readonly after: JobRow; /** A result that is kept apart. */ readonly large: string | undefined }
@@ -257,12 +259,15 @@ export class JobStore {
       if ((error as { retryable?: boolean }).retryable !== true) throw error
       return false
     }
-    if (!fresh) await this.#noteHanded(rows)
-    else if (this.#unnoted.push(...rows) === rows.length) this.#noting = this.deps.clock.after(NOTE_MS, () => void this.#noteFresh().catch(() => {}))
+    const { now } = this
+    // Not when it is noted: the queue may lose them before that.
+    const given = rows.map(row => [row, now] as const)
+    if (!fresh) await this.#noteHanded(given)
+    else if (this.#unnoted.push(...given) === rows.length) this.#noting = this.deps.clock.after(NOTE_MS, () => void this.#noteFresh().catch(() => {}))
     return true
   }
 
-  #unnoted: Handed[] = []
+  #unnoted: Given[] = []
   #noting = () => {}
   async #noteFresh(): Promise<void> {
     this.#noting()
@@ -270,10 +275,9 @@ export class JobStore {
   }
 
   /** Of those that are as they were handed over: it may be late. Should it fail, the sweep gives them again. */
-  async #noteHanded(rows: readonly Handed[]): Promise<void> {
-    const { now } = this
+  async #noteHanded(given: readonly Given[]): Promise<void> {
     // All lock in one order, so that nobody waits in a circle.
-    const notes = rows.map(({ id, seq, handed_at }) => [id, seq, handed_at, now]).sort(([one], [two]) => (one! < two! ? -1 : 1))
+    const notes = given.map(([{ id, seq, handed_at }, at]) => [id, seq, handed_at, at]).sort(([one], [two]) => (one! < two! ? -1 : 1))
     for (let from = 0; from < notes.length; from += NOTED_AT_ONCE) {
       await this.deps.database.transaction(tx => this.#note.run(notes.slice(from, from + NOTED_AT_ONCE), tx))
     }

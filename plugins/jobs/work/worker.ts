@@ -110,6 +110,7 @@ export class Worker {
     this.#state = 'running'
     // Not waited for: with much that is queued it takes longer than a start may.
     if (config.concurrency) void this.sweeper.sweep(true)
+    queue.onLoss?.(() => void this.sweeper.sweep(true))
     clock.every(config.sweep_ms, () => this.sweeper.sweep())
     types.watch(() => this.#typesChanged())
     if (!config.concurrency) return

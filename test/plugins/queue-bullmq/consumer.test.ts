@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import fc from 'fast-check'
 import { SystemClock, type Clock } from '#core'
 import { eventually, FakeClock, recordLog } from '#core/testing'
 import type { RedisClient, RedisConnection } from '#contracts/redis'
@@ -114,4 +115,151 @@ describe('queue-bullmq: its consumer', () => {
     if (here.asked()) await here.answer()
     await closed
   })
+
+  it('takes all there is in the end, whatever failed, was wanted, rolled back or cut off in between', async function () {
+    this.timeout(20_000)
+    await fc.assert(fc.asyncProperty(fc.array(event, { minLength: 1, maxLength: 25 }), async events => {
+      const world = new World()
+      for (const each of events) await world.happen(each)
+      await world.end()
+    }), { numRuns: 2_000 })
+  })
 })
+
+const MOST = 3
+const LOCK_MS = 5_000
+type Broken = 'take' | 'deliver' | 'putBack' | 'acknowledge' | 'ring' | 'tx' | 'silent'
+type Event =
+  | { readonly is: 'add' | 'run' | 'end'; readonly count: number } | { readonly is: 'breaks' | 'mends'; readonly what: Broken }
+  | { readonly is: 'passes'; readonly ms: number } | { readonly is: 'takes'; readonly count: number } | { readonly is: 'turns'; readonly count: number }
+const count = fc.integer({ min: 1, max: 4 })
+const what = fc.constantFrom<Broken>('take', 'deliver', 'putBack', 'acknowledge', 'ring', 'tx', 'silent')
+const event: fc.Arbitrary<Event> = fc.oneof(
+  fc.record({ is: fc.constantFrom('add' as const, 'run' as const, 'end' as const), count }),
+  fc.record({ is: fc.constantFrom('breaks' as const, 'mends' as const), what }),
+  fc.record({ is: fc.constant('passes' as const), ms: fc.constantFrom(0, 1, 19, 50, 99, 100, 300, 500, 1_000, 2_000, 4_000) }),
+  fc.record({ is: fc.constant('takes' as const), count }), fc.record({ is: fc.constant('turns' as const), count: fc.integer({ min: 0, max: 5 }) }))
+
+/** A queue with locks and a bell as Redis has them, any part of which may fail, and who works as `jobs` does. */
+class World {
+  readonly #clock = new FakeClock()
+  readonly #broken = new Set<Broken>()
+  #waiting: string[] = []
+  readonly #active = new Map<string, number>()
+  readonly #done = new Set<string>()
+  #added = 0
+  #running = 0
+  #wanted = 0
+  /** Brought beyond what was wanted. */
+  #tooMany = 0
+  #bell = false
+  #wake: ((rung: boolean) => void) | undefined
+  #cut: (() => void) | undefined
+  readonly #consumer: RedisConsumer
+
+  constructor() {
+    const source: Source = {
+      bell: 'bell',
+      take: async room => {
+        await this.#turn('take')
+        const ids = this.#waiting.splice(0, room)
+        for (const id of ids) this.#active.set(id, this.#clock.now() + LOCK_MS)
+        return ids
+      },
+      putBack: async ids => { await this.#turn('putBack'); this.#back(ids) },
+      acknowledge: async ids => { await this.#turn('acknowledge'); for (const id of ids) this.#active.delete(id) },
+    }
+    const client = {
+      bzpopmin: (_: string, s: number) => this.#wait(s), zadd: async () => { this.#ring() }, disconnect: () => this.#cut?.(),
+    } as unknown as RedisClient
+    const connection: RedisConnection = {
+      client, get ready() { return true }, onReady() {}, unavailable: error => error as never, [Symbol.asyncDispose]: async () => { this.#cut?.() },
+    }
+    this.#clock.every(LOCK_MS / 2, () => this.#back([...this.#active].filter(([, until]) => until <= this.#clock.now()).map(([id]) => id)))
+    this.#consumer = new RedisConsumer({ source, connection, deliver: ids => this.#deliver(ids), clock: this.#clock, log: recordLog(), gone() {} })
+    this.#report()
+  }
+
+  async happen(event: Event): Promise<void> {
+    switch (event.is) {
+      case 'add': for (let at = 0; at < event.count; at++) this.#waiting.push(`${this.#added++}`); this.#ring(); break
+      // Past the queue, as what is run at once.
+      case 'run': this.#running += event.count; break
+      case 'end': this.#ended(event.count); break
+      case 'breaks': this.#broken.add(event.what); break
+      case 'mends': this.#broken.delete(event.what); if (event.what === 'silent') this.#ring(); break
+      case 'takes': await this.#take(event.count); break
+      case 'turns': for (let at = 0; at < event.count; at++) await Promise.resolve(); break
+      default: await this.#clock.advance(event.ms)
+    }
+  }
+
+  /** All is well from now on, and each job takes a moment. */
+  async end(): Promise<void> {
+    this.#broken.clear()
+    const lost = () => `${this.#added - this.#done.size} of ${this.#added} were not delivered, ${this.#waiting.length} wait, ${this.#active.size} are locked`
+    // A silent bell of 4 s, or a lock of 5 s, that is looked for twice in that time.
+    for (let at = 0; at < 20 && this.#done.size < this.#added; at++) {
+      await this.#clock.advance(500)
+      this.#ended(this.#running)
+    }
+    assert.equal(this.#done.size, this.#added, lost())
+    assert.equal(this.#tooMany, 0)
+    let closed = false
+    const closing = this.#consumer[Symbol.asyncDispose]().then(() => { closed = true })
+    await this.#clock.advance(0)
+    assert.ok(closed, 'it does not close')
+    await closing
+  }
+
+  #report(): void { this.#consumer.want(this.#wanted = Math.max(0, MOST - this.#running)) }
+  /** Nobody tells anew what is wanted while nothing ends. */
+  #ended(most: number): void {
+    const count = Math.min(most, this.#running)
+    this.#running -= count
+    if (count) this.#report()
+  }
+  #begin(ids: readonly string[]): void {
+    for (const id of ids.filter(each => !this.#done.has(each))) { this.#done.add(id); this.#running++ }
+    this.#report()
+  }
+  async #deliver(ids: readonly string[]): Promise<void> {
+    this.#tooMany += Math.max(0, ids.length - this.#wanted)
+    await new Promise<void>(resolve => this.#clock.after(20, resolve))
+    await this.#turn('deliver')
+    this.#begin(ids)
+  }
+  async #take(count: number): Promise<void> {
+    const kept: (() => unknown)[] = []
+    const ids = await this.#consumer.take(count, { afterCommit: run => { kept.push(run) } })
+    await Promise.resolve()
+    if (this.#broken.has('tx')) return
+    for (const run of kept) run()
+    this.#begin(ids)
+  }
+  async #turn(part: Broken): Promise<void> {
+    await new Promise<void>(resolve => setImmediate(resolve))
+    if (this.#broken.has(part)) throw new Error(part)
+  }
+  /** As this product rings for what is put back. */
+  #back(ids: readonly string[]): void {
+    const back = ids.filter(id => this.#active.delete(id))
+    this.#waiting.unshift(...back)
+    if (back.length) this.#ring()
+  }
+  #ring(): void {
+    this.#bell = true
+    if (this.#broken.has('silent')) return
+    this.#wake?.(true)
+  }
+  #wait(seconds: number): Promise<void> {
+    if (this.#broken.has('ring')) return Promise.reject(new Error('ring'))
+    if (this.#bell && !this.#broken.has('silent')) { this.#bell = false; return Promise.resolve() }
+    return new Promise((resolve, reject) => {
+      const cancel = this.#clock.after(seconds * 1_000, () => { if (!this.#broken.has('silent')) this.#wake?.(false) })
+      const over = () => { cancel(); this.#wake = this.#cut = undefined }
+      this.#wake = rung => { over(); if (rung) this.#bell = false; resolve() }
+      this.#cut = () => { over(); reject(new Error('cut')) }
+    })
+  }
+}

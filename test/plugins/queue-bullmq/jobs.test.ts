@@ -158,19 +158,21 @@ describe('queue-bullmq under jobs', () => {
     assert.deepEqual([submitted.length, runs.length], [500, 500])
   })
 
-  it('hands over again what FLUSHALL took away', async function () {
-    this.timeout(20_000)
-    const server = await start()
+  for (const [what, lose] of [
+    ['FLUSHALL took away', (server: RedisServer) => server.flushAll()],
+    ['was gone after a restart', async (server: RedisServer) => { await server.crash(); await server.restart() }],
+  ] as const) it(`hands over again what ${what}, once that is seen, and not once it is missed`, async function () {
+    this.timeout(30_000)
+    const server = await start({ settings: ['--save', '', '--appendonly', 'no'] })
     let release!: () => void
     const door = new Promise<void>(resolve => { release = resolve })
     const { runs, type } = counting(() => door)
-    await using t = await open(server.url, { types: [type], config: { concurrency: 1, rehand_ms: 500 } })
+    await using t = await open(server.url, { types: [type], config: { concurrency: 1 }, queueConfig: { unfit: 'warn' } })
     const submitted = await submit(t, 20)
     await eventually('19 in the queue', async () => await t.get(JobQueue).depth() === 19)
-    await server.flushAll()
-    assert.equal(await t.get(JobQueue).depth(), 0)
+    await lose(server)
     release()
-    await allDone(t, submitted)
+    await allDone(t, submitted, 15_000)
     assert.equal(runs.length, 20)
   })
 

@@ -196,6 +196,23 @@ describe('queue-bullmq', () => {
     await consumer[Symbol.asyncDispose]()
   })
 
+  it('tells whoever waits of what another one put back', async () => {
+    await using place = await server.newDatabase()
+    await using t = await open(place.url)
+    const waiting = async (count: number) => [...String(await server.call('CLIENT', ['LIST'])).matchAll(/cmd=bzpopmin/g)].length === count
+    const first: Consumer = await t.get(JobQueue).consume(async () => { first.want(0); throw new Error('not here') })
+    first.want(1)
+    await eventually('it to wait', () => waiting(1))
+    const { got, consumer } = await collect(t, 1)
+    await eventually('both to wait', () => waiting(2))
+    const from = performance.now()
+    await t.get(JobQueue).enqueue(entries('a'))
+    await eventually('it', () => got.length === 1)
+    assert.ok(performance.now() - from < 1_000, `it took ${Math.round(performance.now() - from)} ms`)
+    await first[Symbol.asyncDispose]()
+    await consumer[Symbol.asyncDispose]()
+  })
+
   it('closes at once while it waits, and after what it delivers', async () => {
     await using place = await server.newDatabase()
     await using t = await open(place.url)
