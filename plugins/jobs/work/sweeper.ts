@@ -15,7 +15,7 @@ export class Sweeper {
   /** Leases that nobody could renew say nothing: after an outage of the database their owners have time for it. */
   #trustLeasesAt = 0
 
-  constructor(readonly worker: Pick<Worker, 'deps' | 'looks' | 'find' | 'typeOf' | 'end'>) {}
+  constructor(readonly worker: Pick<Worker, 'deps' | 'claims' | 'looks' | 'find' | 'typeOf' | 'end'>) {}
 
   /** Takes back what dead workers held, wakes what is due, and gives the queue again what it may have lost (`all`: whatever is queued). */
   async sweep(all = false): Promise<void> {
@@ -42,6 +42,7 @@ export class Sweeper {
   async #sweep(all: boolean): Promise<void> {
     const { store, queue, config, access, types, due, family, limits } = this.worker.deps
     const from = store.now
+    await this.#handBackUnbegun()
     const expired = await store.expired(BATCH)
     if (from >= this.#trustLeasesAt) await Promise.all(expired.map(id => this.#interrupt(id)))
     await due.wake()
@@ -53,6 +54,30 @@ export class Sweeper {
     // What waited for a queue that was away may be much.
     while (here.length && await more()) if (!all && queue.can.transactional) break
     if (all) this.#all = false
+  }
+
+  /** Claims that the database may have kept without saying so: nobody began these jobs, so it costs them no attempt. Before others end the lease. */
+  async #handBackUnbegun(): Promise<void> {
+    const { claims, deps: { store, config } } = this.worker
+    for (const claim of claims.values()) {
+      if (claim.lease_until! - config.lease.ms / 2 > store.now) continue
+      // First: if its COMMIT is answered after all, nobody may begin it any more.
+      claims.delete(claim.id)
+      try { await this.#handBack(claim) } catch (error) {
+        if (!claims.has(claim.id)) claims.set(claim.id, claim)
+        throw error
+      }
+    }
+  }
+
+  async #handBack({ id, token, lease_owner }: JobRow): Promise<void> {
+    const { store, database, log } = this.worker.deps
+    await database.transaction(async tx => {
+      const row = await store.read(id, tx)
+      if (row?.status !== 'running' || row.token !== token || row.lease_owner !== lease_owner) return
+      await store.handOver([await store.change(row, 'hand_back', { run_at: store.now }, tx)], tx)
+      log.info('a job is handed back that never began: the database did not say whether it was claimed', { job_id: id })
+    })
   }
 
   async #interrupt(id: string): Promise<void> {

@@ -78,6 +78,8 @@ export class Worker {
   #renewal: Promise<void> | undefined
   /** The one whose claim is not committed yet. */
   #suspect: { readonly id: string; readonly until: number } | undefined
+  /** Claims whose COMMIT was not answered yet, as they were written. */
+  readonly claims = new Map<string, JobRow>()
   #idle: (() => void)[] = []
   // The queue is woken by whoever submits: what it brings must not run in the scope of that request.
   readonly #outside = new AsyncResource('BackplaneJob', { requireManualDestroy: true })
@@ -195,9 +197,16 @@ export class Worker {
     return admitted.map(row => ({ row, event: 'claim', changes }))
   }
 
-  #beginAll(claimed: readonly (JobRow | undefined)[], tx: Tx): void {
+  #beginAll(changed: readonly (JobRow | undefined)[], tx: Tx): void {
+    const claimed = changed.filter(row => row !== undefined)
+    for (const row of claimed) this.claims.set(row.id, row)
     tx.afterCommit(() => {
-      for (const row of claimed) if (row) this.#outside.runInAsyncScope(() => void this.begin(row).catch(() => {}))
+      for (const row of claimed) {
+        // Else the sweep gave up waiting for this, and hands it back.
+        if (this.claims.get(row.id) !== row) continue
+        this.claims.delete(row.id)
+        this.#outside.runInAsyncScope(() => void this.begin(row).catch(() => {}))
+      }
       this.#report()
     })
   }
@@ -275,9 +284,11 @@ export class Worker {
   }
 
   /** The job as it stands without what this attempt made of it. */
-  async #dropped({ id, row }: Execution): Promise<Job> {
+  async #dropped({ id, row, token }: Execution): Promise<Job> {
     const now = await this.deps.store.read(id) ?? row
-    if (now.status !== 'cancelled') this.deps.log.warn('the result of an attempt is dropped: another worker has the job', { job_id: id })
+    // Its end may have been kept, too, without the database saying so.
+    const kept = now.status === 'completed' && now.token === token
+    if (now.status !== 'cancelled' && !kept) this.deps.log.warn('the result of an attempt is dropped: another worker has the job', { job_id: id })
     return toJob(now)
   }
 
