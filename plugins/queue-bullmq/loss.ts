@@ -19,18 +19,19 @@ export interface LossDeps {
 
 /** Redis that was emptied, or came back without its last writes, tells nobody; the ids that it had would be missed only in time. */
 export class Loss {
-  readonly #listeners: (() => void)[] = []
+  readonly #listeners = new Set<() => void>()
   constructor(readonly deps: LossDeps) {}
 
-  listen(listener: () => void): void {
-    this.#listeners.push(listener)
+  listen(listener: () => void): () => void {
+    this.#listeners.add(listener)
     void this.look()
+    return () => { this.#listeners.delete(listener) }
   }
 
   /** Only for those who do something about it: it is told once. */
   async look(): Promise<void> {
     const { redis, connection, connection: { client }, queue, log } = this.deps
-    if (!this.#listeners.length || !connection.ready) return
+    if (!this.#listeners.size || !connection.ready) return
     try {
       if (await client.eval(MISSED, 1, `{${redis.prefix}}:${queue}:server`) !== 1) return
       log.info('Redis is another one than before, or was emptied: what waits is handed over again')

@@ -55,7 +55,7 @@ export class BullQueue implements JobQueue, AsyncDisposable {
 
   depth(): Promise<number> { return this.#ask(() => this.deps.engine.waiting()) }
 
-  onLoss(listener: () => void): void { this.deps.loss.listen(listener) }
+  onLoss(listener: () => void): () => void { return this.deps.loss.listen(listener) }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#cancel()

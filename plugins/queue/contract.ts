@@ -39,8 +39,8 @@ export interface JobQueue {
   consume(deliver: Deliver): Promise<Consumer>
   /** Ids that are not there are passed over. */
   remove(ids: readonly string[], tx?: Tx): Promise<void>
-  /** Tells that it may have lost ids which it was given, where it sees that; what it does not see `jobs` finds in time. */
-  onLoss?(listener: () => void): void
+  /** Tells that it may have lost ids which it was given, where it sees that; what it does not see `jobs` finds in time. Ends with what it returns. */
+  onLoss?(listener: () => void): () => void
   depth(): Promise<number>
 }
 export const JobQueue = defineService<JobQueue>('queue.queue')

@@ -75,6 +75,7 @@ export class Worker {
   #state: 'new' | 'running' | 'draining' | 'stopped' = 'new'
   #consumer: Consumer | undefined
   #renewing: (() => void) | undefined
+  #cancelLoss: (() => void) | undefined
   #renewal: Promise<void> | undefined
   /** The one whose claim is not committed yet. */
   #suspect: { readonly id: string; readonly until: number } | undefined
@@ -112,7 +113,7 @@ export class Worker {
     this.#state = 'running'
     // Not waited for: with much that is queued it takes longer than a start may.
     if (config.concurrency) void this.sweeper.sweep(true)
-    queue.onLoss?.(() => void this.sweeper.sweep(true))
+    this.#cancelLoss = queue.onLoss?.(() => void this.sweeper.sweep(true))
     clock.every(config.sweep_ms, () => this.sweeper.sweep())
     types.watch(() => this.#typesChanged())
     if (!config.concurrency) return
@@ -123,14 +124,22 @@ export class Worker {
   /** Takes nothing more, and resolves when what runs has ended. */
   async drain(): Promise<void> {
     this.#state = 'draining'
+    this.#deafen()
     await this.#consumer?.[Symbol.asyncDispose]()
     this.#consumer = undefined
     if (this.#running.size) await new Promise<void>(resolve => this.#idle.push(resolve))
   }
 
+  /** A loss is told once, to who hands over again what was lost. */
+  #deafen(): void {
+    this.#cancelLoss?.()
+    this.#cancelLoss = undefined
+  }
+
   /** Aborts what runs and hands it back with its finished steps; the attempt does not count. */
   async stop(): Promise<void> {
     this.#state = 'stopped'
+    this.#deafen()
     await this.#consumer?.[Symbol.asyncDispose]()
     // Again: with the end of one that was being written others may have begun.
     while (this.#running.size) {

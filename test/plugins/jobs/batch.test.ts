@@ -72,7 +72,7 @@ describe('what comes at the same time', () => {
     let deliver: Deliver = async () => assert.fail('nobody consumes')
     const broken = fake(JobQueue, {
       can: { transactional: false, distributed: true },
-      onLoss() {},
+      onLoss: () => () => {},
       enqueue: entries => deliver(entries.map(({ id }) => id)),
       async consume(taking) {
         deliver = taking

@@ -53,7 +53,7 @@ describe('jobs: limits', () => {
     let first = async () => {}
     const engine = fake(JobQueue, {
       can: { transactional: false, distributed: true },
-      onLoss() {},
+      onLoss: () => () => {},
       async enqueue(entries) { await first(); await deliver(entries.map(({ id }) => id)) },
       async consume(taking) { deliver = taking; return { empty: false, want() {}, take: async () => [], async [Symbol.asyncDispose]() {} } },
       async remove() {},
@@ -148,7 +148,7 @@ describe('jobs: limits', () => {
     const handed: string[] = []
     const engine = fake(JobQueue, {
       can: { transactional: false, distributed: true },
-      onLoss() {},
+      onLoss: () => () => {},
       async enqueue(entries) { for (const { id } of entries) { handed.push(id); await deliver([id]) } },
       async consume(taking) { deliver = taking; return { empty, want() {}, take: async () => [], async [Symbol.asyncDispose]() {} } },
       async remove() {},
@@ -300,7 +300,7 @@ describe('jobs: limits hold up nobody', () => {
     let deliver: Deliver | undefined
     const engine = fake(JobQueue, {
       can: { transactional: false, distributed: true },
-      onLoss() {},
+      onLoss: () => () => {},
       async enqueue(entries) { for (const { id } of entries) if (!line.includes(id)) line.push(id) },
       async consume(taking) { deliver = taking; return { empty: false, want() {}, take: async () => [], async [Symbol.asyncDispose]() {} } },
       async remove(ids) { const gone = new Set(ids); line.splice(0, Infinity, ...line.filter(id => !gone.has(id))) },

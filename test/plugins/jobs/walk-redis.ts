@@ -184,7 +184,7 @@ export class RedisLane implements Lane {
     client.sendCommand = command => (client.status === 'ready' ? this.#send(command, send) : send(command))
     const bull = new BullQueue({
       engine: new WatchedEngine(client, place), connection: connectionOf(client), connect: async () => this.#bell(), expectFit() {},
-      clock: host.clock, log: host.log, loss: { listen() {} }, lockMs: LOCK_MS, id: host.name,
+      clock: host.clock, log: host.log, loss: { listen: () => () => {} }, lockMs: LOCK_MS, id: host.name,
     })
     this.queue = {
       can: bull.can, consume: deliver => this.#consume(bull, deliver), depth: () => bull.depth(),
