@@ -14,7 +14,7 @@ export interface HealthCheck {
   readonly name: string
   /** Does readiness depend on it? Asked each time. */
   readonly critical?: boolean
-  /** Does readiness tell when it is not well, without depending on it? For what the process can do without for a while. Its answer is waited for 1 s. */
+  /** Does readiness tell when it is not well, without depending on it? For what the process can do without for a while. Its answer is waited for half a second. */
   readonly noted?: boolean
   /** Milliseconds; 5,000. */
   readonly timeout?: number

@@ -108,7 +108,7 @@ describe('health checks', () => {
       check('worn', () => ({ status: 'degraded' }), { critical: true }))
     const ready = async () => {
       const asked = checker.ready()
-      await clock.advance(1_000)
+      await clock.advance(500)
       return asked
     }
     assert.deepEqual(await ready(), { ready: true, reasons: [], degraded: ['check "turning" is unhealthy', 'check "slow" is unhealthy', 'check "worn" is degraded'] })
