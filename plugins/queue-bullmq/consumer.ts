@@ -99,7 +99,7 @@ export class RedisConsumer implements Consumer {
     const taken = await this.#ahead.take(this.#room)
     // Fewer may be wanted by now, or none.
     const ids = taken.slice(0, this.#closed ? 0 : this.#room)
-    if (ids.length < taken.length) await source.putBack(taken.slice(ids.length))
+    if (ids.length < taken.length) await source.putBack(taken.slice(ids.length)).catch(() => {})
     if (!ids.length) return taken.length > 0
     const [room, asked] = [this.#room, this.#asked]
     this.#room -= ids.length

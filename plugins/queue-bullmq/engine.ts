@@ -19,6 +19,13 @@ return gone`
 /** The priorities of those that came back while they were delivered. */
 const NOTED = `local found = redis.call('HMGET', KEYS[1], unpack(ARGV)) redis.call('HDEL', KEYS[1], unpack(ARGV)) return found`
 
+/** Of those that are being delivered, those under this lock. */
+const TAKEN = `local taken = {}
+for _, id in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  if redis.call('GET', ARGV[1] .. id .. ':lock') == ARGV[2] then taken[#taken + 1] = id end
+end
+return taken`
+
 /** BullMQ: 1 is the highest, and 0 goes before all that have a priority. */
 const priorityOf = ({ priority }: QueueEntry) => 10 - Math.min(9, Math.max(0, Math.trunc(priority)))
 
@@ -87,6 +94,12 @@ export class Engine {
   async take(token: string): Promise<string | undefined> {
     const [, id] = await this.#backend.moveToActive(token) as [unknown, string | 0 | null]
     return id || undefined
+  }
+
+  /** What was taken under it. */
+  async taken(token: string): Promise<readonly string[]> {
+    const { client } = this
+    return await client.eval(TAKEN, 1, this.#backend.toKey('active'), this.#backend.toKey(''), token) as string[]
   }
 
   async acknowledge(id: string, token: string): Promise<void> {

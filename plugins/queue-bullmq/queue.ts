@@ -26,10 +26,13 @@ export interface QueueDeps {
 export class BullQueue implements JobQueue, AsyncDisposable {
   readonly can = { transactional: false, distributed: true }
   readonly #consumers = new Set<RedisConsumer>()
+  /** What we know that we took, and did not leave yet. */
+  readonly #ours = new Set<string>()
   readonly #cancel: () => void
 
   constructor(readonly deps: QueueDeps) {
     this.#cancel = deps.clock.every(deps.lockMs / 2, () => this.#putBackStalled())
+    deps.connection.onReady(() => void this.#putBackUnheard().catch(() => {}))
   }
 
   async enqueue(entries: readonly QueueEntry[], tx?: Tx): Promise<void> {
@@ -66,7 +69,8 @@ export class BullQueue implements JobQueue, AsyncDisposable {
     const { engine, clock, id: token } = this.deps
     const each = async (ids: readonly string[], what: (id: string) => Promise<void>) => {
       engine.together()
-      const failed = (await Promise.allSettled(ids.map(what))).find(result => result.status === 'rejected')
+      const leave = (id: string) => what(id).finally(() => this.#ours.delete(id))
+      const failed = (await Promise.allSettled(ids.map(leave))).find(result => result.status === 'rejected')
       if (failed) throw failed.reason
     }
     let many = false
@@ -95,18 +99,34 @@ export class BullQueue implements JobQueue, AsyncDisposable {
    */
   async #take(room: number, many: boolean): Promise<readonly string[]> {
     this.deps.expectFit()
-    const { engine, id: token } = this.deps
-    const [first, waiting] = many ? [] : await Promise.all([engine.take(token), engine.waiting()])
+    const { engine } = this.deps
+    const [first, waiting] = many ? [] : await Promise.all([this.#takeOne(), engine.waiting().catch(() => 0)])
     if (!many && first === undefined) return []
     const count = many ? room : Math.min(room - 1, waiting!)
     engine.together()
-    const rest = await Promise.allSettled(Array.from({ length: count }, () => engine.take(token)))
+    const rest = await Promise.allSettled(Array.from({ length: count }, () => this.#takeOne()))
     const found = rest.flatMap(each => (each.status === 'fulfilled' && each.value !== undefined ? [each.value] : []))
     const ids = first === undefined ? found : [first, ...found]
     // Some may be locked though the connection has broken: they are delivered, and the others come when their lock is over.
     const failed = rest.find(each => each.status === 'rejected')
     if (failed && !ids.length) throw failed.reason
     return ids
+  }
+
+  async #takeOne(): Promise<string | undefined> {
+    const id = await this.deps.engine.take(this.deps.id)
+    if (id !== undefined) this.#ours.add(id)
+    return id
+  }
+
+  /** What Redis gave to us, or was told to let go, while the connection broke, would else wait until its lock is over. */
+  async #putBackUnheard(): Promise<void> {
+    const { engine, id: token, log } = this.deps
+    const ids = (await engine.taken(token)).filter(id => !this.#ours.has(id))
+    if (!ids.length) return
+    await Promise.all(ids.map(id => engine.putBack(id, token)))
+    await engine.ring()
+    log.info('ids were put back whose delivery was cut off with the connection', { count: ids.length })
   }
 
   async #putBackStalled(): Promise<void> {

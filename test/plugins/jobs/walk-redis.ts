@@ -258,5 +258,5 @@ export class RedisLane implements Lane {
 
 const pingOf = (command: Command): Command => new (command.constructor as typeof Command)('ping')
 const connectionOf = (client: RedisClient): RedisConnection => ({
-  client, ready: true, onReady() {}, unavailable: error => RedisErrors.UNAVAILABLE({ reason: String(error) }), async [Symbol.asyncDispose]() {},
+  client, ready: true, onReady: listener => { client.on('ready', listener) }, unavailable: error => RedisErrors.UNAVAILABLE({ reason: String(error) }), async [Symbol.asyncDispose]() {},
 })

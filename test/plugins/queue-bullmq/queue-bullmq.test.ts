@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
-import type { Role } from '#core'
+import { Redis } from 'ioredis'
+import { Host, type Role } from '#core'
 import { conform, createTestRuntime, eventually, type TestRuntime } from '#core/testing'
 import { queueConformance } from '#conformance/queue'
 import type { Database } from '#contracts/database'
@@ -8,6 +9,7 @@ import { JobQueue, type Consumer } from '#contracts/queue'
 import { RedisErrors } from '#contracts/redis'
 import database from '../../../plugins/database/index.ts'
 import redis from '../../../plugins/redis/index.ts'
+import { Engine } from '../../../plugins/queue-bullmq/engine.ts'
 import queue from '../../../plugins/queue-bullmq/index.ts'
 import { freePort } from '../../support/shared.ts'
 import { redisOrSkip, RedisServer } from '../../support/services.ts'
@@ -323,6 +325,25 @@ describe('queue-bullmq', () => {
       await eventually('all', () => got.size === wanted.size, 20_000)
       await eventually('an empty queue', async () => await one.get(JobQueue).depth().catch(() => 1) === 0)
       await consumer[Symbol.asyncDispose]()
+    })
+
+    it('takes again what it took when the connection broke, so that no answer came', async () => {
+      const server = await start()
+      await using t = await open(server.url)
+      await t.get(JobQueue).enqueue(entries('a', 'b'))
+      const client = new Redis(server.url)
+      try {
+        const unheard = new Engine(client, 'backplane', 'jobs', 5_000)
+        assert.equal(await unheard.take(t.get(Host).instanceId), 'a')
+        const { got, consumer } = await collect(t, 2)
+        await eventually('the other', () => got.length === 1)
+        const from = performance.now()
+        await server.call('CLIENT', ['KILL', 'TYPE', 'normal'])
+        await eventually('it', () => got.length === 2)
+        assert.ok(performance.now() - from < 2_000, `it took ${Math.round(performance.now() - from)} ms`)
+        assert.deepEqual(got, ['b', 'a'])
+        await consumer[Symbol.asyncDispose]()
+      } finally { client.disconnect() }
     })
 
     it('starts without Redis, and works once it is there', async function () {
