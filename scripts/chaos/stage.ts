@@ -126,9 +126,18 @@ export class Stage implements AsyncDisposable {
     this.expect(false, `waited ${Math.round(ms / 1_000)} s for ${what}`)
     return false
   }
-  /** Every job to be final. */
-  settled(ms?: number): Promise<boolean> {
-    return this.until('every job to end', async () => await this.count('finished_at IS NULL') === 0, ms, 250)
+  /** Every job to be final, and on the way there never so long without the end of one: on a busy machine many take long, and none waits. */
+  async settled(ms?: number, stillMs = Infinity): Promise<number> {
+    let [left, since, longest] = [Infinity, performance.now(), 0]
+    const none = async () => {
+      const count = await this.count('finished_at IS NULL')
+      longest = Math.max(longest, performance.now() - since)
+      if (count !== left) [left, since] = [count, performance.now()]
+      return count === 0
+    }
+    await this.until('every job to end', none, ms, 250)
+    this.expect(longest <= stillMs, `no job ended for ${Math.round(longest)} ms while some waited`)
+    return Math.round(longest)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
