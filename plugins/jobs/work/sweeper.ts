@@ -9,8 +9,9 @@ const BATCH = 200
 /** Looks for what nobody else does any more: whatever a process left undone when it was killed is found here, by any other one. */
 export class Sweeper {
   #sweeping: Promise<void> | undefined
-  /** The sweep over whatever is queued is still to be done. */
-  #all = false
+  /** How often a sweep over whatever is queued was asked for, and how many of these are done. */
+  #asked = 0
+  #done = 0
   #failing = false
   /** Leases that nobody could renew say nothing: after an outage of the database their owners have time for it. */
   #trustLeasesAt = 0
@@ -20,8 +21,8 @@ export class Sweeper {
   /** Takes back what dead workers held, wakes what is due, and gives the queue again what it may have lost (`all`: whatever is queued). */
   async sweep(all = false): Promise<void> {
     if (!this.worker.looks) return
-    this.#all ||= all
-    this.#sweeping ??= this.#sweep(this.#all)
+    if (all) this.#asked++
+    this.#sweeping ??= this.#sweep(this.#asked)
       .then(() => { this.#failing = false }, error => this.#unswept(error))
       .finally(() => { this.#sweeping = undefined })
     await this.#sweeping
@@ -39,7 +40,8 @@ export class Sweeper {
     if (away) this.#trustLeasesAt = store.now + config.lease.ms
   }
 
-  async #sweep(all: boolean): Promise<void> {
+  async #sweep(asked: number): Promise<void> {
+    const all = asked > this.#done
     const { store, queue, config, access, types, due, family, limits } = this.worker.deps
     const from = store.now
     await this.#handBackUnbegun()
@@ -53,7 +55,7 @@ export class Sweeper {
     const more = () => this.worker.looks && store.handOverAgain(before, here, BATCH)
     // What waited for a queue that was away may be much.
     while (here.length && await more()) if (!all && queue.can.transactional) break
-    if (all) this.#all = false
+    this.#done = asked
   }
 
   /** Claims that the database may have kept without saying so: nobody began these jobs, so it costs them no attempt. Before others end the lease. */

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
-import { eventually, FakeClock, type TestRuntime } from '#core/testing'
+import { contribute, createTestRuntime, eventually, fake, FakeClock, type TestRuntime } from '#core/testing'
 import { Database } from '#contracts/database'
-import { Jobs } from '#contracts/jobs'
-import type { JobQueue } from '#contracts/queue'
+import { Jobs, JobType } from '#contracts/jobs'
+import { JobQueue } from '#contracts/queue'
+import database from '../../../plugins/database/index.ts'
+import jobs from '../../../plugins/jobs/index.ts'
 import type { JobRow } from '../../../plugins/jobs/tables/record.ts'
 import { JobStore } from '../../../plugins/jobs/tables/store.ts'
-import { jobType, operator, runtime } from './kit.ts'
+import { gate, jobType, openAccess, operator, runtime } from './kit.ts'
 
 describe('jobs through a queue that is not in the database', () => {
   /** A store with such a queue; `meanwhile` comes after the queue did what it was asked for, and before that is noted. */
@@ -112,5 +114,33 @@ describe('jobs through a queue that is not in the database', () => {
     await it.database.transaction(tx => it.store.held.keepAway([it.id], 'project:default', tx))
     await eventually('it to be there', () => it.asked.length === 3)
     assert.deepEqual(it.asked, [`remove ${it.id}`, `add ${it.id}`, `add ${it.id}`])
+  })
+
+  it('what the queue lost is given to it at once, and once more if it loses it while it is given', async () => {
+    let [lose, enqueued, door] = [() => {}, 0, Promise.resolve()]
+    const engine = fake(JobQueue, {
+      can: { transactional: false, distributed: true },
+      onLoss(listener) { lose = listener; return () => {} },
+      async enqueue() { enqueued++; await door },
+      async consume() { return { empty: true, want() {}, take: async () => [], async [Symbol.asyncDispose]() {} } },
+      async remove() {},
+      async depth() { return 0 },
+    })
+    await using t = await createTestRuntime({
+      plugins: [database, { plugin: jobs, config: { sweep_ms: 20 } }, contribute(JobType, jobType('work', async () => null))], services: [openAccess(), engine],
+    })
+    await t.get(Jobs).submit(operator, { type: 'work', input: 1 })
+    const noted = async () => Number((await t.get(Database).knex()('jobs').first())!.handed_at) > 0
+    await eventually('it to be noted', noted)
+    assert.equal(enqueued, 1)
+    const { open, closed } = gate()
+    door = closed
+    await new Promise(resolve => setTimeout(resolve, 5)) // By then it was handed over before the sweep began.
+    lose()
+    await eventually('it to be given again', () => enqueued === 2)
+    await new Promise(resolve => setTimeout(resolve, 5))
+    lose()
+    open()
+    await eventually('it to be given once more', () => enqueued === 3)
   })
 })
