@@ -207,7 +207,8 @@ class World {
     assert.equal(this.#tooMany, 0)
     let closed = false
     const closing = this.#consumer[Symbol.asyncDispose]().then(() => { closed = true })
-    await this.#clock.advance(0)
+    // What is being delivered ends.
+    await this.#clock.advance(20)
     assert.ok(closed, 'it does not close')
     await closing
   }
