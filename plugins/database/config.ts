@@ -4,7 +4,7 @@ import { Secret } from '#core'
 const count = (most: number) => z.number().int().min(1).max(most)
 const postgres = z.strictObject({
   poolMin: z.number().int().min(0).max(1_000).default(0).describe('Connections that are kept open although nobody uses them.'),
-  poolMax: count(1_000).default(10).describe('Most connections of one process; the server must allow this many for each process.'),
+  poolMax: count(1_000).default(10).describe('Most connections of one process, besides one that asks whether a silent server lives; the server must allow so many for each process.'),
   acquireMs: count(600_000).default(5_000).describe('How long to wait for a free connection, in milliseconds.'),
   idleMs: count(86_400_000).default(30_000).describe('When an unused connection is closed, in milliseconds.'),
   silentMs: count(60_000).default(1_000)

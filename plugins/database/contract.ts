@@ -101,7 +101,7 @@ export const DatabaseErrors = defineErrors('DATABASE', {
     fix: 'See that PostgreSQL runs and that DATABASE_URL has its address, user, password and name, or that the SQLite file can be read and written. The operation may be tried again.',
   },
   IN_DOUBT: {
-    message: 'the database did not say whether this was kept', status: 503, retryable: true, expose: true,
+    message: 'the database did not say whether this was kept', status: 504, retryable: true, expose: true,
     fix: 'Look whether it is there, or send it again: with the same Idempotency-Key it is not done twice.',
   },
   OUTSIDE_TX: { message: 'the database was used outside the transaction that is open here', fix: 'Hand `tx` on to the method, or do it in tx.afterCommit().' },

@@ -41,7 +41,7 @@ export async function insist(url: () => string, requests: readonly unknown[], re
   for (;;) {
     const { status, body, retryAfter } = await post(`${url()}/api/v1/jobs/batch`, { jobs: requests })
     if (status === 202) return (body.items as Job[]).map(each => each.id)
-    if (status !== 0 && status !== 503 && status !== 429) throw new Error(`a batch was answered ${status}: ${JSON.stringify(body)}`)
+    if (![0, 429, 503, 504].includes(status)) throw new Error(`a batch was answered ${status}: ${JSON.stringify(body)}`)
     refused()
     await pause(Math.min(1_000, (retryAfter ?? 0.1) * 1_000))
   }

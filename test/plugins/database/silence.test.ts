@@ -91,7 +91,7 @@ describe('a PostgreSQL that falls silent', function () {
         // By then the COMMIT was sent.
         setImmediate(() => proxy.silence(what))
       })
-      assert.ok(await told(doubtful, { code: DatabaseErrors.IN_DOUBT.code, status: 503, retryable: true, expose: true }) < TOLD_MS)
+      assert.ok(await told(doubtful, { code: DatabaseErrors.IN_DOUBT.code, status: 504, retryable: true, expose: true }) < TOLD_MS)
       assert.equal(runs, 1)
       proxy.speak()
       await eventually('it to be back', () => ready().then(status => status === 'healthy', () => false), 10_000)
