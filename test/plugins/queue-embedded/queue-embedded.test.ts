@@ -1,15 +1,18 @@
 import assert from 'node:assert/strict'
+import fc from 'fast-check'
 import { SystemClock } from '#core'
-import { conform, createTestRuntime, eventually, recordLog } from '#core/testing'
+import { conform, createTestRuntime, eventually, FakeClock, recordLog } from '#core/testing'
 import { queueConformance } from '#conformance/queue'
 import { Database } from '#contracts/database'
-import { JobQueue } from '#contracts/queue'
+import { JobQueue, type Consumer } from '#contracts/queue'
 import database from '../../../plugins/database/index.ts'
 import queue from '../../../plugins/queue-embedded/index.ts'
 import { EmbeddedQueue } from '../../../plugins/queue-embedded/queue.ts'
 import { postgresOrSkip, type PostgresServer } from '../../support/services.ts'
 
 const open = (url?: string) => createTestRuntime({ plugins: [{ plugin: database, config: url === undefined ? {} : { url } }, queue] })
+
+const entries = (...ids: string[]) => ids.map(id => ({ id, priority: 5 }))
 
 function suite(place: () => Promise<{ readonly url?: string } & AsyncDisposable>) {
   conform(it, queueConformance, async () => {
@@ -30,14 +33,55 @@ describe('queue-embedded on SQLite', () => {
     const plan: { detail: string }[] = await t.get(Database).knex().raw('EXPLAIN QUERY PLAN SELECT position FROM queue_entries ORDER BY priority DESC, position LIMIT 5')
     assert.deepEqual(plan.map(each => each.detail), ['SCAN queue_entries USING COVERING INDEX queue_entries_order'])
   })
+
+  it('delivers all there is in the end, whatever failed, was wanted or rolled back in between', async function () {
+    this.timeout(60_000)
+    await using t = await open()
+    const database = t.get(Database)
+    const event = fc.oneof(
+      fc.record({ is: fc.constantFrom('add', 'foreign', 'want', 'take'), count: fc.integer({ min: 0, max: 3 }) }),
+      fc.record({ is: fc.constantFrom('break', 'mend'), count: fc.constant(0) }), fc.record({ is: fc.constant('pass'), count: fc.constantFrom(0, 50, 100, 1_000, 5_000) }))
+    await fc.assert(fc.asyncProperty(fc.array(event, { minLength: 1, maxLength: 20 }), async events => {
+      const clock = new FakeClock()
+      const [here, elsewhere] = [new EmbeddedQueue(database, clock, recordLog()), new EmbeddedQueue(database, clock, recordLog())]
+      const left = new Set<string>()
+      let [added, broken, over] = [0, false, false]
+      const leave = (ids: readonly string[]) => { for (const id of ids) left.delete(id) }
+      const consumer: Consumer = await here.consume(async ids => {
+        if (broken) throw new Error('not now')
+        leave(ids)
+        // Nobody tells anew what is wanted while nothing begins.
+        if (over) consumer.want(3)
+      })
+      const failing = () => { if (broken) throw new Error('rolled back') }
+      for (const { is, count } of events) {
+        if (is === 'break' || is === 'mend') broken = is === 'break'
+        if (is === 'want') consumer.want(count)
+        if (is === 'pass') await clock.advance(count)
+        if (is === 'take') await database.transaction(async tx => { const ids = await consumer.take(count, tx); failing(); tx.afterCommit(() => leave(ids)) }).catch(() => {})
+        if (is !== 'add' && is !== 'foreign') continue
+        const ids = Array.from({ length: count }, () => `${added++}`)
+        for (const id of ids) left.add(id)
+        await (is === 'add' ? here : elsewhere).enqueue(entries(...ids))
+      }
+      over = true
+      consumer.want(3)
+      if (broken) await clock.advance(100)
+      broken = false
+      for (let at = 0; at < 20 && left.size; at++) {
+        await clock.advance(1_000)
+        await here.depth()
+      }
+      assert.deepEqual([...left], [])
+      await consumer[Symbol.asyncDispose]()
+    }), { numRuns: 300 })
+  })
 })
 
 describe('queue-embedded on PostgreSQL', () => {
   let server: PostgresServer
   before(async function () { server = await postgresOrSkip(this) })
   suite(() => server.newDatabase())
-
-  const entries = (...ids: string[]) => ids.map(id => ({ id, priority: 5 }))
 
   it('delivers to one process what another has not taken, and does not wait for that one', async () => {
     await using place = await server.newDatabase()
