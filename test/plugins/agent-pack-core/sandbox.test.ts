@@ -76,7 +76,7 @@ describe('the sandbox', function () {
   const hostile: readonly (readonly [what: string, code: string, kind: string])[] = [
     ['an endless loop', 'for (;;);', 'timeout'],
     ['an endless loop that catches', 'for (;;) { try { for (;;); } catch {} finally { for (;;); } }', 'timeout'],
-    ['an endless chain of promises', 'const f = () => Promise.resolve().then(f); f(); await new Promise(() => {})', 'timeout'],
+    ['an endless row of promises', 'const f = () => { Promise.resolve().then(f) }; f(); await new Promise(() => {})', 'timeout'],
     ['a chain of promises that await each other', 'const f = () => Promise.resolve().then(f); await f()', 'memory'],
     ['a regular expression that explodes', '/^(a+)+$/.test("a".repeat(50) + "b")', 'timeout'],
     ['an endless toJSON', '({ toJSON() { for (;;); } })', 'timeout'],
