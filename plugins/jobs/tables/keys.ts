@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { JobErrors } from '#contracts/jobs'
 import { DatabaseErrors, type ManyStatement, type Statement, type Tx } from '#contracts/database'
 import { isFinal, next } from './machine.ts'
@@ -25,11 +26,17 @@ type Known = JobRow & { readonly asked: string }
 const KEY = ['project_id', 'created_by', 'idempotency_key']
 const keyOf = ({ project_id, created_by, idempotency_key }: JobRow) => ({ project_id, created_by, idempotency_key })
 
+/** Marks the advisory locks of keys among all others, of which there are so many. */
+const TURN = 5_210_021
+const TURNS = 256
+const turnOf = (row: JobRow): number => createHash('sha256').update(JSON.stringify(Object.values(keyOf(row)))).digest().readUInt32BE() % TURNS
+
 /** Idempotency keys and dedupe keys: which job stands for a request that is not to become one. */
 export class JobKeys {
   readonly #byKey: Statement<Known>
   readonly #takeBack: ManyStatement<{ id: string }>
   readonly #byDedupe: Statement<JobRow>
+  readonly #turns: ManyStatement | undefined
 
   constructor(readonly store: Pick<JobStore, 'deps' | 'now' | 'read' | 'change' | 'insertAll' | 'handOver' | 'takeOut'>) {
     const { database } = store.deps
@@ -41,9 +48,23 @@ export class JobKeys {
       `DELETE FROM jobs WHERE id IN (SELECT jobs.id FROM jobs JOIN job_keys USING (project_id, created_by, idempotency_key) WHERE jobs.id IN (VALUES :rows)) RETURNING id`,
       ['text'])
     this.#byDedupe = database.prepare('SELECT * FROM jobs WHERE project_id = ? AND dedupe_key = ?')
+    if (database.dialect === 'postgres') {
+      this.#turns = database.prepareMany(`SELECT pg_advisory_xact_lock(${TURN}, CAST(column1 AS integer)) FROM (VALUES :rows) AS given`, ['bigint'])
+    }
   }
 
   #jobs(tx: Tx) { return this.store.deps.database.knex(tx)('jobs') }
+
+  /**
+   * Before rows are written: those with one idempotency key and a dedupe key go one after another. Else, in the moment in which the job that has the
+   * dedupe key ends, one would note that job, and another one that can't see the note yet would make its own.
+   */
+  async takeTurns(rows: readonly JobRow[], tx: Tx): Promise<void> {
+    const both = rows.filter(row => row.idempotency_key !== null && row.dedupe_key !== null && row.replaces === undefined)
+    // All lock in one order, so that nobody waits in a circle.
+    const turns = [...new Set(both.map(turnOf))].sort((a, b) => a - b)
+    if (turns.length) await this.#turns?.all(turns.map(turn => [turn]), tx)
+  }
 
   /** What becomes of one that a key stands in the way of. */
   async first(refused: JobRow, tx: Tx): Promise<Inserted> {

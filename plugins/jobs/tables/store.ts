@@ -127,6 +127,7 @@ export class JobStore {
    * made for something else. A queued one is in the queue with it; a running one is claimed.
    */
   async insertAll(rows: readonly JobRow[], tx: Tx): Promise<Inserted[]> {
+    await this.keys.takeTurns(rows, tx)
     const writing = this.#insert.all(rows.map(row => COLUMNS.map(column => row[column])), tx)
     // Nothing stands in the way of those that have no key.
     const created = this.#inOneGo && rows.every(isPlain) ? rows : await this.#createdOf(rows, await writing, tx)

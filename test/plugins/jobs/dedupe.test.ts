@@ -5,7 +5,7 @@ import { FakeClock, eventually, type TestRuntime } from '#core/testing'
 import { AccessErrors } from '#contracts/access'
 import { Database } from '#contracts/database'
 import { EventLog } from '#contracts/events'
-import { Jobs, type JobRequest } from '#contracts/jobs'
+import { Jobs, type Job, type JobRequest } from '#contracts/jobs'
 import { ModelErrors } from '#contracts/models'
 import cluster from '../../../plugins/cluster/index.ts'
 import log from '../../../plugins/events/index.ts'
@@ -369,6 +369,33 @@ describe('jobs: dedupe that replaces', () => {
     assert.equal(await within(keyed('b', 'late'), made['b']!, keyed('a', 'late')), 'JOBS_KEY_REUSED')
     assert.equal(await within(keyed('b', 'past'), made['b']!, keyed('a', 'past'), keyed('a', 'last')), 'JOBS_KEY_REUSED', 'one that came and went')
     assert.deepEqual((await jobs.list(operator, { limit: 100 })).items.map(each => each.id).toSorted(), Object.values(made).toSorted())
+  })
+
+  it('gives one idempotency key one job, though the one with the dedupe key ends while it is being found', async function () {
+    const server = await postgresOrSkip(this)
+    await using place = await server.newDatabase()
+    await using t = await still({ url: place.url })
+    const [database, jobs, outside] = [t.get(Database), t.get(Jobs), new AsyncResource('Outside')]
+    const holder = await submit(t, 1, LATER)
+    const same = { type: 'quick', input: 1, ...LATER, idempotency_key: 'same', dedupe: { key: 'k' } } as const
+    const admitted = await jobs.admit(operator, same)
+    const waits = () => eventually('somebody to wait', async () =>
+      (await server.query(`SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '${place.name}'`)).length > 0)
+    let noting!: Promise<{ readonly one: Job; readonly other: Promise<Job> }>
+    await database.transaction(async tx => {
+      const ending = database.knex(tx)('jobs').where({ id: holder.id })
+      await ending.clone().forUpdate().first()
+      noting = outside.runInAsyncScope(() => database.transaction(async own => {
+        const one = await jobs.enter(admitted, own)
+        const other = outside.runInAsyncScope(() => jobs.submit(operator, same))
+        await waits()
+        return { one, other }
+      }))
+      await waits()
+      await ending.update({ status: 'cancelled', finished_at: Date.now(), dedupe_key: null, seq: 9 })
+    })
+    const { one, other } = await noting
+    assert.deepEqual([one.id, (await other).id, await count(t)], [holder.id, holder.id, 1])
   })
 })
 
