@@ -18,6 +18,8 @@ import { bindable } from './values.ts'
 const ATTEMPTS = 6
 /** Serialization failure, deadlock, and a prepared statement whose table was altered: nothing was kept, so the work may be run again. */
 const AGAIN = /^(40001|40P01|0A000)$/
+/** What is a transaction of its own when it stands alone. */
+const WRITES = /\b(insert|update|delete)\b/i
 /** How long an answer may be late before the connection is taken for dead, in addition to the time of the statement. */
 const LATE_MS = 5_000
 const FOREVER_MS = 2 ** 31 - 1
@@ -271,6 +273,8 @@ export class PostgresDatabase extends CommonDatabase {
       } catch (error) {
         const state = stateOf(error) ?? ''
         this.#connections.release(client, isLost(error) || state === '0A000')
+        // It went out, and the server said neither yes nor no.
+        if (!state && isLost(error) && WRITES.test(prepared.text)) throw DatabaseErrors.IN_DOUBT()
         if (!AGAIN.test(state) || attempt === ATTEMPTS) throw errorOf(error)
       }
       await sleep(Math.random() * 10 * 2 ** attempt)

@@ -10,6 +10,9 @@ import { postgresOrSkip, PostgresServer } from '../../support/services.ts'
 /** What a request may wait. */
 const TOLD_MS = 2_000
 const unavailable = { code: DatabaseErrors.UNAVAILABLE.code, status: 503, retryable: true }
+const inDoubt = { code: DatabaseErrors.IN_DOUBT.code, status: 504, retryable: true, expose: true }
+/** A single write may have gone out before. */
+const either = (error: object) => [DatabaseErrors.UNAVAILABLE, DatabaseErrors.IN_DOUBT].some(each => each.is(error))
 const sleep = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 
 describe('a PostgreSQL that falls silent', function () {
@@ -62,7 +65,7 @@ describe('a PostgreSQL that falls silent', function () {
         go()
         // More than there are connections: one in a transaction, some on open connections, some on new ones, some in the line.
         const all = await Promise.all([half, ...Array.from({ length: 4 }, (_, at) => db.transaction(tx => insert.run([`tx ${at}`], tx))),
-          ...Array.from({ length: 4 }, (_, at) => insert.run([`alone ${at}`]))].map(each => told(each)))
+          db.knex()('kept').select('*')].map(each => told(each)).concat(Array.from({ length: 4 }, (_, at) => told(insert.run([`alone ${at}`]), either))))
         assert.ok(Math.max(...all) < TOLD_MS, `${Math.max(...all)} ms`)
         const later = await told(db.transaction(async () => {}))
         assert.ok(later < 100, `${later} ms, when it was known already`)
@@ -91,11 +94,25 @@ describe('a PostgreSQL that falls silent', function () {
         // By then the COMMIT was sent.
         setImmediate(() => proxy.silence(what))
       })
-      assert.ok(await told(doubtful, { code: DatabaseErrors.IN_DOUBT.code, status: 504, retryable: true, expose: true }) < TOLD_MS)
+      assert.ok(await told(doubtful, inDoubt) < TOLD_MS)
       assert.equal(runs, 1)
       proxy.speak()
       await eventually('it to be back', () => ready().then(status => status === 'healthy', () => false), 10_000)
       assert.deepEqual(await ids(), kept ? ['doubtful'] : [])
+    })
+
+    it(`so with a single write that it did not answer; a read is only refused (${kept ? 'it was kept' : 'it was not'})`, async () => {
+      await using place = await server.newDatabase()
+      await using proxy = await proxyTo(server.port)
+      await using opened = await open(place.url.replace(`:${server.port}/`, `:${proxy.port}/`))
+      const { db, insert, ids, ready } = opened
+      await Promise.all(Array.from({ length: 3 }, () => db.transaction(async tx => { await db.knex(tx).raw('SELECT pg_sleep(0.05)') })))
+      proxy.silence(what)
+      const writes = [insert.run(['alone']), db.knex()('kept').insert({ id: 'by knex' }).returning('id')]
+      await Promise.all([...writes.map(each => told(Promise.resolve(each), inDoubt)), told(Promise.resolve(db.knex()('kept').select('*')))])
+      proxy.speak()
+      await eventually('it to be back', () => ready().then(status => status === 'healthy', () => false), 10_000)
+      assert.deepEqual(await ids(), kept ? ['alone', 'by knex'] : [])
     })
   }
 
