@@ -123,6 +123,8 @@ class Consumer implements AsyncDisposable {
   }
 
   async #idle(signal: AbortSignal): Promise<void> {
+    // While its place was being written down: nobody would wake it any more.
+    if (signal.aborted) return
     const awake = new AbortController()
     this.#ring = () => awake.abort()
     const end = () => awake.abort()

@@ -146,6 +146,17 @@ function suite(place: () => Promise<Place>) {
     for await (const _ of opened.log.tail(['x'], new AbortController().signal)) assert.fail('it has left')
   })
 
+  it('ends a consumer at once that is told to while it writes down its place', async () => {
+    await using here = await place()
+    await using opened = await open(here, { pollMs: 60_000 })
+    let closing: PromiseLike<void> | undefined
+    const consumer = await opened.log.consume('c', async () => { closing = consumer[Symbol.asyncDispose]() })
+    await write(opened, event('a'))
+    await eventually('the event', () => closing !== undefined)
+    await closing
+    assert.deepEqual(await opened.database.knex()('event_consumers').pluck('position'), [1])
+  })
+
   it('reads any log page by page as it was written', async () => {
     await using here = await place()
     await using opened = await open(here)
