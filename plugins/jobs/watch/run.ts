@@ -69,6 +69,8 @@ export class JobRuns {
     if (row.status !== 'running') return toJob(row)
     const stop = () => this.worker.find(id)?.abort(JobErrors.CANCELLED({}, { cause: signal?.reason }))
     const running = this.worker.begin(row, onProgress)
+    // While that was being written.
+    if (signal?.aborted) stop()
     signal?.addEventListener('abort', stop, { once: true })
     try { return await running } finally { signal?.removeEventListener('abort', stop) }
   }

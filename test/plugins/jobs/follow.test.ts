@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
-import { eventually, type TestRuntime } from '#core/testing'
+import { eventually, fake, type TestRuntime } from '#core/testing'
 import { AccessErrors } from '#contracts/access'
 import { Database } from '#contracts/database'
+import { EventLog } from '#contracts/events'
 import { JobUpdates, type JobUpdate } from '#contracts/job-updates'
 import { Jobs, type JobContext, type JobProgress } from '#contracts/jobs'
 import cluster from '../../../plugins/cluster/index.ts'
@@ -213,6 +214,18 @@ describe('run()', () => {
     await eventually('it to fail', async () => (await t.get(Jobs).list(operator, { status: 'failed' })).items.length === 1)
     gone.abort()
     assert.equal((await running).status, 'cancelled')
+  })
+
+  it('cancels with the signal that comes while the next attempt is being claimed', async () => {
+    const gone = new AbortController()
+    const log = fake(EventLog, { append: async (_tx, list) => { if (list.some(({ type, data }) => type === 'job.started' && (data as { attempt: number }).attempt === 2)) gone.abort() } })
+    const flaky = jobType('flaky', async ({ job, signal }: JobContext) => {
+      if (job.attempt < 2) throw new Error('x')
+      await new Promise(resolve => signal.addEventListener('abort', resolve))
+    })
+    await using t = await runtime({ types: [flaky], setupOnly: true, config: { retry: { base_ms: 5, max_ms: 5 } }, services: [openAccess(), log] })
+    const job = await t.get(Jobs).run(operator, { type: 'flaky', input: null }, { signal: gone.signal })
+    assert.deepEqual([job.status, job.attempt], ['cancelled', 2])
   })
 
   it('is followed where this process runs nothing', async () => {
