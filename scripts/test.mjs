@@ -33,22 +33,30 @@ function run(files, shown) {
   }))
 }
 
-/** Roughly how long a file takes: those that begin processes take far longer than their text tells. */
-function weightOf(file) {
-  const text = readFileSync(join(root, file), 'utf8')
-  return text.length * (/support\/(child|cli|guides)\.ts|child_process|scripts\/chaos/.test(text) ? 6 : 1)
+/** Seconds of files that take far longer than their text tells. A wrong one costs time and nothing else. */
+const LONG = {
+  'docs.test.ts': 90, 'system/chaos.test.ts': 45, 'plugins/agent-pack-core/sandbox.test.ts': 30, 'scripts/bench.test.ts': 30, 'plugins/schedules/processes.test.ts': 29,
+  'system/clock-skew.test.ts': 25, 'plugins/cluster/redis.test.ts': 22, 'plugins/queue-bullmq/queue-bullmq.test.ts': 22, 'plugins/jobs/walk.test.ts': 28,
+  'system/hostile-input.test.ts': 20, 'plugins/events/deployment.test.ts': 20, 'plugins/database/silence.test.ts': 18, 'plugins/queue-bullmq/jobs.test.ts': 17,
+  'plugins/sse/processes.test.ts': 16, 'system/absence.test.ts': 15, 'system/waiting-run.test.ts': 14, 'plugins/agents/agents.test.ts': 15, 'plugins/jobs/crash.test.ts': 12,
+}
+
+/** Roughly how long a file takes: those that begin processes take longer than others. */
+function secondsOf(file) {
+  const text = readFileSync(join(root, 'test', file), 'utf8')
+  return LONG[file.replaceAll('\\', '/')] ?? text.length / 3_000 * (/support\/(child|cli|guides)\.ts|child_process|scripts\/chaos/.test(text) ? 3 : 1)
 }
 
 /** So many parts that take about as long as each other, the longest files first in each. */
 function partsOf(count) {
-  const files = readdirSync(join(root, 'test'), { recursive: true, encoding: 'utf8' }).filter(file => file.endsWith('.test.ts')).map(file => join('test', file))
-  const parts = Array.from({ length: count }, () => ({ files: [], weight: 0 }))
-  for (const { file, weight } of files.map(file => ({ file, weight: weightOf(file) })).sort((a, b) => b.weight - a.weight)) {
-    const lightest = parts.reduce((least, each) => (each.weight < least.weight ? each : least))
-    lightest.files.push(file)
-    lightest.weight += weight
+  const files = readdirSync(join(root, 'test'), { recursive: true, encoding: 'utf8' }).filter(file => file.endsWith('.test.ts'))
+  const parts = Array.from({ length: count }, () => ({ files: [], seconds: 0 }))
+  for (const { file, seconds } of files.map(file => ({ file, seconds: secondsOf(file) })).sort((a, b) => b.seconds - a.seconds)) {
+    const shortest = parts.reduce((least, each) => (each.seconds < least.seconds ? each : least))
+    shortest.files.push(join('test', file))
+    shortest.seconds += seconds
   }
-  return parts.map(part => part.files)
+  return parts.sort((a, b) => b.seconds - a.seconds).map(part => part.files)
 }
 
 /** All tests, in one part at once more than there are cores, and at most three: most of the time they wait for processes and servers. */

@@ -66,7 +66,7 @@ describe('jobs: dedupe', () => {
 
   it('keeps the key for a while after the job has ended, if that is asked for', async () => {
     const clock = new FakeClock()
-    await using t = await start({ clock })
+    await using t = await start({ clock, config: { sweep_ms: 10_000 } })
     const throttled = (input: unknown) => submit(t, input, { dedupe: { key: 'k', ttl_ms: 60_000 } })
     const first = await throttled(1)
     await untilEnded(t, clock, first.id)
