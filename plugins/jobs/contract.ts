@@ -126,7 +126,7 @@ export const JobSettled = defineHook.notify<{ readonly job: Job }>('jobs.settled
 export const JobErrors = defineErrors('JOBS', {
   NOT_FOUND: { message: 'there is no job "{id}"', fix: 'See `GET /api/v1/jobs` for those that you may see.', status: 404, expose: true },
   NO_RESULT: { message: 'job "{id}" is {status} and has no result', fix: 'See the job itself; one that is unfinished may have it later.', status: 404, expose: true },
-  TYPE_UNKNOWN: { message: 'nothing here runs jobs of type "{type}"', fix: '{meant}Known types: {known}.', status: 400, expose: true },
+  TYPE_UNKNOWN: { message: 'nothing here runs jobs of type "{type}"', fix: '{meant}Known types: {known}. To run an agent, name it as `agent` instead of a type.', status: 400, expose: true },
   INPUT_INVALID: { message: 'the input of a "{type}" job does not fit: {reason}', fix: 'Correct the fields named.', status: 400, expose: true },
   TYPE_AWAY: { message: 'what runs jobs of type "{type}" is being restarted', fix: 'Try again in a moment.', status: 503, retryable: true, expose: true },
   TOO_LARGE: { message: 'the {what} has {bytes} bytes, more than {limit}', fix: 'Keep it elsewhere and put a reference into the job.', status: 413, expose: true },

@@ -145,8 +145,8 @@ describe('jobs', () => {
       })
       await using t = await runtime({ types: [double, picky], config: { max_input_bytes: 100 } })
       const { submit } = { submit: (request: object) => t.get(Jobs).submit(operator, { type: 'picky', input: 'x', ...request }) }
-      await assert.rejects(submit({ type: 'nothing' }), { code: 'JOBS_TYPE_UNKNOWN', fix: 'Known types: double, picky.' })
-      await assert.rejects(submit({ type: 'duoble' }), { code: 'JOBS_TYPE_UNKNOWN', fix: 'Did you mean "double"? Known types: double, picky.' })
+      await assert.rejects(submit({ type: 'nothing' }), { code: 'JOBS_TYPE_UNKNOWN', fix: 'Known types: double, picky. To run an agent, name it as `agent` instead of a type.' })
+      await assert.rejects(submit({ type: 'duoble' }), { code: 'JOBS_TYPE_UNKNOWN', fix: 'Did you mean "double"? Known types: double, picky. To run an agent, name it as `agent` instead of a type.' })
       await assert.rejects(submit({ input: 1 }), { code: 'JOBS_INPUT_INVALID', message: /input\.a\.b: not a string/ })
       await assert.rejects(submit({ input: 'é'.repeat(60) }), { code: 'JOBS_TOO_LARGE', status: 413, message: /122 bytes, more than 100/ })
       await assert.rejects(submit({ input: 1n }), { code: 'JOBS_NOT_JSON' })
