@@ -60,10 +60,12 @@ export class JobKeys {
    * dedupe key ends, one would note that job, and another one that can't see the note yet would make its own.
    */
   async takeTurns(rows: readonly JobRow[], tx: Tx): Promise<void> {
+    // On SQLite one writes at a time anyway.
+    if (!this.#turns) return
     const both = rows.filter(row => row.idempotency_key !== null && row.dedupe_key !== null && row.replaces === undefined)
     // All lock in one order, so that nobody waits in a circle.
     const turns = [...new Set(both.map(turnOf))].sort((a, b) => a - b)
-    if (turns.length) await this.#turns?.all(turns.map(turn => [turn]), tx)
+    if (turns.length) await this.#turns.all(turns.map(turn => [turn]), tx)
   }
 
   /** What becomes of one that a key stands in the way of. */
